@@ -1,0 +1,1 @@
+"""Keys, bits, visible units, errors, files, provenance and observers; knows no model."""

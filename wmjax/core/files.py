@@ -1,0 +1,105 @@
+"""Files that are whole or absent: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wmjax.core.errors import UserError
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write a file to; on success it takes `path`'s place in one rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        # mkstemp makes private files; a result is meant to be read by others, so the umask decides again.
+        mask = os.umask(0)
+        os.umask(mask)
+        beside.chmod(0o666 & ~mask)
+        _sync(beside)
+        os.replace(beside, path)
+        _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def replace_folder(path: str | Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder beside `path`, then put it in `path`'s place; what was there is removed last."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    old = beside.with_suffix(".old")
+    try:
+        fill(beside)
+        mask = os.umask(0)
+        os.umask(mask)
+        beside.chmod(0o777 & ~mask)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(beside, path)
+    finally:
+        if not path.exists() and old.exists():
+            os.rename(old, path)
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write strict JSON (no NaN: a missing number is `null`), sorted by nothing, two spaces deep."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a missing or broken file is a `UserError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+
+
+def write_parquet(path: str | Path, table: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write a tidy table with its provenance as JSON under the file metadata key `wmjax`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"wmjax": json.dumps(provenance).encode()})
+    with replacing(path) as beside:
+        pq.write_table(arrow, beside, compression="zstd")
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """Read the provenance that `write_parquet` left in a file."""
+    import pyarrow.parquet as pq
+
+    return json.loads((pq.read_schema(path).metadata or {}).get(b"wmjax", b"{}"))
