@@ -17,7 +17,7 @@ _DOORS = {
     "load": ("wmjax.worlds.contract", "load"),
 }
 
-__all__ = ["Column", "Panel", "PanelSchema", "consumer", "load", "read_panel", "read_schema"]  # noqa: F822
+__all__ = ["Column", "Panel", "PanelSchema", "consumer", "load", "read_panel", "read_schema"]
 
 
 def __getattr__(name: str) -> Any:

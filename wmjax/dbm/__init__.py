@@ -1,0 +1,1 @@
+"""Deep Boltzmann machine: energy, Gibbs, mean field, scores, pretraining, learning, partition function, enumeration."""
