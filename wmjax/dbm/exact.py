@@ -1,0 +1,167 @@
+"""Exact answers for small machines by enumeration.
+
+One colour of layers (all even or all odd ones) is enumerated and the other summed out analytically, so a machine's cost
+is set by the smaller colour. A bit doubles the number of states, a softmax group multiplies it by its categories, and
+Gaussian units, which are integrated analytically, force the odd colour. Moments are derivatives of log Z and of F(v):
+nothing else is enumerated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from wmjax.core.errors import UserError
+from wmjax.core.visible import Visible
+from wmjax.dbm import energy
+from wmjax.dbm.types import DBMParams, Layers
+
+MAX_STATES = 2**20
+_CHUNK = 2**13
+
+
+def log_partition(params: DBMParams, *, visible: Visible) -> Float[Array, ""]:
+    """Compute `log Z = log sum_{v, h1, .., hL} exp(-E)`, Gaussian units integrated over the reals.
+
+    Raises:
+        UserError: if the smaller colour of layers has more than `MAX_STATES` states; the message names the count.
+    """
+    depth = len(params.biases)
+    even, odd = range(0, depth, 2), range(1, depth, 2)
+    counts = {"even": _num_states(params, even, visible), "odd": _num_states(params, odd, visible)}
+    colour = min(counts, key=lambda name: counts[name])
+    return -_collapse_over(params, {}, even if colour == "even" else odd, visible)
+
+
+def free_energy(params: DBMParams, v: Float[Array, "... units"], *, visible: Visible) -> Float[Array, "..."]:
+    """Compute the exact free energy `F(v) = -log sum_{h1, .., hL} exp(-E(v, h))` of rows `[..., units]`.
+
+    With one hidden layer nothing is enumerated and any size will do. Memory is rows times states of a chunk (8,192).
+
+    Raises:
+        UserError: if the smaller colour of hidden layers has more than `MAX_STATES` states.
+    """
+    depth = len(params.biases)
+    even, odd = range(2, depth, 2), range(1, depth, 2)
+    smaller = min(even, odd, key=lambda indices: _num_states(params, indices, visible))
+    return _collapse_over(params, {0: v[..., None, :]}, smaller, visible)
+
+
+def log_likelihood(params: DBMParams, v: Float[Array, "... units"], *, visible: Visible) -> Float[Array, "..."]:
+    """Compute `log p(v) = -F(v) - log Z`; a density with respect to the Gaussian units."""
+    return -free_energy(params, v, visible=visible) - log_partition(params, visible=visible)
+
+
+def likelihood_gradient(params: DBMParams, v: Float[Array, "rows units"], *, visible: Visible) -> DBMParams:
+    """Compute the gradient of the mean of `log p(v)` over the rows, which any learning rule approximates.
+
+    It equals the data average minus the model average of `-dE/dparams`.
+    """
+    return jax.grad(lambda p: jnp.mean(log_likelihood(p, v, visible=visible)))(params)
+
+
+def marginals(params: DBMParams, *, visible: Visible) -> Layers:
+    """Compute the mean of every unit under the machine, `d log Z / d bias`: `[units]` for each layer."""
+    return jax.grad(lambda p: log_partition(p, visible=visible))(params).biases
+
+
+def posterior(params: DBMParams, v: Float[Array, " units"], *, visible: Visible) -> Layers:
+    """Compute the mean of every unit given one visible row, `-dF(v) / d bias`; entry 0 is the row itself."""
+    return jax.grad(lambda p: -free_energy(p, v, visible=visible))(params).biases
+
+
+def visible_states(visible: Visible) -> Float[Array, "states units"]:
+    """List all states of a visible layer without Gaussian units.
+
+    Raises:
+        UserError: if there are Gaussian units, or more than `MAX_STATES` states.
+    """
+    if energy.gaussian_units(visible):
+        raise UserError("a visible layer with Gaussian units has no list of states")
+    return states_of(visible_digits(visible), what="the visible layer")
+
+
+class Digit(NamedTuple):
+    """One place of a state written as a number: a bit has 2 states and 1 unit, a softmax group k states and k units."""
+
+    states: int
+    units: int
+
+
+BIT = Digit(2, 1)
+
+
+def visible_digits(visible: Visible) -> list[Digit]:
+    """Write the visible layer as digits; Gaussian units, which have no states, are left out."""
+    digits = []
+    for group in visible.groups:
+        if group.kind == "softmax":
+            digits.append(Digit(group.size, group.size))
+        elif group.kind == "bernoulli":
+            digits += [BIT] * group.size
+    return digits
+
+
+def states_of(digits: Sequence[Digit], *, what: str) -> Float[Array, "states units"]:
+    """List all states of some digits, the first digit varying fastest; `UserError` beyond `MAX_STATES`."""
+    total = math.prod(d.states for d in digits)
+    _check(total, what)
+    # Evaluated now even inside a trace: the list is a constant, and callers pick from it on the host.
+    with jax.ensure_compile_time_eval():
+        return _decode(jnp.arange(total), digits)
+
+
+def _decode(index: Int[Array, " states"], digits: Sequence[Digit]) -> Float[Array, "states units"]:
+    parts = []
+    for digit in digits:
+        index, value = index // digit.states, index % digit.states
+        parts.append(value[:, None] if digit == BIT else jax.nn.one_hot(value, digit.units))
+    return jnp.concatenate(parts, axis=-1).astype(float)
+
+
+def _collapse_over(params: DBMParams, given: dict[int, Array], indices: Sequence[int], visible: Visible) -> Array:
+    """Compute `-log sum exp(-E)` over all layers but the given ones, enumerating the layers of `indices`."""
+    if not indices:
+        return energy.collapsed(params, given, visible=visible)[..., 0]
+    layers = [_layer_digits(params, i, visible) for i in indices]
+    total = _num_states(params, indices, visible)
+    _check(total, f"layers {', '.join('v' if i == 0 else f'h{i}' for i in indices)}")
+    splits = np.cumsum([params.biases[i].shape[0] for i in indices])[:-1].tolist()
+    chunk = min(_CHUNK, int(total))
+
+    # Checkpointed: a derivative decodes a chunk's states again instead of storing those of every chunk.
+    @jax.checkpoint
+    def one_chunk(first: Array) -> Array:
+        index = first + jnp.arange(chunk)
+        states = _decode(index, [digit for layer in layers for digit in layer]).astype(params.biases[0].dtype)
+        enumerated = dict(zip(indices, jnp.split(states, splits, axis=-1), strict=True))
+        logs = -energy.collapsed(params, {**given, **enumerated}, visible=visible)
+        # The last chunk may run past the last state; its first state is always a real one, so no -inf - -inf arises.
+        return jax.nn.logsumexp(jnp.where(index < total, logs, -jnp.inf), axis=-1)
+
+    return -jax.nn.logsumexp(jax.lax.map(one_chunk, jnp.arange(0, int(total), chunk)), axis=0)
+
+
+def _layer_digits(params: DBMParams, index: int, visible: Visible) -> list[Digit]:
+    return visible_digits(visible) if index == 0 else [BIT] * params.biases[index].shape[0]
+
+
+def _num_states(params: DBMParams, indices: Sequence[int], visible: Visible) -> float:
+    """Count the joint states of the layers; infinite where Gaussian units are among them."""
+    if 0 in indices and energy.gaussian_units(visible):
+        return math.inf
+    return math.prod(digit.states for index in indices for digit in _layer_digits(params, index, visible))
+
+
+def _check(states: float, what: str) -> None:
+    if states > MAX_STATES:
+        raise UserError(
+            f"exact enumeration of {what} needs {states:,} states, at most {MAX_STATES:,} are enumerated; "
+            "use partition.ais for log Z and a variational score for rows"
+        )
