@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -169,9 +168,9 @@ def _all_states(mask: np.ndarray, visible: Visible) -> np.ndarray:
     if gaussian := [g.name for g in chosen.groups if g.kind == "gaussian"]:
         raise UserError(f"groups {gaussian} are Gaussian and have no list of states; give alternatives")
     digits = exact.visible_digits(chosen)
-    if (count := math.prod(d.states for d in digits)) > MAX_ALTERNATIVES:
+    if (count := exact.num_states(digits)) > MAX_ALTERNATIVES:
         raise UserError(
             f"the part has {count:,} states, at most {MAX_ALTERNATIVES:,} are summed over; "
             "give the alternatives that can occur, or a smaller part"
         )
-    return np.asarray(exact.states_of(digits, what="the part"))
+    return exact.states_of(digits)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from wmjax.core.errors import UserError
 from wmjax.core.visible import Visible
@@ -34,9 +34,10 @@ def log_partition(params: DBMParams, *, visible: Visible) -> Float[Array, ""]:
     """
     depth = len(params.biases)
     even, odd = range(0, depth, 2), range(1, depth, 2)
-    counts = {"even": _num_states(params, even, visible), "odd": _num_states(params, odd, visible)}
-    colour = min(counts, key=lambda name: counts[name])
-    return -_collapse_over(params, {}, even if colour == "even" else odd, visible)
+    # Gaussian units have no states to enumerate: their colour is the one that is summed out.
+    colours = [odd] if energy.gaussian_units(visible) else [even, odd]
+    smaller = min(colours, key=lambda indices: _num_states(params, indices, visible))
+    return -_collapse_over(params, {}, smaller, visible)
 
 
 def free_energy(params: DBMParams, v: Float[Array, "... units"], *, visible: Visible) -> Float[Array, "..."]:
@@ -76,15 +77,17 @@ def posterior(params: DBMParams, v: Float[Array, " units"], *, visible: Visible)
     return jax.grad(lambda p: -free_energy(p, v, visible=visible))(params).biases
 
 
-def visible_states(visible: Visible) -> Float[Array, "states units"]:
-    """List all states of a visible layer without Gaussian units.
+def visible_states(visible: Visible) -> np.ndarray:
+    """List all states of a visible layer without Gaussian units: float32 `[states, units]`.
 
     Raises:
         UserError: if there are Gaussian units, or more than `MAX_STATES` states.
     """
     if energy.gaussian_units(visible):
         raise UserError("a visible layer with Gaussian units has no list of states")
-    return states_of(visible_digits(visible), what="the visible layer")
+    digits = visible_digits(visible)
+    _check(num_states(digits), "the visible layer")
+    return states_of(digits)
 
 
 class Digit(NamedTuple):
@@ -108,58 +111,61 @@ def visible_digits(visible: Visible) -> list[Digit]:
     return digits
 
 
-def states_of(digits: Sequence[Digit], *, what: str) -> Float[Array, "states units"]:
-    """List all states of some digits, the first digit varying fastest; `UserError` beyond `MAX_STATES`."""
-    total = math.prod(d.states for d in digits)
-    _check(total, what)
-    # Evaluated now even inside a trace: the list is a constant, and callers pick from it on the host.
-    with jax.ensure_compile_time_eval():
-        return _decode(jnp.arange(total), digits)
+def num_states(digits: Sequence[Digit]) -> int:
+    """Count the states of some digits."""
+    return math.prod(d.states for d in digits)
 
 
-def _decode(index: Int[Array, " states"], digits: Sequence[Digit]) -> Float[Array, "states units"]:
-    parts = []
+def states_of(digits: Sequence[Digit]) -> np.ndarray:
+    """List all states of some digits, the first digit varying fastest: float32 `[states, units]`."""
+    divisor, radix, value = _code(digits)
+    return (np.arange(num_states(digits))[:, None] // divisor % radix == value).astype(np.float32)
+
+
+def _code(digits: Sequence[Digit]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Say of every unit at which `index // divisor % radix == value` it is on: int `[units]` each."""
+    code, divisor = [], 1
     for digit in digits:
-        index, value = index // digit.states, index % digit.states
-        parts.append(value[:, None] if digit == BIT else jax.nn.one_hot(value, digit.units))
-    return jnp.concatenate(parts, axis=-1).astype(float)
+        code += [(divisor, digit.states, 1 if digit == BIT else k) for k in range(digit.units)]
+        divisor *= digit.states
+    divisors, radices, values = np.array(code, np.int32).T
+    return divisors, radices, values
 
 
 def _collapse_over(params: DBMParams, given: dict[int, Array], indices: Sequence[int], visible: Visible) -> Array:
     """Compute `-log sum exp(-E)` over all layers but the given ones, enumerating the layers of `indices`."""
     if not indices:
         return energy.collapsed(params, given, visible=visible)[..., 0]
-    layers = [_layer_digits(params, i, visible) for i in indices]
-    total = _num_states(params, indices, visible)
+    digits = [digit for index in indices for digit in _layer_digits(params, index, visible)]
+    total, chunk = num_states(digits), min(_CHUNK, num_states(digits))
     _check(total, f"layers {', '.join('v' if i == 0 else f'h{i}' for i in indices)}")
+    divisor, radix, value = _code(digits)
     splits = np.cumsum([params.biases[i].shape[0] for i in indices])[:-1].tolist()
-    chunk = min(_CHUNK, int(total))
 
     # Checkpointed: a derivative decodes a chunk's states again instead of storing those of every chunk.
     @jax.checkpoint
     def one_chunk(first: Array) -> Array:
         index = first + jnp.arange(chunk)
-        states = _decode(index, [digit for layer in layers for digit in layer]).astype(params.biases[0].dtype)
+        states = (index[:, None] // divisor % radix == value).astype(params.biases[0].dtype)
         enumerated = dict(zip(indices, jnp.split(states, splits, axis=-1), strict=True))
         logs = -energy.collapsed(params, {**given, **enumerated}, visible=visible)
         # The last chunk may run past the last state; its first state is always a real one, so no -inf - -inf arises.
         return jax.nn.logsumexp(jnp.where(index < total, logs, -jnp.inf), axis=-1)
 
-    return -jax.nn.logsumexp(jax.lax.map(one_chunk, jnp.arange(0, int(total), chunk)), axis=0)
+    if total == chunk:
+        return -one_chunk(jnp.array(0))
+    return -jax.nn.logsumexp(jax.lax.map(one_chunk, jnp.arange(0, total, chunk)), axis=0)
 
 
 def _layer_digits(params: DBMParams, index: int, visible: Visible) -> list[Digit]:
     return visible_digits(visible) if index == 0 else [BIT] * params.biases[index].shape[0]
 
 
-def _num_states(params: DBMParams, indices: Sequence[int], visible: Visible) -> float:
-    """Count the joint states of the layers; infinite where Gaussian units are among them."""
-    if 0 in indices and energy.gaussian_units(visible):
-        return math.inf
-    return math.prod(digit.states for index in indices for digit in _layer_digits(params, index, visible))
+def _num_states(params: DBMParams, indices: Sequence[int], visible: Visible) -> int:
+    return num_states([digit for index in indices for digit in _layer_digits(params, index, visible)])
 
 
-def _check(states: float, what: str) -> None:
+def _check(states: int, what: str) -> None:
     if states > MAX_STATES:
         raise UserError(
             f"exact enumeration of {what} needs {states:,} states, at most {MAX_STATES:,} are enumerated; "
