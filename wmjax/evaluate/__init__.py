@@ -1,0 +1,1 @@
+"""Metrics, effects and certificates, written against roll-outs and never against a model."""

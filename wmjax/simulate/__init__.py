@@ -1,0 +1,1 @@
+"""Worlds with known truth: what a method should have found can be read off."""
