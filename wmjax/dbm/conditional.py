@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 8192
 def conditional(
     params: DBMParams,
     v: Float[Array, "rows units"],
-    part: Iterable[str] | Bool[np.ndarray, " units"],
+    part: Iterable[str] | np.ndarray,
     *,
     visible: Visible,
     alternatives: Float[np.ndarray, "alternatives part"] | None = None,
@@ -124,7 +124,7 @@ def interaction(
 def reconstruct(
     params: DBMParams,
     v: Float[Array, "... units"],
-    part: Iterable[str] | Bool[np.ndarray, " units"],
+    part: Iterable[str] | np.ndarray,
     *,
     visible: Visible,
     sweeps: int = 10,
@@ -146,7 +146,7 @@ def reconstruct(
     return layers[0], info
 
 
-def part_mask(part: Iterable[str] | Bool[np.ndarray, " units"], *, visible: Visible) -> Bool[np.ndarray, " units"]:
+def part_mask(part: Iterable[str] | np.ndarray, *, visible: Visible) -> Bool[np.ndarray, " units"]:
     """Turn group names or a mask into a mask that splits no softmax group and is not empty."""
     if isinstance(part, str):
         raise UserError(f"part is the word {part!r}; give a list of group names")

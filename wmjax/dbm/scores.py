@@ -108,12 +108,17 @@ def terms(
     params: DBMParams, v: Float[Array, "... units"], *, visible: Visible, kind: ScoreKind, sweeps: int = 10
 ) -> Float[Array, "... terms"]:
     """Compute the terms whose sum over the last axis is the score, about one a unit; the exact score is one term."""
-    if kind not in get_args(ScoreKind):
-        raise UserError(f"score kind is {kind!r}, must be one of {', '.join(get_args(ScoreKind))}")
+    check_kind(kind)
     if kind == "exact":
         return enumeration.free_energy(params, v, visible=visible)[..., None]
     layers, _ = meanfield.infer(params, v, sweeps=sweeps)
     return (_variational_terms if kind == "variational" else _paper_terms)(params, layers, visible)
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a word that is no kind of score with a `UserError`."""
+    if kind not in get_args(ScoreKind):
+        raise UserError(f"score kind is {kind!r}, must be one of {', '.join(get_args(ScoreKind))}")
 
 
 def _variational_terms(params: DBMParams, layers: Layers, visible: Visible) -> Array:
