@@ -1,0 +1,158 @@
+"""Recipes: what of a panel becomes visible units, said column by column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from wmjax.data.calendar import PARTS
+from wmjax.data.panel import Panel
+from wmjax.data.schema import Column
+
+
+def _whole(name: str, values: tuple[int, ...], least: int) -> None:
+    if not values or any(not isinstance(v, int) or v < least for v in values) or list(values) != sorted(set(values)):
+        raise ValueError(f"{name} are {values}, must be whole numbers from {least}, rising")
+
+
+@dataclass(frozen=True)
+class OneHot:
+    """One unit a level of a categorical static or covariate; exactly one is on."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class Binned:
+    """One unit a bin of a numeric static or covariate: below the first edge, .., from the last edge up (edge included).
+
+    With edges (30, 40): below 30, 30 to under 40, 40 and up.
+    """
+
+    column: str
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.edges or list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"Binned {self.column!r}: edges are {self.edges}, must be rising")
+
+
+@dataclass(frozen=True)
+class QuantileBins:
+    """One unit a quantile bin of a numeric static or covariate.
+
+    Inner edges are `numpy.percentile` over train rows (a static counts once a unit), applied like `numpy.digitize`: an
+    edge belongs to the bin above. Edges that coincide are merged.
+    """
+
+    column: str
+    bins: int = 5
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"QuantileBins {self.column!r}: bins = {self.bins}, must be 2 or more")
+
+
+@dataclass(frozen=True)
+class Binary:
+    """One Bernoulli unit: a binary static or covariate."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """One Gaussian unit: a numeric static or covariate, standardised by mean and deviation of train rows."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """One unit a month (January first), a day of the week (Monday first) or a quarter of the current date."""
+
+    parts: tuple[str, ...] = ("month", "dow")
+
+    def __post_init__(self) -> None:
+        unknown = [p for p in self.parts if p not in PARTS]
+        if unknown or not self.parts:
+            raise ValueError(f"Calendar: parts are {self.parts}, must be among {tuple(PARTS)}")
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Earlier values of actions or outcomes: lag k is the value k periods ago.
+
+    Several columns lie side by side within each lag (lag-major): lag 1 of all, then lag 2 of all. Binary columns give
+    Bernoulli units, others Gaussian ones, standardised by train rows. A period before the first or not observed is 0,
+    which for a Gaussian unit is the train mean.
+    """
+
+    columns: str | tuple[str, ...]
+    lags: tuple[int, ...] = (1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, str):
+            object.__setattr__(self, "columns", (self.columns,))
+        _whole(f"Lag {self.columns!r}: lags", self.lags, 1)
+
+
+@dataclass(frozen=True)
+class Recency:
+    """One Bernoulli unit a window: was there an event (a value above 0) of an action or outcome lately?
+
+    The count of periods since the last event is taken at the *start* of a period and is 0 right after an event, so the
+    unit `since <= window` looks back over `window + 1` periods. It begins at 999, that is "never".
+    """
+
+    column: str
+    windows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _whole(f"Recency {self.column!r}: windows", self.windows, 0)
+        if self.windows[-1] >= 999:
+            raise ValueError(f"Recency {self.column!r}: window {self.windows[-1]} must be below 999, which means never")
+
+
+@dataclass(frozen=True)
+class Cumulative:
+    """One Bernoulli unit a threshold: have there been that many periods with an event (a value above 0) so far?"""
+
+    column: str
+    thresholds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _whole(f"Cumulative {self.column!r}: thresholds", self.thresholds, 1)
+
+
+Recipe = OneHot | Binned | QuantileBins | Binary | Continuous | Calendar | Lag | Recency | Cumulative
+BY_NAME = {cls.__name__: cls for cls in get_args(Recipe)}
+
+_PARTS = {"daily": ("month", "dow"), "weekly": ("month",), "monthly": ("month",), "step": ()}
+_WINDOWS = {"daily": (7, 14, 30), "weekly": (4, 8, 13), "monthly": (3, 6, 12), "step": (4, 8, 16)}
+_THRESHOLDS = {"daily": (5, 10, 30), "weekly": (5, 10, 20), "monthly": (3, 6, 12), "step": (5, 10, 20)}
+
+
+def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
+    """Choose recipes for any panel.
+
+    Statics (levels one-hot, numbers in five quantile bins), the calendar's parts, covariates likewise (mediators
+    never), recency and cumulative counts of binary outcomes with windows that suit the calendar, and lags 1 to 4 of
+    every outcome and action.
+    """
+    columns, frequency = panel.schema.columns, panel.schema.frequency
+    out: list[Recipe] = [_now(c) for c in columns if c.role == "static"]
+    if _PARTS[frequency]:
+        out.append(Calendar(_PARTS[frequency]))
+    out += [_now(c) for c in columns if c.role == "covariate" and c.future != "mediator"]
+    events = [c.name for c in columns if c.role == "outcome" and c.kind == "binary"]
+    out += [Recency(name, _WINDOWS[frequency]) for name in events]
+    out += [Cumulative(name, _THRESHOLDS[frequency]) for name in events]
+    out += [Lag(name) for name in panel.outcome_names + panel.action_names]
+    return tuple(out)
+
+
+def _now(column: Column) -> Recipe:
+    if column.kind == "categorical":
+        return OneHot(column.name)
+    return Binary(column.name) if column.kind == "binary" else QuantileBins(column.name)
