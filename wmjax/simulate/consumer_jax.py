@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from wmjax.core import draws
 from wmjax.core.keys import key_for
 from wmjax.simulate import consumer
 from wmjax.simulate.consumer import (
@@ -27,11 +27,6 @@ def _standardise(x: Float[Array, " consumers"]) -> Float[Array, " consumers"]:
     return (x - x.mean()) / x.std(ddof=1)
 
 
-def _uniform(key: Key[Array, ""], *shape: int) -> Array:
-    """Draw uniforms flat and then fold them: under vmap this compiles several times faster than a shaped draw."""
-    return jax.random.uniform(key, (math.prod(shape),)).reshape(shape)
-
-
 class _Daily(NamedTuple):
     """Uniforms, each `[consumers, days]`, from one draw: fewer generators to compile."""
 
@@ -45,7 +40,7 @@ class _Daily(NamedTuple):
 
 
 def _daily(key: Key[Array, ""], cfg: ConsumerSimConfig) -> _Daily:
-    return _Daily(*_uniform(key_for(key, "days"), len(_Daily._fields), cfg.num_consumers, cfg.num_days))
+    return _Daily(*draws.uniform(key_for(key, "days"), (len(_Daily._fields), cfg.num_consumers, cfg.num_days)))
 
 
 def _gumbel(uniform: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -56,8 +51,8 @@ def _gumbel(uniform: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _consumers(
     key: Key[Array, ""], params: ConsumerParams, cfg: ConsumerSimConfig
 ) -> tuple[ConsumerStatics, ConsumerTraits]:
-    store, age, loyalty = _uniform(key_for(key, "statics"), 3, cfg.num_consumers)
-    normal, alpha, gamma, beta = jax.random.normal(key_for(key, "traits"), (4 * cfg.num_consumers,)).reshape(4, -1)
+    store, age, loyalty = draws.uniform(key_for(key, "statics"), (3, cfg.num_consumers))
+    normal, alpha, gamma, beta = draws.normal(key_for(key, "traits"), (4, cfg.num_consumers))
     statics = ConsumerStatics(
         store=jnp.searchsorted(jnp.cumsum(jnp.asarray(cfg.store_probs))[:-1], store, side="right"),
         age=20 + jnp.floor(50 * age).astype(jnp.int32),
@@ -79,7 +74,7 @@ def _consumers(
 def _store_campaigns(key: Key[Array, ""], params: ConsumerParams, cfg: ConsumerSimConfig) -> Int[Array, "days stores"]:
     """Draw which store runs a campaign on which day, by the days each store's campaign has left."""
     num_stores = len(cfg.store_probs)
-    uniform = _uniform(key_for(key, "campaigns"), cfg.num_days, num_stores + 1)
+    uniform = draws.uniform(key_for(key, "campaigns"), (cfg.num_days, num_stores + 1))
     start, rank = uniform[:, 0] < params.campaign_rate, uniform[:, 1:]
 
     def step(left: Array, today: tuple[Array, Array]) -> tuple[Array, Array]:
