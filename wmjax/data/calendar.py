@@ -59,7 +59,7 @@ def place(
     codes, uniques = pd.factorize(convert.opened(column))
     if (codes < 0).any():
         bad = np.flatnonzero(codes < 0)
-        raise UserError(f"{name}: missing in {len(bad)} rows, first at {describe(bad[0])}")
+        raise UserError(f"{name}: missing in {len(bad)} rows, first at {describe(int(bad[0]))}")
     kind = pd.api.types.infer_dtype(pd.Series(uniques), skipna=True)
     if kind in ("integer", "floating"):
         if frequency not in ("auto", "step"):
@@ -187,7 +187,7 @@ def _raise_off(
 ) -> None:
     if bad.any():
         rows = np.flatnonzero(bad[codes])
-        raise UserError(f"{name}: {len(rows)} rows are {what}, first at {describe(rows[0])}; {advice}")
+        raise UserError(f"{name}: {len(rows)} rows are {what}, first at {describe(int(rows[0]))}; {advice}")
 
 
 def _check_length(name: str, length: int, advice: str) -> None:
@@ -201,5 +201,5 @@ def codes(times: pd.Index, parts: tuple[str, ...]) -> Int[np.ndarray, "time part
         return np.zeros((len(times), 0), np.int32)
     if not isinstance(times, pd.DatetimeIndex):
         raise UserError(f"a calendar of steps has no {', '.join(parts)}; leave Calendar out or give dates")
-    of = {"month": times.month - 1, "dow": times.dayofweek, "quarter": times.quarter - 1}
+    of = {"month": times.month - 1, "dow": times.day_of_week, "quarter": times.quarter - 1}
     return np.stack([np.asarray(of[p], np.int32) for p in parts], axis=1)

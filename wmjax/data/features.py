@@ -168,7 +168,7 @@ def fit_now(
         kind, rule, labels = "gaussian", "zscore", (name,)
         numbers = _standard(_train_values(panel, column, rows))
     return Feature(
-        name=name,
+        name=f"{name}_bins" if rule == "bins" else name,
         column=name,
         recipe=type(recipe).__name__.lower(),
         unit_kind=kind,
@@ -180,7 +180,7 @@ def fit_now(
     )
 
 
-def _ranges(name: str, edges: tuple[float, ...]) -> tuple[str, ...]:
+def _ranges(name: str, edges: tuple[int | float, ...]) -> tuple[str, ...]:
     text = [f"{e:.12g}" for e in edges]
     middle = [f"{name}_{a}_to_{b}" for a, b in pairwise(text)]
     return (f"{name}_below_{text[0]}", *middle, f"{name}_{text[-1]}_up")

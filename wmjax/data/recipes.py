@@ -30,7 +30,7 @@ class Binned:
     """
 
     column: str
-    edges: tuple[float, ...]
+    edges: tuple[int | float, ...]
 
     def __post_init__(self) -> None:
         if not self.edges or list(self.edges) != sorted(set(self.edges)):

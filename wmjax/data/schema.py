@@ -200,6 +200,7 @@ def _from_dict(value: Mapping[str, Any], where: str) -> PanelSchema:
     for key, name in head.items():
         if name is not None and not isinstance(name, str):
             raise UserError(f"{where}: {key} is {name!r}, must be the name of a column")
+    _check(f"{where}: frequency", value.get("frequency", "auto"), Frequency)
     parsed = tuple(_column(name, spec, where) for name, spec in _flat(columns, ""))
     return PanelSchema(**head, frequency=value.get("frequency", "auto"), columns=parsed)
 
@@ -222,4 +223,10 @@ def _column(name: str, spec: Any, where: str) -> Column:
     for key in ("role", "kind"):
         if key not in spec:
             raise UserError(f"{where}: column {name!r} has no {key}")
+    for key, allowed in (("role", Role), ("kind", Kind), ("future", Future)):
+        _check(f"{where}: column {name!r}: {key}", spec.get(key, get_args(allowed)[0]), allowed)
+    if not isinstance(spec.get("source", ""), str):
+        raise UserError(f"{where}: column {name!r}: source is {spec['source']!r}, must be the name of a column")
+    if not isinstance(spec.get("equals", ""), str | int | float):
+        raise UserError(f"{where}: column {name!r}: equals is {spec['equals']!r}, must be text or a number")
     return Column(name=name, **spec)

@@ -75,7 +75,7 @@ def check_layout(rows: Rows, schema: PanelSchema) -> None:
         bad = np.flatnonzero(repeated)
         raise UserError(
             f"unit column {schema.unit!r}, {name}: {len(bad)} rows repeat a unit and time, first at "
-            f"{rows.describe(bad[0])}; keep one row a unit and time"
+            f"{rows.describe(int(bad[0]))}; keep one row a unit and time"
         )
     order = np.argsort(rows.unit, kind="stable")
     back = (np.diff(rows.unit[order]) == 0) & (np.diff(rows.time[order]) < 0)
@@ -83,7 +83,7 @@ def check_layout(rows: Rows, schema: PanelSchema) -> None:
         bad = order[1:][back]
         raise UserError(
             f"{name}: {len(bad)} rows are unsorted (earlier than the row before them of the same unit), first at "
-            f"{rows.describe(bad[0])}; sort the table by unit and time"
+            f"{rows.describe(int(bad[0]))}; sort the table by unit and time"
         )
 
 

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.data.tables import SCHEMA, table
+from wmjax.core.errors import UserError
+from wmjax.data import splits
+from wmjax.data.readers import read_panel
+
+PANEL = read_panel(table(), SCHEMA)
+SIZE = st.one_of(st.integers(0, 15), st.floats(0, 0.45))
+
+
+@settings(max_examples=60, deadline=None)
+@given(val=SIZE, test=SIZE)
+def test_parts_are_in_order_disjoint_and_cover(val, test):
+    split = splits.split_times(PANEL, val=val, test=test)
+    assert (np.sum(split, axis=0) == 1).all()
+    part = np.argmax(split, axis=0)
+    assert (np.diff(part) >= 0).all()
+    assert split.train[0]
+    for size, mask in ((val, split.val), (test, split.test)):
+        assert mask.sum() == (size if isinstance(size, int) else max(1, round(size * 40)) if size else 0)
+
+
+def test_rows_of_parts_are_the_observed_ones_also_of_a_unit_that_begins_late():
+    split = splits.split_times(PANEL, val=10, test=15)
+    parts = [splits.rows(PANEL, part) for part in split]
+    assert np.array_equal(np.sum(parts, axis=0) == 1, PANEL.arrays.mask)
+    assert not parts[0][-1].any(), "the last unit begins after the train times"
+    assert parts[1][-1].any()
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "words"),
+    [
+        (20, 20, "20 \\+ 20 of 40 periods; none is left"),
+        (-1, 5, "val = -1"),
+        (0.1, 1.5, "test = 1.5"),
+        (0.1, -0.2, "test = -0.2"),
+    ],
+)
+def test_sizes_that_cannot_be_are_told(val, test, words):
+    with pytest.raises(UserError, match=words):
+        splits.split_times(PANEL, val=val, test=test)
+
+
+def test_a_part_that_nobody_was_observed_in_is_told():
+    late = read_panel(table(drop=0), SCHEMA)
+    mask = late.arrays.mask.copy()
+    mask[:, 35:] = False
+    empty = type(late)(
+        arrays=late.arrays._replace(mask=mask),
+        schema=late.schema,
+        units=late.units,
+        times=late.times,
+        levels=late.levels,
+    )
+    with pytest.raises(UserError, match="no unit is observed in the test times, 2025-02-25 to 2025-02-28"):
+        splits.split_times(empty, val=5, test=4)
