@@ -129,9 +129,8 @@ def test_nothing_of_the_present_or_future_enters_exposure(tables):
 
 
 def test_a_tie_of_stores_goes_to_the_lower_number(tables):
-    tables["transactions"] = tables["transactions"].query("basket_id != 12")
-    tables["transactions"].loc[len(tables["transactions"]) + 9] = (1, 8, 12, 50, 2, 1.0, 0.0)
-    tables["transactions"] = tables["transactions"].query("week <= 2 or household_id == 3")
+    kept = tables["transactions"].query("basket_id != 12 and (week <= 2 or household_id == 3)")
+    tables["transactions"] = pd.concat([kept, purchases([(1, 8, 12, 50, 2, 1.0, 0.0)])])
     assert wide(journey.build_table(tables), "display_exposure")[0] == [0, 0, 1.0, 0, 0]
 
 
