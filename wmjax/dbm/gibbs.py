@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
+from wmjax.core import bits
 from wmjax.core.visible import Visible
-from wmjax.dbm import types
+from wmjax.dbm import packed as colours
+from wmjax.dbm.packed import Packed
 from wmjax.dbm.types import DBMParams, Layers
 
 # exp(-FAR) is zero and sigmoid(FAR) is one in float32, and FAR can be added to any field without overflow.
@@ -66,25 +69,83 @@ def sample_visible(
     key: Key[Array, ""], means: Float[Array, "... units"], *, visible: Visible, clamp: Clamp | None = None
 ) -> Float[Array, "... units"]:
     """Draw the visible layer from its conditional means (see `visible_means`)."""
+    return draw_visible(bits.seeds(key), means, visible=visible, clamp=clamp)
+
+
+def draw_visible(
+    seed: UInt32[Array, "2"], means: Float[Array, "... units"], *, visible: Visible, clamp: Clamp | None = None
+) -> Float[Array, "... units"]:
+    """Draw as `sample_visible`, from a seed."""
     if visible.all_bernoulli:
-        drawn = _bernoulli(key, means)
+        drawn = bits.coin(seed, means)
         return drawn if clamp is None else jnp.where(clamp.mask, clamp.values, drawn)
     parts = []
-    for index, group in enumerate(visible.groups):
-        part, stream = means[..., group.slice], jax.random.fold_in(key, index)
+    for group, own in zip(visible.groups, bits.spread(seed, len(visible.groups)), strict=True):
+        part = means[..., group.slice]
         if group.kind == "gaussian":
-            part = part + jax.random.normal(stream, part.shape, part.dtype)
+            part = part + bits.normal(own, part.shape).astype(part.dtype)
         elif group.kind == "softmax":
-            part = jax.nn.one_hot(jax.random.categorical(stream, jnp.log(part)), group.size, dtype=part.dtype)
+            part = _draw_category(own, part)
         else:
-            part = _bernoulli(stream, part)
+            part = bits.coin(own, part)
         parts.append(part)
     drawn = jnp.concatenate(parts, axis=-1)
     return drawn if clamp is None else jnp.where(clamp.mask, clamp.values, drawn)
 
 
-def _bernoulli(key: Array, means: Array) -> Array:
-    return (jax.random.uniform(key, means.shape, means.dtype) < means).astype(means.dtype)
+def _draw_category(seed: Array, means: Array) -> Array:
+    """Draw one-hot rows by inversion: the first category whose cumulated mean exceeds `u` times the total."""
+    size = means.shape[-1]
+    # Counting what lies at or below leaves exactly one bit on, whatever the rounding of the sums.
+    cumulated = means @ np.triu(np.ones((size, size), means.dtype))
+    threshold = bits.uniform(seed, means.shape[:-1]).astype(means.dtype)[..., None] * cumulated[..., -1:]
+    category = jnp.sum(cumulated <= threshold, axis=-1, keepdims=True)
+    return (category == jnp.arange(size)).astype(means.dtype)
+
+
+def sweep(
+    seeds: UInt32[Array, "2 2"],
+    machine: Packed,
+    even: Float[Array, "... even"],
+    *,
+    visible: Visible,
+    clamp: Clamp | None = None,
+    gains: tuple[float, float] = (1.0, 1.0),
+) -> tuple[Float[Array, "... even"], Float[Array, "... odd"], Float[Array, "... even"]]:
+    """Take one step on packed layers; the odd ones are drawn afresh, so the even ones alone are the chain's state.
+
+    Args:
+        seeds: one for the odd pass, one for the even pass.
+        machine: packed parameters.
+        even: even layers.
+        visible: kinds of the visible units.
+        clamp: visible units to hold.
+        gains: factors on what the odd layers receive from the even ones and on the converse; not 1 in pretraining.
+
+    Returns:
+        Even layers, odd layers, and the fields from which the even layers were drawn.
+    """
+    odd = bits.bernoulli(seeds[0], gains[0] * (even @ machine.coupling) + machine.odd)
+    field = gains[1] * (odd @ machine.coupling.T) + machine.even
+    if visible.all_bernoulli and clamp is None:
+        return bits.bernoulli(seeds[1], field), odd, field
+    own = bits.spread(seeds[1], 2)
+    means = visible_means(field[..., : visible.size], visible=visible, clamp=clamp)
+    parts = (
+        draw_visible(own[0], means, visible=visible, clamp=clamp),
+        bits.bernoulli(own[1], field[..., visible.size :]),
+    )
+    return jnp.concatenate(parts, axis=-1), odd, field
+
+
+def even_means(
+    field: Float[Array, "... even"], *, visible: Visible, clamp: Clamp | None = None
+) -> Float[Array, "... even"]:
+    """Compute the conditional means of the even layers from the fields that `sweep` returns."""
+    if visible.all_bernoulli and clamp is None:
+        return jax.nn.sigmoid(field)
+    below = visible_means(field[..., : visible.size], visible=visible, clamp=clamp)
+    return jnp.concatenate([below, jax.nn.sigmoid(field[..., visible.size :])], axis=-1)
 
 
 def step_with_means(
@@ -96,25 +157,19 @@ def step_with_means(
         The new layers, and each layer's conditional means at the moment it was drawn: averages over the even means
         have less variance than over the even samples (Rao-Blackwell).
     """
-    drawn, means = list(layers), list(layers)
-    for first in (1, 0):
-        for index in range(first, len(layers), 2):
-            field = types.fields(params, tuple(drawn), index)
-            stream = jax.random.fold_in(key, index)
-            if index == 0:
-                means[0] = visible_means(field, visible=visible, clamp=clamp)
-                drawn[0] = sample_visible(stream, means[0], visible=visible, clamp=clamp)
-            else:
-                means[index] = jax.nn.sigmoid(field)
-                drawn[index] = _bernoulli(stream, means[index])
-    return tuple(drawn), tuple(means)
+    sizes, machine = colours.sizes_of(params), colours.pack(params)
+    before, _ = colours.join(layers)
+    even, odd, field = sweep(bits.seeds(key, (2,)), machine, before, visible=visible, clamp=clamp)
+    odd_means = jax.nn.sigmoid(before @ machine.coupling + machine.odd)
+    means = even_means(field, visible=visible, clamp=clamp)
+    return colours.split(even, odd, sizes), colours.split(means, odd_means, sizes)
 
 
 def step(
     key: Key[Array, ""], params: DBMParams, layers: Layers, *, visible: Visible, clamp: Clamp | None = None
 ) -> Layers:
     """Take one step of both passes; see `step_with_means`."""
-    return step_with_means(key, params, layers, visible=visible, clamp=clamp)[0]
+    return run(key, params, layers, visible=visible, num_steps=1, clamp=clamp)
 
 
 def run(
@@ -127,21 +182,23 @@ def run(
     clamp: Clamp | None = None,
 ) -> Layers:
     """Take `num_steps` steps and return the last layers."""
+    sizes, machine = colours.sizes_of(params), colours.pack(params)
 
-    def body(layers: Layers, key: Array) -> tuple[Layers, None]:
-        return step(key, params, layers, visible=visible, clamp=clamp), None
+    def body(layers: tuple[Array, Array], seeds: Array) -> tuple[tuple[Array, Array], None]:
+        even, odd, _ = sweep(seeds, machine, layers[0], visible=visible, clamp=clamp)
+        return (even, odd), None
 
-    return jax.lax.scan(body, layers, jax.random.split(key, num_steps))[0]
+    (even, odd), _ = jax.lax.scan(body, colours.join(layers), bits.seeds(key, (num_steps, 2)))
+    return colours.split(even, odd, sizes)
 
 
 def init_layers(key: Key[Array, ""], params: DBMParams, *, visible: Visible, num_chains: int) -> Layers:
     """Draw `[chains, units]` layers from the machine without couplings, that is from the biases alone."""
     layers = []
-    for index, bias in enumerate(params.biases):
+    for bias, seed in zip(params.biases, bits.seeds(key, (len(params.biases),)), strict=True):
         field = jnp.broadcast_to(bias, (num_chains, *bias.shape))
-        stream = jax.random.fold_in(key, index)
-        if index == 0:
-            layers.append(sample_visible(stream, visible_means(field, visible=visible), visible=visible))
+        if layers:
+            layers.append(bits.bernoulli(seed, field))
         else:
-            layers.append(_bernoulli(stream, jax.nn.sigmoid(field)))
+            layers.append(draw_visible(seed, visible_means(field, visible=visible), visible=visible))
     return tuple(layers)
