@@ -1,0 +1,391 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wmjax.core.errors import DivergedError, UserError
+from wmjax.core.keys import key_for
+from wmjax.train import checkpoint, loop
+
+KEY = jax.random.key(7)
+
+
+def config(**given):
+    return loop.LoopConfig(**{"epochs": 10, "save_seconds": 0.0, **given})
+
+
+SCORE = {"monitor": "score", "eval_every": 2, "patience": 50}
+
+
+@pytest.fixture(scope="module")
+def train(tiny):
+    """Run the small model; everything but the named settings is the same in all tests, so it is compiled once."""
+    data = tiny.make_data()
+
+    def run(cfg, **given):
+        given = {"state": tiny.init(key_for(KEY, "init"), 0.05), "key": KEY, **given}
+        return loop.run(
+            given.pop("key"),
+            given.pop("state"),
+            tiny.epoch,
+            cfg=cfg,
+            data=data,
+            evaluate=tiny.evaluate,
+            snapshot=tiny.averaged,
+            **given,
+        )
+
+    return run
+
+
+# A model whose metrics are read off a table: the epoch it has reached, and what it saw there.
+
+
+def table_epoch(key, state, data):
+    row = data[state["at"].max()]
+    row = row if state["at"].ndim else row[0]
+    return {"at": state["at"] + 1, "seen": row, "key": jnp.broadcast_to(key, state["key"].shape)}, {"loss": row}
+
+
+def table_state(members=()):
+    return {"at": jnp.zeros(members, int), "seen": jnp.zeros(members), "key": jnp.broadcast_to(KEY, members)}
+
+
+def table_score(key, state, data):
+    return {"score": state["seen"]}
+
+
+def stopped_at(values, *, mode, patience, min_delta, every=1):
+    """Say in plain Python where early stopping ends and which epoch it keeps, both counted from 1."""
+    best, best_at, stale = None, 0, 0
+    for epoch, value in enumerate(values, 1):
+        if epoch % every:
+            continue
+        gain = np.inf if best is None else (best - value) * (1 if mode == "min" else -1)
+        if gain > min_delta:
+            best, best_at, stale = value, epoch, 0
+        else:
+            stale += 1
+        if patience is not None and stale >= patience:
+            return epoch, best_at, stale
+    return len(values), best_at, stale
+
+
+def test_a_resumed_run_equals_an_undisturbed_one_bit_by_bit(train, tmp_path, bits):
+    whole, metrics = train(config(epochs=10, **SCORE), folder=tmp_path / "whole")
+    for part in (3, 4, 9):
+        folder = tmp_path / str(part)
+        train(config(epochs=part, **SCORE), folder=folder)
+        again, resumed = train(config(epochs=10, **SCORE), folder=folder)
+        assert bits(again) == bits(whole)
+        assert bits(resumed) == bits(metrics)
+        assert (folder / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    unsaved, metrics_unsaved = train(config(epochs=10, **SCORE))
+    assert bits(unsaved) == bits(whole)
+    assert bits(metrics_unsaved) == bits(metrics)
+    assert np.isnan(metrics["score"]).tolist() == [True, False] * 5
+    assert int(whole.best_epoch) == 1 + np.nanargmin(metrics["score"])
+    assert float(whole.best_value) == np.nanmin(metrics["score"])
+    # The key in the state and the random chain were used, so their being equal says something.
+    assert len(set(metrics["chain"].tolist())) == 10
+
+
+def test_a_finished_run_is_only_read(train, tmp_path, bits, monkeypatch):
+    events = []
+    state, metrics = train(config(epochs=4), folder=tmp_path)
+    monkeypatch.setattr(loop, "advance", None)
+    again, read = train(config(epochs=4), folder=tmp_path, observer=events.append)
+    assert bits((again, read)) == bits((state, metrics))
+    assert [(e.done, e.total) for e in events] == [(4, 4)]
+
+
+def test_metrics_after_the_checkpoint_do_not_stand_twice(train, tmp_path, bits):
+    cfg = config(epochs=8, save_every=3)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event):
+        if event.done == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(cfg, folder=tmp_path, observer=kill)
+    log = tmp_path / "metrics.jsonl"
+    assert checkpoint.steps(tmp_path / "checkpoints") == (3,)
+    assert len(log.read_text().splitlines()) == 5
+    with log.open("a") as file:
+        file.write('{"epoch": 6, "loss": 0.')
+    state, metrics = train(cfg, folder=tmp_path)
+    whole, expected = train(cfg)
+    assert bits((state, metrics)) == bits((whole, expected))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 9))
+    assert [np.float32(line["loss"]) for line in lines] == expected["loss"].tolist()
+
+
+def test_a_full_disk_stops_with_the_last_good_checkpoint_usable(train, tmp_path, bits, monkeypatch):
+    cfg = config(epochs=6, save_every=2)
+    write = checkpoint._write
+
+    def full(path, *args):
+        if path.name == "4":
+            raise OSError(28, "No space left on device")
+        write(path, *args)
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    with pytest.raises(UserError, match=r"No space left on device.*last good one is .*checkpoints/2$"):
+        train(cfg, folder=tmp_path)
+    monkeypatch.undo()
+    assert bits(train(cfg, folder=tmp_path)) == bits(train(cfg))
+
+
+def test_the_program_is_traced_once_for_all_runs(tiny, bits):
+    traces = []
+
+    def epoch(key, state, data):
+        traces.append("epoch")
+        return tiny.epoch(key, state, data)
+
+    def evaluate(key, state, data):
+        traces.append("evaluate")
+        return tiny.evaluate(key, state, data)
+
+    state, data = tiny.init(KEY, 0.05), tiny.make_data()
+    runs = [
+        loop.run(KEY, state, epoch, cfg=config(epochs=n), data=data, evaluate=evaluate, stage="once") for n in (2, 4)
+    ]
+    assert traces == ["epoch", "evaluate"]
+    assert bits(runs[0][1]["loss"]) == bits(runs[1][1]["loss"][:2])
+
+
+def test_the_callers_state_survives_and_best_is_a_copy(tiny, train):
+    state = tiny.init(KEY, 0.05)
+    before = jax.tree.map(lambda x: np.asarray(jax.random.key_data(x)) if x is state.key else np.asarray(x), state)
+    trained, _ = train(config(epochs=3, **SCORE), state=state)
+    np.testing.assert_array_equal(state.params["w"], before.params["w"])
+    np.testing.assert_array_equal(jax.random.key_data(state.key), before.key)
+    leaves = jax.tree.leaves((trained.model._replace(key=None), trained.best, state.params))
+    pointers = [x.unsafe_buffer_pointer() for x in leaves]
+    assert len(set(pointers)) == len(pointers)
+    # With the last parameters as the best, both have equal values and still their own buffers.
+    trained, _ = train(config(epochs=3))
+    np.testing.assert_array_equal(trained.best["w"], trained.model.average["w"])
+    assert trained.best["w"].unsafe_buffer_pointer() != trained.model.average["w"].unsafe_buffer_pointer()
+
+
+def test_each_epoch_is_reported_while_the_next_one_runs(train, monkeypatch):
+    order = []
+    advance = loop.advance
+
+    def noted(key, state, *args, **kwargs):
+        order.append("send")
+        return advance(key, state, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "advance", noted)
+    _, metrics = train(config(epochs=3), observer=order.append)
+    assert [x if x == "send" else x.done for x in order] == [0, "send", "send", 1, "send", 2, 3]
+    events = [x for x in order if x != "send"]
+    assert {(e.stage, e.total, e.unit) for e in events} == {("train", 3, "epoch")}
+    assert [e.metrics.get("loss") for e in events] == [None, *metrics["loss"].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("mode", "patience", "min_delta", "every"),
+    [("min", 2, 0.0, 1), ("max", 3, 0.3, 1), ("min", None, 0.0, 1), ("max", 2, 0.0, 3), ("min", 1, 1.0, 2)],
+)
+def test_each_member_stops_and_keeps_its_best_as_plain_python_says(mode, patience, min_delta, every):
+    table = np.random.default_rng(patience or 9).normal(size=(24, 5)).astype(np.float32)
+    cfg = config(
+        epochs=24,
+        mode=mode,
+        patience=patience,
+        min_delta=min_delta,
+        eval_every=every,
+        monitor="loss" if every == 1 else "score",
+    )
+    events = []
+    state, metrics = loop.run(
+        KEY, table_state((5,)), table_epoch, cfg=cfg, data=table, evaluate=table_score, observer=events.append
+    )
+    said = [stopped_at(table[:, m], mode=mode, patience=patience, min_delta=min_delta, every=every) for m in range(5)]
+    ends, bests, stale = map(np.array, zip(*said, strict=True))
+    assert state.model["at"].tolist() == ends.tolist()
+    assert state.best_epoch.tolist() == bests.tolist()
+    assert state.best["at"].tolist() == bests.tolist()
+    assert state.stale.tolist() == stale.tolist()
+    np.testing.assert_array_equal(state.best_value, table[bests - 1, range(5)])
+    np.testing.assert_array_equal(state.best["seen"], table[bests - 1, range(5)])
+    # The run ends with its last member; who stopped before has no numbers any more.
+    assert int(state.epoch) == ends.max() == events[-1].done == events[-1].total
+    resting = np.arange(1, ends.max() + 1)[:, None] > ends
+    assert metrics["loss"].shape == (ends.max(), 5)
+    np.testing.assert_array_equal(np.isnan(metrics["loss"]), resting)
+    np.testing.assert_array_equal(metrics["loss"][~resting], table[: ends.max()][~resting])
+
+
+def test_patience_of_a_single_model_and_of_its_resumption(tmp_path, bits):
+    table = np.array([5, 4, 3, 3.5, 3.6, 3.7, 2, 1], np.float32)[:, None]
+    end, best, _ = stopped_at(table[:, 0], mode="min", patience=3, min_delta=0.0)
+    assert (end, best) == (6, 3)
+    cfg = {"monitor": "loss", "patience": 3}
+
+    def run(epochs, folder):
+        return loop.run(KEY, table_state(), table_epoch, cfg=config(epochs=epochs, **cfg), data=table, folder=folder)
+
+    whole = run(8, tmp_path / "whole")
+    assert (int(whole[0].model["at"]), int(whole[0].best["at"]), int(whole[0].epoch)) == (end, best, end)
+    assert whole[1]["loss"].tolist() == table[:6, 0].tolist()
+    run(5, tmp_path / "parts")
+    assert bits(run(8, tmp_path / "parts")) == bits(whole)
+
+
+def test_every_epoch_has_its_named_key():
+    state, _ = loop.run(KEY, table_state(), table_epoch, cfg=config(epochs=3), data=np.ones((3, 1)), stage="s")
+    np.testing.assert_array_equal(jax.random.key_data(state.model["key"]), jax.random.key_data(key_for(KEY, "s", 2)))
+
+
+def test_a_member_that_diverges_is_frozen_and_the_others_do_not_notice(bits):
+    table = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    bad = table.copy()
+    bad[3, 1], bad[5, 2] = np.nan, np.inf
+    events = []
+
+    def run(data):
+        cfg = config(epochs=6, monitor="loss")
+        return loop.run(KEY, table_state((4,)), table_epoch, cfg=cfg, data=data, observer=events.append)
+
+    state, metrics = run(bad)
+    calm, calm_metrics = run(table)
+    assert state.diverged.tolist() == [False, True, True, False]
+    assert state.model["at"].tolist() == [6, 3, 5, 6]
+    assert state.best_epoch[1] == 1 + np.argmin(table[:3, 1])
+    assert np.isnan(metrics["loss"]).sum(0).tolist() == [0, 3, 1, 0]
+    for kept in (0, 3):
+
+        def member(tree, kept=kept):
+            return jax.tree.map(lambda x: x[kept], tree._replace(epoch=tree.epoch[None].repeat(4)))
+
+        assert bits(member(state)) == bits(member(calm))
+        assert bits(metrics["loss"][:, kept]) == bits(calm_metrics["loss"][:, kept])
+    assert [e.metrics.get("diverged") for e in events[1:7]] == [None, None, None, 1.0, 1.0, 2.0]
+    assert events[4].metrics["loss"] == pytest.approx(float(table[3, [0, 2, 3]].mean()))
+
+
+def test_divergence_names_the_stage_the_epoch_and_the_checkpoint(tmp_path):
+    table = np.array([3, 2, 1, np.inf, 1, 1], np.float32)[:, None]
+
+    def run(folder, members=(), **given):
+        data = np.repeat(table, 3, axis=1)
+        loop.run(KEY, table_state(members), table_epoch, cfg=config(**given), data=data, stage="fine", folder=folder)
+
+    message = r"^fine: epoch 4 of 10: loss not finite; last good checkpoint .*checkpoints/2$"
+    with pytest.raises(DivergedError, match=message):
+        run(tmp_path / "a", save_every=2)
+    like = checkpoint.restore(tmp_path / "a" / "checkpoints", loop.begin(table_state(), _rule()))
+    assert int(like.tree.model["at"]) == 2
+    with pytest.raises(DivergedError, match=message):
+        run(tmp_path / "a", save_every=2)
+    with pytest.raises(DivergedError, match=r"epoch 4 of 4: .*checkpoints/3$"):
+        run(tmp_path / "b", epochs=4)
+    with pytest.raises(DivergedError, match=r"epoch 4 of 10: all 3 members diverged, loss .*there is no checkpoint"):
+        run(None, (3,))
+
+
+def _rule():
+    return loop.Rule(table_epoch, None, loop.whole, "fine", (), None, "min", None, 0.0, 1)
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
+    def epoch(key, state, data):
+        return {"w": jnp.where(data == state["n"], jnp.inf, 1.0), "n": state["n"] + 1}, {"loss": jnp.float32(0.5)}
+
+    with pytest.raises(DivergedError, match=r"epoch 3 of 10: parameters not finite; last good checkpoint .*/2"):
+        loop.run(KEY, {"w": jnp.ones(()), "n": jnp.array(0)}, epoch, cfg=config(), data=2, folder=tmp_path)
+
+
+def test_an_evaluation_that_is_not_finite_counts_as_divergence():
+    table = np.array([1, np.nan, np.nan, 1], np.float32)[:, None]
+
+    def epoch(key, state, data):
+        state, _ = table_epoch(key, state, data)
+        return {**state, "seen": jnp.nan_to_num(state["seen"])}, {}
+
+    def score(key, state, data):
+        return {"score": data[state["at"] - 1, 0]}
+
+    with pytest.raises(DivergedError, match="epoch 3 of 4: score not finite"):
+        loop.run(KEY, table_state(), epoch, cfg=config(epochs=4, eval_every=3), data=table, evaluate=score)
+
+
+def test_a_folder_of_another_run_is_refused(train, tiny, tmp_path):
+    train(config(epochs=1), folder=tmp_path, fingerprint="abc")
+    with pytest.raises(UserError, match="holds a run whose fingerprint is 'abc', not 'abd'"):
+        train(config(epochs=2), folder=tmp_path, fingerprint="abd")
+    with pytest.raises(UserError, match="holds a run whose key"):
+        train(config(epochs=2), folder=tmp_path, fingerprint="abc", key=jax.random.key(8))
+    with pytest.raises(UserError, match="holds a run whose stage is 'train', not 'fine'"):
+        train(config(epochs=2), folder=tmp_path, fingerprint="abc", stage="fine")
+    with pytest.raises(UserError, match=r"holds leaf .* where .* is expected"):
+        loop.run(KEY, table_state(), table_epoch, cfg=config(), data=np.ones((10, 1)), folder=tmp_path)
+
+
+def test_saving_waits_for_its_seconds_and_its_epochs(train, tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, *args, **kwargs: saved.append(step))
+
+    def tick(event):
+        now[0] += 1.0
+
+    train(config(epochs=11, save_seconds=3.0, save_every=2), folder=tmp_path, observer=tick)
+    assert saved == [4, 8, 11]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"save_seconds": -1.0}, "save_seconds is -1.0"),
+        ({"min_delta": float("nan")}, "min_delta is nan"),
+        ({"patience": 3}, "patience is 3: .* needs a monitor"),
+        ({"patience": 0, "monitor": "loss"}, "patience is 0"),
+    ],
+)
+def test_settings_are_checked(given, message):
+    with pytest.raises(ValueError, match=message):
+        loop.LoopConfig(**given)
+
+
+def _ok(key, state, data):
+    return state, {"loss": jnp.zeros(())}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "given", "message"),
+    [
+        (_ok, {"cfg": {"monitor": "los"}}, r"monitor is 'los', must be one of \['loss'\]"),
+        (_ok, {"evaluate": lambda k, s, d: {"loss": 0.0}}, r"metrics \['loss'\] come from the epoch and from"),
+        (lambda k, s, d: (s, {"epoch": 0.0}), {}, "a metric is named 'epoch'"),
+        (lambda k, s, d: (s, {"a": jnp.ones(3), "b": jnp.ones(2)}), {}, "metrics have shapes"),
+        (lambda k, s, d: (s, {"a": jnp.ones((3, 2))}), {}, "metrics have shapes"),
+        (lambda k, s, d: (s, {"a": jnp.ones(3)}), {}, r"state\['w'\] has shape \(2,\), must start with \(3,\)"),
+        (lambda k, s, d: ({"w": s["w"][:1]}, {}), {}, r"epoch_fn turns state\['w'\] from"),
+        (lambda k, s, d: ({"w": s["w"] > 0}, {}), {}, r"epoch_fn turns state\['w'\] from"),
+        (lambda k, s, d: ({"v": s["w"]}, {}), {}, "epoch_fn returns PyTreeDef"),
+        (_ok, {"key": jax.random.split(KEY, 2)}, r"key has shape \(2,\), must be one key"),
+    ],
+)
+def test_functions_that_do_not_fit_are_refused_before_the_first_epoch(epoch, given, message):
+    given = {"key": KEY, **given}
+    cfg = config(**given.pop("cfg", {}))
+    with pytest.raises(ValueError, match=message):
+        loop.run(given.pop("key"), {"w": jnp.ones(2)}, epoch, cfg=cfg, **given)
+
+
+def test_a_score_that_would_never_be_measured_is_refused():
+    cfg = config(epochs=3, eval_every=4, monitor="score")
+    with pytest.raises(ValueError, match="eval_every is 4 with 3 epochs: score is never measured"):
+        loop.run(KEY, {"w": jnp.ones(2)}, _ok, cfg=cfg, evaluate=lambda k, s, d: {"score": s["w"].sum()})
