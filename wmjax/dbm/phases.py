@@ -1,0 +1,86 @@
+"""The two sides of the likelihood gradient, on packed layers: averages given data, averages of the model."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt32
+
+from wmjax.core import bits
+from wmjax.core.visible import Visible
+from wmjax.dbm import gibbs, meanfield
+from wmjax.dbm.centering import Gains
+from wmjax.dbm.packed import Packed
+
+PackedLayers = tuple[Float[Array, "rows even"], Float[Array, "rows odd"]]
+
+
+def moments(layers: PackedLayers, shares: Float[Array, " rows"] | None = None) -> Packed:
+    """Average `e o'`, `e` and `o` over rows, by shares that add up to one where rows differ in weight."""
+    even, odd = layers
+    if shares is None:
+        return Packed(even.T @ odd / even.shape[0], even.mean(0), odd.mean(0))
+    return Packed((even * shares[:, None]).T @ odd, shares @ even, shares @ odd)
+
+
+def given_data(
+    machine: Packed, v: Float[Array, "rows units"], *, sizes: tuple[int, ...], sweeps: int, gains: Gains = (1.0, 1.0)
+) -> PackedLayers:
+    """Infer the hidden means of rows by mean field."""
+    hidden, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps)
+    return jnp.concatenate([v, hidden], axis=-1), odd
+
+
+def block_chains(
+    seeds: UInt32[Array, "steps 2 2"],
+    machine: Packed,
+    chains: PackedLayers,
+    *,
+    visible: Visible,
+    gains: Gains = (1.0, 1.0),
+) -> tuple[PackedLayers, PackedLayers]:
+    """Move chains by block Gibbs steps.
+
+    Returns:
+        The chains, and the same with the conditional means of the even layers given the odd ones in place of their
+        samples: averages of `e o'` over these have less variance (Rao-Blackwell).
+    """
+
+    def step(carry: tuple, seeds: Array) -> tuple[tuple, None]:
+        return gibbs.sweep(seeds, machine, carry[0], visible=visible, gains=gains), None
+
+    even, odd = chains
+    (even, odd, field), _ = jax.lax.scan(step, (even, odd, even), seeds)
+    return (even, odd), (gibbs.even_means(field, visible=visible), odd)
+
+
+def visible_chains(
+    seeds: UInt32[Array, "steps 2 2"],
+    machine: Packed,
+    chains: PackedLayers,
+    *,
+    visible: Visible,
+    sizes: tuple[int, ...],
+    sweeps: int,
+    gains: Gains = (1.0, 1.0),
+) -> tuple[PackedLayers, PackedLayers]:
+    """Move the published chains, whose state is the visible layer alone.
+
+    One step is mean field from one half given v, then h1 drawn from its means, then v drawn given h1 alone. Except for
+    one hidden layer this is not a Gibbs sampler of the machine: h2 has no say in v's step but through h1's mean.
+
+    Returns:
+        The chains, hidden layers being means, twice.
+    """
+    num_visible, num_bottom = sizes[:2]
+
+    def step(v: Array, seeds: Array) -> tuple[Array, None]:
+        _, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps, bottom_only=True)
+        bottom = bits.coin(seeds[0], odd[..., :num_bottom])
+        field = gains[1] * (bottom @ machine.coupling[:num_visible, :num_bottom].T) + machine.even[:num_visible]
+        means = gibbs.visible_means(field, visible=visible)
+        return gibbs.draw_visible(seeds[1], means, visible=visible), None
+
+    v, _ = jax.lax.scan(step, chains[0][..., :num_visible], seeds)
+    layers = given_data(machine, v, sizes=sizes, sweeps=sweeps, gains=gains)
+    return layers, layers
