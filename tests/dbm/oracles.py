@@ -31,10 +31,10 @@ CATEGORIES = Visible.pack(
 SIZES = {1: (6, 4), 2: (6, 4, 3), 3: (6, 4, 3, 2), 4: (5, 4, 3, 2, 2)}
 
 
-def machine(sizes: tuple[int, ...], *, seed: int = 0, scale: float = 1.0) -> DBMParams:
-    """Draw a machine of strong, lopsided couplings and biases, in float32."""
+def machine(sizes: tuple[int, ...], *, seed: int = 0, scale: float = 1.0, shift: float = 0.3) -> DBMParams:
+    """Draw a machine of strong, lopsided couplings (mean `shift`) and biases, in float32."""
     rng = np.random.default_rng([seed, *sizes])
-    weights = [rng.normal(0.3, scale, (a, b)) for a, b in itertools.pairwise(sizes)]
+    weights = [rng.normal(shift, scale, (a, b)) for a, b in itertools.pairwise(sizes)]
     biases = [rng.normal(-0.4, 0.6, n) for n in sizes]
     to_jax = lambda arrays: tuple(jax.numpy.asarray(a, np.float32) for a in arrays)  # noqa: E731
     return DBMParams(to_jax(weights), to_jax(biases))

@@ -33,8 +33,7 @@ def test_log_partition_and_free_energy_of_bits(depth):
     np.testing.assert_allclose(free_energy(params, rows, visible=visible), expected, rtol=2e-6, atol=2e-6)
 
 
-@pytest.mark.parametrize("hidden", [(4,), (4, 3, 2)])
-@pytest.mark.parametrize("kind", ["categories", "mixed"])
+@pytest.mark.parametrize(("kind", "hidden"), [("categories", (4, 3, 2)), ("mixed", (4,)), ("mixed", (4, 3, 2))])
 def test_log_partition_and_free_energy_of_other_units(kind, hidden):
     params, visible = oracles.machine((6, *hidden)), LAYERS[kind]
     rows = rows_of(visible)

@@ -92,7 +92,8 @@ def interaction(
 
     For A purchases and B promotions it is positive where purchases are less plausible without promotion. The rarity of
     A and of B by themselves cancels; a machine whose hidden units couple no unit of A to one of B gives zero. The four
-    scores are contrasted term by term and summed last, so the result is not the rounding of four large totals.
+    scores are contrasted term by term and summed last (see `scores.difference`), so the result is not the rounding of
+    four large totals.
 
     Args:
         params: the machine.

@@ -58,8 +58,8 @@ def collapsed(params: DBMParams, kept: Mapping[int, Array], *, visible: Visible)
 def collapsed_terms(params: DBMParams, kept: Mapping[int, Array], *, visible: Visible) -> Float[Array, "... terms"]:
     """Compute the terms, about one a unit, whose sum over the last axis is `collapsed`.
 
-    Differences between two states formed term by term do not cancel: a total of -240 in float32 is known to 1.5e-5
-    only, its terms to about 1e-7 each, and most of them do not differ at all.
+    Differences between two states are best formed term by term: terms that do not change cancel exactly, where totals
+    of -240 are each known to 1.5e-5 only in float32.
     """
     parts = _parts(params, kept, visible)
     leading = jnp.broadcast_shapes(*(part.shape[:-1] for part in parts))

@@ -97,8 +97,9 @@ def difference(
 ) -> Float[Array, "..."]:
     """Compute `score(v_to) - score(v_from)`, formed term by term and summed last.
 
-    Terms that do not change cancel exactly, so the difference is good to about 1e-6 in float32 where the difference of
-    two totals of size 240 would be good to 3e-5 only. The exact score has no terms; its totals are subtracted.
+    Terms that do not change cancel exactly. On a 72-64-32-16 machine with scores near -100 the float32 result is within
+    1e-6 to 2e-6 (root mean square) of a float64 computation, the difference of two totals within 8e-6. The exact score
+    has no terms; its totals are subtracted.
     """
     new = terms(params, v_to, visible=visible, kind=kind, sweeps=sweeps)
     return (new - terms(params, v_from, visible=visible, kind=kind, sweeps=sweeps)).sum(-1)
