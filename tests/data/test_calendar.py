@@ -64,6 +64,13 @@ def test_the_usual_step_is_within_units_so_two_weekdays_are_an_error():
         place([*mondays, *tuesdays], [0] * 6 + [1] * 5)
 
 
+def test_steps_from_one_unit_to_the_next_do_not_count():
+    assert (
+        place(["2025-01-06", "2025-01-13", "2025-01-27", "2025-02-10", "2025-02-24"], [0, 0, 1, 2, 3]).frequency
+        == "weekly"
+    )
+
+
 def test_one_stray_date_does_not_make_weeks_into_days():
     dates = [*pd.date_range("2025-01-06", periods=8, freq="7D").astype(str), "2025-03-04"]
     with pytest.raises(UserError, match=r"1 rows are off the weekly calendar.*2025-03-04"):

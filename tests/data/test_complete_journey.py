@@ -44,7 +44,7 @@ def tables():
                 "campaign_id": [1, 2, 3, 4],
                 "campaign_type": ["Type A", "Type A", "Type B", "Type C"],
                 "start_date": pd.to_datetime(["2017-01-08", "2017-01-23", "2016-11-01", "2016-11-01"]),
-                "end_date": pd.to_datetime(["2017-01-09", "2018-03-01", "2017-01-01", "2016-12-25"]),
+                "end_date": pd.to_datetime(["2017-01-09", "2018-03-01", "2017-01-01", "2016-12-10"]),
             }
         ),
         "coupon_redemptions": pd.DataFrame(

@@ -72,6 +72,12 @@ def test_chunks_do_not_matter(frame, panel, visible):
         assert np.array_equal(build(frame, panel, chunk=chunk), visible)
 
 
+def test_a_last_chunk_that_is_not_full_compiles_nothing_new(frame, panel):
+    before = frames._scan._cache_size()
+    build(frame, panel, chunk=5)
+    assert frames._scan._cache_size() == before + 1
+
+
 def test_a_roll_out_is_the_same_definition(frame, panel, visible):
     """Step by step outside of `build`, with one compiled step, every unit of every row is the same."""
     step = jax.jit(lambda *a: (frames.read(frame, *a[:4]), frames.advance(frame, a[0], *a[4:])))

@@ -75,6 +75,17 @@ def test_a_dataset_reads_with_and_without_the_variable_observed():
     assert read_panel(bare, schema).fingerprint == read_panel(table(), schema).fingerprint
 
 
+def test_a_hole_in_one_column_of_a_dataset_is_missing_not_unobserved():
+    dataset = read_panel(table(drop=0), SCHEMA).to_xarray().drop_vars("observed")
+    dataset["price"][2, 7] = np.nan
+    names = ("push", "spend", "visit", "items", "price")
+    schema = {**SCHEMA, "columns": {n: SCHEMA["columns"][n] for n in names}}
+    with pytest.raises(
+        UserError, match=r"'price': covariate is missing .NaN. in 1 rows, first at unit 102, time 2025-01-27"
+    ):
+        read_panel(dataset, schema)
+
+
 def test_a_dataset_on_other_dimensions_is_told():
     dataset = read_panel(table(), SCHEMA).to_xarray().expand_dims(draw=2)
     with pytest.raises(UserError, match=r"dimensions .*'draw'"):
