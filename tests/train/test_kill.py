@@ -15,7 +15,7 @@ from wmjax.train import checkpoint, loop
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 SEED = 20  # of the random moments
-KILLS = 6
+KILLS = 5
 LAST = 60
 
 
@@ -36,8 +36,7 @@ def start(tmp_path_factory):
             [sys.executable, "-W", "error::UserWarning", str(SCRIPT), str(folder), str(pause)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
+            bufsize=0,  # so that what `select` sees is what there is to read
             env=env,
         )
 
@@ -46,12 +45,12 @@ def start(tmp_path_factory):
 
 def finish(process):
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == 0, err.decode()
     return [int(line) for line in out.split()]
 
 
 def kill(process):
-    assert process.poll() is None, process.communicate()[1]
+    assert process.poll() is None, process.communicate()[1].decode()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -62,33 +61,39 @@ def wait_for_epochs(process, count):
     for _ in range(count):
         ready, _, _ = select.select([process.stdout], [], [], 60)
         assert ready
-        assert process.stdout.readline(), process.stderr.read()
+        assert process.stdout.readline(), process.stderr.read().decode()
 
 
-def wait_for_saving(folder):
+def wait_for_saving(folder, process):
     """Return the moment a half-written checkpoint lies there."""
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("checkpoints/.*.part")):
-        assert time.monotonic() < deadline
+    while not halves(folder):
+        assert process.poll() is None, process.communicate()[1].decode()
         time.sleep(0.001)
+
+
+def halves(folder):
+    """Find the checkpoints that a kill cut short."""
+    return list(folder.glob("checkpoints/.*.part"))
 
 
 def test_killed_runs_end_where_an_undisturbed_one_does(start, tiny, tmp_path, bits):
     calm, folder = tmp_path / "calm", tmp_path / "killed"
     assert finish(start(calm)) == list(range(LAST + 1))
+    # In the middle of a save: on a busy machine one may be through before the signal arrives, so there are more tries.
+    for _ in range(5):
+        process = start(folder, pause=0.03)
+        wait_for_saving(folder, process)
+        kill(process)
+        if halves(folder):
+            break
+    assert halves(folder)
     moments = random.Random(SEED)
-    for life in range(KILLS):
+    for _ in range(KILLS):
         process = start(folder, pause=0.03)
         wait_for_epochs(process, 1 + moments.randint(1, 4))
-        if life == 0:
-            wait_for_saving(folder)
-        else:
-            time.sleep(moments.uniform(0.0, 0.15))
+        time.sleep(moments.uniform(0.0, 0.15))
         kill(process)
-        # The first life ends in the middle of a save, the others where chance has it.
-        assert life > 0 or list(folder.glob("checkpoints/.*.part"))
-        done = checkpoint.latest(folder / "checkpoints")
-        assert done is None or done < LAST
+    assert 0 < checkpoint.latest(folder / "checkpoints") < LAST
     assert finish(start(folder))[0] > 0
     rule = loop.Rule(tiny.epoch, tiny.evaluate, tiny.averaged, "train", (), "score", "min", None, 0.0, 2)
     like = loop.begin(tiny.init(tiny.KEY, 0.0), rule)

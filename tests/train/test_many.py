@@ -11,7 +11,9 @@ RATES = jnp.array([0.01, 0.05, 0.1, 0.05, 0.2])
 
 
 def config(**given):
-    return loop.LoopConfig(**{"epochs": 6, "save_seconds": 0.0, "monitor": "score", **given})
+    return loop.LoopConfig(
+        **{"epochs": 6, "save_seconds": 0.0, "monitor": "score", "eval_every": 2, "patience": 50, **given}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,9 @@ def test_a_second_run_traces_nothing(tiny):
         return tiny.epoch(key, state, data)
 
     for _ in range(2):
-        many.fit_many(KEYS, RATES, tiny.init, epoch, cfg=config(epochs=2, monitor="loss"), data=tiny.make_data())
+        many.fit_many(
+            KEYS, RATES, tiny.init, epoch, cfg=config(epochs=2, monitor="loss", eval_every=1), data=tiny.make_data()
+        )
     assert len(traces) == 1
 
 

@@ -93,10 +93,13 @@ def latest(folder: str | Path) -> int | None:
 
 
 def clean(folder: str | Path) -> None:
-    """Remove what an interrupted `save` left; whole checkpoints stay."""
+    """Remove what interrupted writes left in the folder; whatever is whole stays."""
     for pattern in (".*.part", ".*.old"):
         for left in Path(folder).glob(pattern):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def save_tree(path: str | Path, tree: Any, host: dict[str, Any] | None = None) -> None:

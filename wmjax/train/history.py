@@ -62,10 +62,14 @@ def stack(rows: list[Row], shape: tuple[int, ...]) -> History:
     return {name: np.stack([np.broadcast_to(r.get(name, empty), shape) for r in rows]) for name in names}
 
 
-def _plain(value: np.ndarray | np.float32) -> object:
+def _plain(value: np.ndarray) -> object:
     """Spell float32 by its shortest decimal, which reads back to the same bits; NaN is null."""
     if value.ndim:
-        return [_plain(v) for v in value]
+        return [_number(v) for v in value]
+    return _number(value[()])
+
+
+def _number(value: Any) -> float | None:
     return None if np.isnan(value) else float(str(value))
 
 

@@ -161,6 +161,7 @@ class _Host:
         if self.log is None or self.checkpoints is None:
             return train
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.clean(self.log.parent)
         if checkpoint.latest(self.checkpoints) is not None:
             found = checkpoint.restore(self.checkpoints, train)
             for name, value in self.owner.items():
