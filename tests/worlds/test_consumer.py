@@ -1,0 +1,254 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+import wmjax as wm
+from wmjax.core.errors import UserError
+from wmjax.core.keys import key_for
+from wmjax.core.observe import silent
+from wmjax.data import frame as frames
+from wmjax.simulate import consumer_truth
+from wmjax.worlds import consumer
+from wmjax.worlds.consumer import fitting, machine, tables
+from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer.tables import Question
+
+
+def test_answers_carry_names_units_and_dates(world, panel):
+    found = world.predict(panel)
+    assert dict(found.sizes) == {"outcome": 2, "unit": 96, "time": 70}
+    assert list(found.outcome.values) == ["visit", "purchase"]
+    assert pd.DatetimeIndex(found.time.values).equals(panel.times)
+    assert ((found["mean"] > 0) & (found["mean"] < 1)).all()
+    assert (found.lo <= found["mean"]).all()
+    assert (found["mean"] <= found.hi).all()
+    assert {"seed", "config_fingerprint", "data_fingerprint", "versions"} <= found.attrs["provenance"].keys()
+
+
+def test_one_member_answers_as_a_numpy_twin(world, panel, cfg):
+    """Mean field, adapter and effect of one row, written out in NumPy float64 from the parameters."""
+    rows = world.observed(panel)
+    at, member = 1234, 1
+    machine = jax.tree.map(lambda x: np.asarray(x[member], np.float64), world.params.machine)
+    w, (_, c1, c2), v = machine.weights, machine.biases, rows.visible[at].astype(np.float64)
+    h1, h2 = np.full(16, 0.5), np.full(8, 0.5)
+    for _ in range(cfg.learn.mean_field_sweeps):
+        h1 = expit(v @ w[0] + c1 + w[1] @ h2)
+        h2 = expit(h1 @ w[1] + c2)
+    belief = np.r_[h1, h2]
+    head = jax.tree.map(lambda x: np.asarray(x[member, 0], np.float64), world.params.adapters)
+    x = belief @ head["features"]["kernel"] + head["features"]["bias"]
+    for layer in ("layer_0", "layer_1"):
+        x = np.maximum(x, 0) @ head[layer]["kernel"] + head[layer]["bias"]
+    tau = belief @ head["tau"]["kernel"] + head["tau"]["bias"]
+    actions = rows.actions[at].astype(np.float64)
+    push = panel.action_index("push")
+    base = x[0] + tau @ np.where(np.arange(5) == push, 0, actions)
+    linear, response = world.member_effects(rows, "push", 0, 1)
+    np.testing.assert_allclose(linear[member, at, 0], tau[push], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(response[member, at, 0], expit(base + tau[push]) - expit(base), rtol=1e-4, atol=1e-6)
+
+
+def test_an_effect_keeps_the_belief_and_the_other_actions(world, panel):
+    """Predicting with the action set to 1 and to 0 by hand gives the risk difference."""
+    push = panel.action_index("push")
+    expected = []
+    for value in (0.0, 1.0):
+        rows = world.observed(panel)
+        actions = rows.actions.copy()
+        actions[:, push] = value
+        expected.append(np.asarray(world._predict(world.params, rows.visible, actions)))
+    _, response = world.member_effects(rows, "push", 0, 1)
+    np.testing.assert_allclose(response, expected[1] - expected[0], atol=2e-6)
+
+
+def test_effects_are_antisymmetric_and_vanish_between_equal_values(world, panel):
+    there = world.effect(panel, "coupon", 0, 1)
+    back = world.effect(panel, "coupon", 1, 0)
+    np.testing.assert_allclose(there.effect, -back.effect, atol=1e-6)
+    assert (world.effect(panel, "coupon", 1, 1).effect == 0).all()
+
+
+def test_a_calendar_sale_is_not_identified_and_says_why(world, panel):
+    found = world.effect(panel, "sale1", 0, 1)
+    assert not found.supported.any()
+    (warning,) = found.attrs["warnings"]
+    assert "sale1" in warning
+    assert "dow" in warning
+    pushed = world.effect(panel, "push", 0, 1)
+    assert pushed.supported.mean() > 0.95
+
+
+def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
+    rows = world.effect(panel, "push", 0, 1)
+    whole = world.ate(panel, "push", 0, 1).set_index(["outcome", "scale"])
+    assert whole.loc[("visit", "response"), "effect"] == pytest.approx(
+        float(rows.effect.sel(outcome="visit").mean()), rel=1e-4
+    )
+    parts = world.ate(panel, "push", 0, 1, by="loyalty")
+    parts = parts[(parts.outcome == "visit") & (parts.scale == "response")]
+    assert set(parts.level) == {"no", "yes"}
+    again = np.average(parts.effect, weights=parts.n)
+    assert whole.loc[("visit", "response"), "effect"] == pytest.approx(again, rel=1e-6)
+
+
+def test_ragged_units_are_not_answered_for(world, panel):
+    mask = panel.arrays.mask.copy()
+    mask[3, :50] = False
+    ragged = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
+    found = world.predict(ragged)
+    assert np.isnan(found["mean"].values[:, 3, :50]).all()
+    assert np.isfinite(found["mean"].values[:, 3, 50:]).all()
+    others = np.arange(96) != 3
+    np.testing.assert_array_equal(found["mean"].values[:, others], world.predict(panel)["mean"].values[:, others])
+
+
+def test_some_periods_alone_read_the_same_history(world, panel):
+    late = world.predict(panel, times=slice(60, 70))
+    np.testing.assert_allclose(late["mean"], world.predict(panel)["mean"].values[..., 60:], atol=1e-6)
+
+
+def test_the_future_does_not_reach_the_past(world, panel):
+    outcomes = panel.arrays.outcomes.copy()
+    outcomes[:, 40:] = 1 - outcomes[:, 40:]
+    other = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=outcomes))
+    was, now = world.predict(panel)["mean"].values, world.predict(other)["mean"].values
+    np.testing.assert_array_equal(was[..., :41], now[..., :41])
+    assert (was[..., 41:] != now[..., 41:]).any()
+
+
+def test_rollout_of_the_factual_plan_starts_at_the_prediction(world, panel):
+    """The first simulated period reads the observed history, so its means are the predictions of that row."""
+    found = world.simulate(jax.random.key(3), panel, panel.arrays.actions, start=65, draws=2)
+    assert dict(found.sizes) == {"member": 3, "draw": 2, "outcome": 2, "unit": 96, "time": 5}
+    expected = world.predict(panel)["mean"].values[..., 65]
+    np.testing.assert_allclose(found["mean"].values[:, 0, :, :, 0].mean(0), expected, atol=1e-5)
+    assert set(np.unique(found["drawn"])) <= {0.0, 1.0}
+
+
+def test_plans_meet_the_same_luck(world, panel):
+    """A plan that differs from day 68 on leaves the days before bitwise as they were, and equal plans differ by 0."""
+    plan = panel.arrays.actions.copy()
+    plan[:, 68:, panel.action_index("push")] = 1
+    key = jax.random.key(5)
+    a = world.simulate(key, panel, plan, start=60)
+    b = world.simulate(key, panel, panel.arrays.actions, start=60)
+    np.testing.assert_array_equal(a.drawn.values[..., :8], b.drawn.values[..., :8])
+    assert (a["mean"].values[..., 8:] != b["mean"].values[..., 8:]).any()
+    same = world.compare(key, panel, panel.arrays.actions, panel.arrays.actions, start=60, draws=1)
+    assert (same.difference == 0).all()
+
+
+def test_a_rollout_remakes_lags_from_what_it_drew(world, panel):
+    """Replaying the drawn outcomes through the frame gives the visible rows that the roll-out must have read."""
+    start = 66
+    found = world.simulate(jax.random.key(1), panel, panel.arrays.actions, start=start)
+    drawn = np.moveaxis(found.drawn.values[0, 0], 0, -1)
+    outcomes = panel.arrays.outcomes.copy()
+    outcomes[:, start:] = drawn
+    told = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=outcomes))
+    one = jax.tree.map(lambda x: x[0], world.params)
+    visible = jnp.asarray(frames.build(world.model.frame, told)[:, -1])
+    expected = pure.predict(one, visible, jnp.asarray(panel.arrays.actions[:, -1]), model=world.model)
+    np.testing.assert_allclose(found["mean"].values[0, 0, :, :, -1].T, expected, atol=1e-5)
+
+
+def test_plausibility_ranks_impossible_histories_last(world, panel):
+    """Visits within 7 days but not within 14 cannot happen; such rows score worse than the rows they came from."""
+    rows = world.observed(panel, world.periods(panel, "train"))
+    frame = world.model.frame
+    seven, longer = frame.unit("visit_within_7d"), frame.unit("visit_within_14d")
+    visible = rows.visible[(rows.visible[:, seven] == 1)][:500].copy()
+    before = world._free_energy(visible)
+    visible[:, longer] = 0
+    assert (world._free_energy(visible) > before).mean() > 0.9
+    found = world.plausibility(panel, times=world.periods(panel, "train"))
+    assert 0.45 < float(found["rank"].mean()) < 0.55
+
+
+def test_counterfactual_history_changes_its_own_action_only(world, panel):
+    found = world.counterfactual_plausibility(panel, "push", 1.0)
+    already = panel.arrays.actions[..., panel.action_index("push")] == 1
+    delta = found.delta.values
+    assert np.isnan(delta[:, -1]).all()
+    assert (delta[:, :-1][already[:, :-1]] == 0).all()
+    assert (delta[:, :-1][~already[:, :-1]] != 0).mean() > 0.99
+
+
+def test_a_saved_world_gives_the_same_bits(world, panel, tmp_path):
+    world.save(tmp_path / "w")
+    again = wm.load(tmp_path / "w")
+    for name in ("effect", "lo", "hi", "supported"):
+        a, b = (w.effect_interval(panel, "push", 0, 1)[name].values for w in (world, again))
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(world.plausibility(panel)["rank"], again.plausibility(panel)["rank"])
+    pd.testing.assert_frame_equal(world.training, again.training)
+    assert again.provenance == world.provenance
+
+
+def test_a_killed_fit_goes_on_to_the_same_world(world, panel, cfg, tmp_path):
+    """Stop after the machine's first epoch by an error in the observer; the second call ends bitwise where one does."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(event):
+        if event.stage == "adapters" and event.done == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        consumer.fit(jax.random.key(0), panel, cfg, folder=tmp_path, observer=stop)
+    again = consumer.fit(jax.random.key(0), panel, cfg, folder=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again.params, world.params)
+
+
+def test_tables_speak_the_users_words(world, panel):
+    test = world.periods(panel)
+    table = tables.effects(world, panel, Question(action="push", t0=0, t1=1), times=test)
+    assert {"consumer_id", "date", "outcome", "effect", "lo", "hi", "supported", "delta", "rank"} <= set(table)
+    assert len(table) == 96 * 7 * 2
+    predicted = tables.predictions(world, panel, times=test)
+    assert len(predicted) == 96 * 7 * 2
+    visits = predicted[predicted.outcome == "visit"]
+    np.testing.assert_array_equal(visits.observed.to_numpy(), panel.arrays.outcomes[:, 63:, 0].ravel())
+    assert len(tables.plausibility(world, panel)) == 96 * 70
+
+
+def test_the_users_mistakes_are_named(world, panel):
+    with pytest.raises(UserError, match="no action 'pusch'"):
+        world.effect(panel, "pusch", 0, 1)
+    with pytest.raises(UserError, match="static column"):
+        world.ate(panel, "push", 0, 1, by="visit")
+    with pytest.raises(UserError, match="start is 70"):
+        world.simulate(jax.random.key(0), panel, panel.arrays.actions, start=70)
+    with pytest.raises(UserError, match="no period within"):
+        world.periods(panel.select(times=slice(0, 50)), "test")
+
+
+def test_a_member_is_the_same_in_any_company(world, panel, cfg):
+    """Keys are a member's own: the first of three machines equals the only one of a fit of one, to float tolerance."""
+    model = dataclasses.replace(world.model, cfg=dataclasses.replace(cfg, members=1))
+    rows = {part: world.observed(panel, world.periods(panel, part)).visible for part in ("train", "val")}
+    stages = fitting.Stages(None, silent, "")
+    key = key_for(jax.random.key(0), "machine")
+    alone, _, _ = machine.fit_members(key, rows["train"], rows["val"], model=model, stages=stages)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(world.params.machine), strict=True):
+        np.testing.assert_allclose(a[0], b[0], rtol=2e-4, atol=2e-5)
+
+
+def test_a_randomised_effect_is_recovered(simulated, world, panel, sim_cfg):
+    """Push is a fair lottery; its true mean effect on visits lies inside a 99 % interval widened by three (t of 2 df).
+
+    The interval's half width must also be below the effect itself, so that "not zero" could have failed.
+    """
+    truth = consumer_truth.effect(simulated, "push", "visit", cfg=sim_cfg)
+    true = float(np.mean(truth.probability))
+    row = world.ate(panel, "push", 0, 1, alpha=0.01).query("outcome == 'visit' and scale == 'response'").iloc[0]
+    half = (row.hi - row.lo) / 2
+    assert abs(row.effect - true) < max(half, 0.08)
+    assert row.effect > 0.03

@@ -1,0 +1,262 @@
+"""The `wmjax` command. Every option of a fit is a field of a frozen config, so it is documented once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from wmjax.core.errors import DivergedError, UserError
+from wmjax.worlds.consumer.config import DEMO, SMOKE, ConsumerConfig
+
+if TYPE_CHECKING:
+    from wmjax.data.panel import Panel
+
+WORLDS = ("consumer",)
+Fold = Annotated[ConsumerConfig, tyro.conf.arg(name="")]
+RunFolder = Annotated[Path, tyro.conf.Positional]
+TARGETED = "Campaigns were targeted, not randomised: households were chosen by what they had bought before."
+
+
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    seed: int = 0,
+    size: Literal["full", "smoke"] = "full",
+    overwrite: bool = False,
+) -> None:
+    """Fit a world to 2,469 households' grocery year and say what its campaigns changed, for whom.
+
+    Args:
+        out: folder of the run; the same command goes on with a run that was killed.
+        seed: seed of everything random.
+        size: `smoke` takes 240 households, two members and two epochs, only to see that everything runs.
+        overwrite: begin anew where the folder holds another run.
+    """
+    from wmjax.data import complete_journey
+    from wmjax.report import console
+
+    console.heading("Complete Journey: a grocery year of 2,469 households")
+    panel = complete_journey.load_panel(first_week=9)
+    if size == "smoke":
+        panel = panel.select(units=panel.units[::10])
+    _fit(
+        panel,
+        DEMO if size == "full" else SMOKE,
+        out,
+        seed,
+        overwrite,
+        targeted=TARGETED,
+        title="What did the campaigns change?",
+    )
+
+
+def fit_consumer(
+    *,
+    panel: Path,
+    schema: Path,
+    out: Path,
+    seed: int = 0,
+    overwrite: bool = False,
+    cfg: Fold = ConsumerConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Fit a consumer world to a table, judge it on its last periods, and write every answer and a report.
+
+    Args:
+        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        schema: TOML file that says what the columns mean.
+        out: folder of the run; the same command goes on with a run that was killed.
+        seed: seed of everything random.
+        overwrite: begin anew where the folder holds another run.
+        cfg: how the world is fitted.
+    """
+    from wmjax.data.readers import read_panel
+
+    _fit(read_panel(panel, schema), cfg, out, seed, overwrite)
+
+
+def predict(run: RunFolder, *, out: Path | None = None, panel: Path | None = None, alpha: float = 0.1) -> None:
+    """Predict every outcome of every row, with intervals.
+
+    Args:
+        run: folder of a finished run.
+        out: Parquet file; by default `predictions.parquet` in the run's folder.
+        panel: another table of the same columns; by default the run's own.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+    from wmjax.worlds.consumer import tables
+
+    world, table = _open(run, panel)
+    _write(out or run / "predictions.parquet", tables.predictions(world, table, alpha=alpha), world)
+
+
+def effect(
+    run: RunFolder,
+    *,
+    action: str,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    out: Path | None = None,
+    panel: Path | None = None,
+    by: str | None = None,
+    periods: Literal["test", "all"] = "test",
+    alpha: float = 0.1,
+) -> None:
+    """Say what `action = t1` would have changed against `action = t0`, for every row, and print the average.
+
+    Args:
+        run: folder of a finished run.
+        action: the action's column.
+        t0: the baseline value.
+        t1: the value asked about.
+        out: Parquet file of the effects by row; by default `effect_ACTION.parquet` in the run's folder.
+        panel: another table of the same columns; by default the run's own.
+        by: a static column, to average by its levels.
+        periods: the periods to answer for: the run's test periods, or all.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+    from wmjax.report import console
+    from wmjax.worlds.consumer import tables
+    from wmjax.worlds.consumer.tables import Question
+
+    world, data = _open(run, panel)
+    times = world.periods(data) if periods == "test" and panel is None else None
+    found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
+    average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
+    for line in world.warnings_for(action, found["supported"].to_numpy(bool)):
+        console.warning(line)
+    console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
+    _write(out or run / f"effect_{action}.parquet", found, world)
+
+
+def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None = None) -> None:
+    """Score how well every history agrees with those the world was trained on.
+
+    Args:
+        run: folder of a finished run.
+        out: Parquet file; by default `plausibility.parquet` in the run's folder.
+        panel: another table of the same columns; by default the run's own.
+    """
+    from wmjax.worlds.consumer import tables
+
+    world, table = _open(run, panel)
+    _write(out or run / "plausibility.parquet", tables.plausibility(world, table), world)
+
+
+def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have happened under another plan?") -> None:
+    """Answer every question of the report anew and write it, with the files behind it.
+
+    Args:
+        run: folder of a finished run.
+        alpha: intervals hold with probability 1 - alpha.
+        title: heading of the page.
+    """
+    from wmjax.report.run import Run
+
+    asked = Run(run).asked
+    world, panel = _open(run, None)
+    _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
+
+
+COMMANDS = {
+    "demo": demo,
+    "fit consumer": fit_consumer,
+    "predict": predict,
+    "effect": effect,
+    "plausibility": plausibility,
+    "report": report,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a user's error is one line and exit code 2, a diverged fit one line and exit code 3."""
+    from wmjax.report import console
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["fit"] and len(words) > 1 and words[1] in WORLDS:
+        words[:2] = [" ".join(words[:2])]
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="wmjax", description=__doc__, args=words)
+    except (UserError, FileNotFoundError) as error:
+        console.error(str(error))
+        raise SystemExit(2) from None
+    except DivergedError as error:
+        console.error(str(error))
+        raise SystemExit(3) from None
+    except KeyboardInterrupt:
+        console.error("stopped; the same command goes on from the last checkpoint")
+        raise SystemExit(130) from None
+
+
+def _fit(
+    panel: Panel,
+    cfg: ConsumerConfig,
+    out: Path,
+    seed: int,
+    overwrite: bool,
+    *,
+    targeted: str = "",
+    title: str = "What would have happened under another plan?",
+) -> None:
+    import jax
+
+    from wmjax.report import console
+    from wmjax.report.run import Run
+    from wmjax.worlds import consumer
+
+    run = Run(out)
+    run.claim(panel, cfg, seed, overwrite=overwrite, targeted=targeted)
+    console.say(
+        f"{panel.num_units:,} units, {panel.num_times} periods, {int(panel.arrays.mask.sum()):,} rows; "
+        f"actions {', '.join(panel.action_names)}; outcomes {', '.join(panel.outcome_names)}"
+    )
+    with console.console_observer() as observer:
+        world = consumer.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        world.save(out / "world")
+    _report(out, world, panel, seed=seed, targeted=targeted, title=title, alpha=0.1)
+
+
+def _report(out: Path, world: Any, panel: Panel, *, seed: int, targeted: str, title: str, alpha: float) -> None:
+    import jax
+
+    from wmjax.report import console, consumer
+    from wmjax.worlds.consumer import tables
+
+    with console.console_observer() as observer:
+        answers = consumer.answer(
+            world,
+            panel,
+            tables.default_questions(panel),
+            key=jax.random.key(seed),
+            targeted=targeted,
+            alpha=alpha,
+            observer=observer,
+        )
+    summary = consumer.write(out, world, panel, answers, title=title, alpha=alpha)
+    for line in summary["warnings"]:
+        console.warning(line)
+    console.table(consumer.headline(summary), title="Average effects in the test periods")
+    console.say(f"Report: {out / 'report.html'}")
+
+
+def _open(run: Path, panel: Path | None) -> tuple[Any, Panel]:
+    from wmjax.data.readers import read_panel
+    from wmjax.report.run import Run
+
+    world = Run(run).world()
+    return world, Run(run).panel() if panel is None else read_panel(panel, world.schema, levels=world.levels)
+
+
+def _write(path: Path, table: Any, world: Any) -> None:
+    from wmjax.core.files import write_parquet
+    from wmjax.report import console
+
+    write_parquet(path, table, dict(world.provenance))
+    console.say(f"{len(table):,} rows: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""A consumer run's result files: the world's answers as tables, a summary, and the report made from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from wmjax.core.files import write_json, write_parquet
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.data.panel import Panel, show_time
+from wmjax.evaluate.overlap import overlap_table
+from wmjax.report.html import write_report
+from wmjax.report.inputs import ReportInput
+from wmjax.worlds.consumer import judging, tables
+from wmjax.worlds.consumer.judging import Judgement
+from wmjax.worlds.consumer.tables import Question
+from wmjax.worlds.consumer.world import ConsumerWorld
+
+FILES = (
+    ("predictions.parquet", "every unit, time and outcome: observed, expected, interval"),
+    ("effects.parquet", "every unit and test period: what each action changed, interval, support, plausibility"),
+    ("segments.parquet", "the effects averaged over all rows and by segment, on both scales"),
+    ("plausibility.parquet", "every unit and time: free energy of its history, and its rank among the train rows"),
+    ("accuracy.parquet", "held-out scores of the world and its baselines"),
+    ("calibration.parquet", "expected against observed frequencies on held-out rows"),
+    ("overlap.parquet", "histograms of each action's propensity, with and without the action"),
+    ("training.parquet", "training curves"),
+    ("summary.json", "the numbers of this page"),
+)
+ODD = 0.01
+"""A history whose rank is this low is odder than 99 % of the train rows."""
+SAMPLE = 4000
+"""Rows of each effect's distribution that the report draws."""
+
+
+class Answers(NamedTuple):
+    """What a run's files hold, as tables."""
+
+    predictions: pd.DataFrame
+    effects: pd.DataFrame
+    segments: pd.DataFrame
+    plausibility: pd.DataFrame
+    judgement: Judgement
+    warnings: list[str]
+
+
+def answer(
+    world: ConsumerWorld,
+    panel: Panel,
+    questions: Sequence[Question],
+    *,
+    key: jax.Array,
+    targeted: str = "",
+    alpha: float = 0.1,
+    observer: Observer = silent,
+) -> Answers:
+    """Ask the world everything that a report shows. Effects are those of the test periods.
+
+    Args:
+        key: seeds the baselines.
+        targeted: a sentence that warns how the actions were chosen, where it is known.
+    """
+    total = 3 + 2 * len(questions)
+    done = iter(range(total + 1))
+
+    def tell() -> None:
+        observer(Event("answers", next(done), total, unit="question"))
+
+    tell()
+    times = world.periods(panel)
+    predicted = tables.predictions(world, panel, alpha=alpha)
+    tell()
+    effects, segments, warnings = [], [], [targeted] if targeted else []
+    by = [None, *(n for n in panel.static_names)]
+    for question in questions:
+        found = tables.effects(world, panel, question, times=times, alpha=alpha)
+        effects.append(found)
+        tell()
+        asked = (question.action, question.t0, question.t1)
+        segments += [world.ate(panel, *asked, by=name, alpha=alpha, times=times) for name in by]
+        warnings += world.warnings_for(question.action, found["supported"].to_numpy(bool))
+        tell()
+    plausible = tables.plausibility(world, panel)
+    tell()
+    judgement = judging.judge(key, world, panel, observer=observer)
+    return Answers(
+        predicted,
+        pd.concat(effects, ignore_index=True),
+        pd.concat(segments, ignore_index=True),
+        plausible,
+        judgement,
+        list(dict.fromkeys([*warnings, *world.facts.get("warnings", [])])),
+    )
+
+
+def write(
+    folder: Path, world: ConsumerWorld, panel: Panel, answers: Answers, *, title: str, alpha: float = 0.1
+) -> dict:
+    """Write every result file of a run and return the summary."""
+    provenance = dict(world.provenance)
+    summary = summarise(world, panel, answers, alpha=alpha)
+    overlap = histograms(world, panel)
+    for name, table in (
+        ("predictions", answers.predictions),
+        ("effects", answers.effects),
+        ("segments", answers.segments),
+        ("plausibility", answers.plausibility),
+        ("accuracy", answers.judgement.accuracy),
+        ("calibration", answers.judgement.calibration),
+        ("overlap", overlap),
+        ("training", world.training),
+    ):
+        write_parquet(folder / f"{name}.parquet", table, provenance)
+    write_json(folder / "summary.json", summary)
+    write_report(
+        folder / "report.html",
+        ReportInput(
+            title=title,
+            summary=summary,
+            training=world.training,
+            calibration=answers.judgement.calibration,
+            accuracy=answers.judgement.accuracy,
+            segments=_shown_segments(answers.segments, panel),
+            effects_sample=_sample(answers.effects, panel),
+            plausibility=_plausibility(answers, panel),
+            overlap=overlap,
+            overlap_table=overlap_table(world.overlap),
+            columns=columns(panel),
+            files=list(FILES),
+            warnings=answers.warnings,
+            provenance=provenance,
+        ),
+    )
+    return summary
+
+
+def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: float) -> dict[str, Any]:
+    """Put the run's numbers in one dictionary that JSON can hold."""
+    scores = answers.judgement.accuracy
+    outcomes = {}
+    for outcome in panel.outcome_names:
+        mine = scores[scores["outcome"] == outcome]
+        found: dict[str, Any] = {
+            quantity: {r.model: _number(r.value) for r in part.itertuples()}
+            for quantity, part in mine.groupby("quantity", sort=False)
+        }
+        outcomes[outcome] = {**found, "base_rate": answers.judgement.base_rates[outcome]}
+    rows = answers.segments[answers.segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
+    effects = [
+        {
+            "outcome": r.outcome,
+            "action": r.action,
+            "t0": r.t0,
+            "t1": r.t1,
+            "scale": scale_name(panel, r.outcome, r.scale),
+            "ate": _number(r.effect),
+            "lo": _number(r.lo),
+            "hi": _number(r.hi),
+            "n": int(r.n),
+            "n_supported": round(r.n * r.supported_share),
+            "level": 1 - alpha,
+        }
+        for r in rows.itertuples()
+    ]
+    return {
+        "panel": describe(world, panel),
+        "outcomes": outcomes,
+        "effects": effects,
+        "plausibility": {
+            "histories odder than 99 % of the train rows": _number((answers.plausibility["rank"] <= ODD).mean()),
+            "counterfactuals odder than 99 % of the train rows": _number((answers.effects["rank"] <= ODD).mean()),
+        },
+        "members": world.members,
+        "diverged": world.facts.get("diverged", 0),
+        "warnings": answers.warnings,
+        "provenance": dict(world.provenance),
+    }
+
+
+def headline(summary: dict[str, Any]) -> pd.DataFrame:
+    """Tabulate the average effects of a summary for the terminal, one scale an outcome."""
+    table = pd.DataFrame(summary["effects"])
+    table = table[table["scale"] != "logit"]
+    table["supported"] = (table["n_supported"] / table["n"]).map("{:.0%}".format)
+    return table[["action", "outcome", "t0", "t1", "scale", "ate", "lo", "hi", "supported"]]
+
+
+def scale_name(panel: Panel, outcome: str, scale: str) -> str:
+    """Name a scale of an outcome: `probability` or `logit` for a binary one, `outcome units` for others."""
+    if panel.schema.column(outcome).kind != "binary":
+        return "outcome units"
+    return "logit" if scale == "linear" else "probability"
+
+
+def describe(world: ConsumerWorld, panel: Panel) -> dict[str, Any]:
+    """Say what the panel is, in facts that a page can show."""
+    dates = world.facts
+    return {
+        "units": panel.num_units,
+        "periods": panel.num_times,
+        "rows": int(panel.arrays.mask.sum()),
+        "calendar": panel.schema.frequency,
+        "from": show_time(panel.times[0]),
+        "to": show_time(panel.times[-1]),
+        **{f"{part} periods": " to ".join(dates[part]) for part in ("train", "val", "test")},
+        "visible units": world.model.frame.visible.size,
+    }
+
+
+def columns(panel: Panel) -> pd.DataFrame:
+    """Tabulate what each column is: column, role, kind, missing, summary."""
+    rows = []
+    for column in panel.schema.columns:
+        values = panel.values(column.name)
+        values = values if column.role == "static" else values[panel.arrays.mask]
+        missing = 0.0
+        if column.kind == "categorical":
+            levels = panel.levels[column.name]
+            missing = float((values == len(levels) - 1).mean()) if levels[-1] == "missing" else 0.0
+            known = len(levels) - (levels[-1] == "missing")
+            summary = f"{known} levels"
+        elif column.kind == "binary":
+            summary = f"1 in {values.mean():.1%} of rows"
+        else:
+            low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+            summary = f"median {middle:.3g}, 5 % to 95 %: {low:.3g} to {high:.3g}"
+        rows.append((column.name, column.role, column.kind, missing, summary))
+    return pd.DataFrame(rows, columns=["column", "role", "kind", "missing", "summary"])
+
+
+def histograms(world: ConsumerWorld, panel: Panel, bins: int = 25) -> pd.DataFrame:
+    """Count the test rows' propensities of each binary action, with the action and without it."""
+    rows = world.observed(panel, world.periods(panel))
+    edges = np.linspace(0, 1, bins + 1)
+    parts = []
+    for at, action in enumerate(panel.action_names):
+        if panel.schema.column(action).kind != "binary":
+            continue
+        propensity = world.overlap[action].propensity(rows.visible)
+        for side, chosen in (("treated", rows.actions[:, at] > 0.5), ("control", rows.actions[:, at] <= 0.5)):
+            counts, _ = np.histogram(propensity[chosen], edges)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "action": action,
+                        "side": side,
+                        "propensity_bin_left": edges[:-1],
+                        "propensity_bin_right": edges[1:],
+                        "count": counts,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _plain_keys(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    plain = panel.schema.plain()
+    return table.rename(columns={str(plain.unit): "unit", str(plain.time): "time"})
+
+
+def _shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    shown = segments[segments["segment"] != "all"].copy()
+    shown["scale"] = [scale_name(panel, o, s) for o, s in zip(shown["outcome"], shown["scale"], strict=True)]
+    return shown[shown["scale"] != "logit"]
+
+
+def _sample(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """Draw rows of each effect evenly, binary outcomes only: the report shows their distribution."""
+    binary = [o for o in panel.outcome_names if panel.schema.column(o).kind == "binary"]
+    parts = [
+        part.iloc[:: max(1, len(part) // SAMPLE)]
+        for (outcome, _), part in effects.groupby(["outcome", "action"], sort=False)
+        if outcome in binary
+    ]
+    if not parts:
+        return pd.DataFrame()
+    return _plain_keys(pd.concat(parts, ignore_index=True), panel).rename(columns={"effect": "effect_probability"})
+
+
+def _plausibility(answers: Answers, panel: Panel) -> pd.DataFrame:
+    """Lay factual and counterfactual histories side by side, once a row: all outcomes share them."""
+    first = answers.effects["outcome"] == panel.outcome_names[0]
+    asked = _plain_keys(answers.effects[first].dropna(subset=["delta"]), panel)
+    factual = asked.assign(kind="factual", free_energy=asked["free_energy"] - asked["delta"], delta=0.0)
+    both = pd.concat([asked.assign(kind="counterfactual"), factual], ignore_index=True)
+    both = both.iloc[:: max(1, len(both) // (10 * SAMPLE))]
+    return both[["unit", "time", "kind", "action", "free_energy", "delta"]]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

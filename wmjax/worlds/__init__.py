@@ -1,0 +1,1 @@
+"""The three fitted worlds behind one contract."""

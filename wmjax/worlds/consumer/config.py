@@ -1,0 +1,79 @@
+"""How a consumer world is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wmjax.dbm.learn import LearnConfig
+from wmjax.dbm.types import DBMConfig
+from wmjax.heads.adapter import AdapterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerConfig:
+    """How a consumer world is fitted.
+
+    Attributes:
+        members: models in the ensemble. Each has its own seed and its own Bayesian bootstrap of the units, and the
+            intervals come from their spread; with fewer than three the intervals are wide, with one there are none.
+        val: share of the periods, just before the test periods, that stops training and picks penalties.
+        test: share of the periods, the last ones, that only scores.
+        units: how a one-hot group is modelled: as one softmax unit, or as independent bits (the source's way).
+        machine: shape of the Deep Boltzmann Machine.
+        learn: how the machine learns.
+        epochs: passes over the train rows for the machine, at most.
+        patience: epochs without a better validation reconstruction before the machine stops.
+        pretrain_epochs: passes for each layer of a greedy start; 0 starts from small weights, which centring allows.
+        scheme: the greedy start's scheme, `textbook` (doubled weights) or `paper` (the source's).
+        belief: hidden layers that the adapters read, `all` or the `top` one.
+        adapter: the adapters, one an outcome.
+        bootstrap: weigh units of each member by exponential draws (Bayesian bootstrap), so that the spread of the
+            members holds the luck of which units were seen, not of the seeds alone.
+    """
+
+    members: int = 4
+    val: float = 0.1
+    test: float = 0.1
+    units: Literal["softmax", "bernoulli"] = "softmax"
+    machine: DBMConfig = field(default_factory=DBMConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    epochs: int = 20
+    patience: int = 5
+    pretrain_epochs: int = 0
+    scheme: Literal["textbook", "paper"] = "textbook"
+    belief: Literal["all", "top"] = "all"
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    bootstrap: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("members", self.members, 1),
+            ("epochs", self.epochs, 1),
+            ("patience", self.patience, 1),
+            ("pretrain_epochs", self.pretrain_epochs, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}, must be at least {least}")
+        if not (0 < self.val < 1 and 0 < self.test < 1 and self.val + self.test < 1):
+            raise ValueError(f"val is {self.val} and test is {self.test}: each in (0, 1), and their sum below 1")
+
+
+DEMO = ConsumerConfig(
+    epochs=8,
+    patience=3,
+    learn=LearnConfig(batch_size=256, num_chains=256),
+    adapter=AdapterConfig(
+        batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=15, patience=5, form="additive"
+    ),
+)
+"""For tables of about 100,000 rows on two processor cores, in minutes."""
+
+SMOKE = ConsumerConfig(
+    members=2,
+    epochs=2,
+    machine=DBMConfig(hidden=(16, 8)),
+    learn=LearnConfig(batch_size=256, num_chains=64, gibbs_steps=1, mean_field_sweeps=5),
+    adapter=AdapterConfig(hidden=(16, 8), batch_size=1024, learning_rate=2e-3, epochs=2, patience=1, form="additive"),
+)
+"""Only to see that everything runs."""

@@ -1,0 +1,256 @@
+"""Fitting a consumer world: split, frame, machine, adapters, support. Each stage resumes from its own checkpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.core.provenance import fingerprint, provenance
+from wmjax.data import frame as frames
+from wmjax.data import recipes, scaling
+from wmjax.data.frame import Frame
+from wmjax.data.panel import Panel, show_time
+from wmjax.data.splits import Split, split_times
+from wmjax.dbm.types import DBMParams
+from wmjax.evaluate import overlap
+from wmjax.heads import ensemble
+from wmjax.heads import learn as heads
+from wmjax.heads.ensemble import EnsembleEpoch
+from wmjax.heads.learn import AdapterData, AdapterTables
+from wmjax.train import loop
+from wmjax.train.loop import LoopConfig
+from wmjax.worlds.consumer import machine
+from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer.config import ConsumerConfig
+from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
+from wmjax.worlds.consumer.rows import Rows, take_rows
+from wmjax.worlds.consumer.world import ConsumerWorld
+
+BELIEF_BYTES = 512 * 2**20
+"""Beliefs of as many members as fit in here are held at once while adapters are trained."""
+
+
+class Parts(NamedTuple):
+    """A panel's rows by part of the calendar, and the scales fitted on the train rows."""
+
+    train: Rows
+    val: Rows
+    test: Rows
+    scales: Scales
+
+
+def fit(
+    key: Key[Array, ""],
+    panel: Panel,
+    cfg: ConsumerConfig,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    observer: Observer = silent,
+) -> ConsumerWorld:
+    """Fit a consumer world.
+
+    The test periods are not touched: scales, bins, the machine, the adapters and the support of the effects come from
+    the train periods, and the validation periods stop training.
+
+    Args:
+        key: seeds everything.
+        panel: at least two units, at least one action, ten periods or more are sensible.
+        cfg: how.
+        seed: written to the results' provenance; use it to make `key`.
+        folder: where each stage keeps its checkpoints; a killed fit goes on from them, bitwise.
+        observer: told of progress.
+
+    Raises:
+        UserError: where the panel cannot be split or the folder belongs to another fit.
+        DivergedError: where every member of a stage meets values that are not finite.
+    """
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    frame = frames.fit_frame(panel, recipes.default_recipes(panel), train=split.train, units=cfg.units)
+    model = ConsumerModel(cfg, frame, tuple(panel.schema.column(n).kind for n in panel.outcome_names))
+    parts = cut(panel, frame, split, model)
+    own = fingerprint(cfg, panel.schema) + panel.fingerprint
+    stages = Stages(None if folder is None else Path(folder), observer, own)
+
+    fitted, history, facts = machine.fit_members(
+        key_for(key, "machine"), parts.train.visible, parts.val.visible, model=model, stages=stages
+    )
+    adapters, curves = fit_adapters(
+        key_for(key, "adapters"), fitted, parts, model=model, stages=stages, outcomes=panel.outcome_names
+    )
+    params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
+    reports = {}
+    for at, action in enumerate(panel.action_names):
+        observer(Event("support", at, len(panel.action_names), unit="action"))
+        reports[action] = overlap.fit_overlap(
+            action,
+            parts.train.visible,
+            parts.train.actions[:, at],
+            kind=panel.schema.column(action).kind,
+            visible=frame.visible,
+        )
+    observer(Event("support", len(panel.action_names), len(panel.action_names), unit="action"))
+    world = ConsumerWorld(
+        model=model,
+        params=params,
+        schema=panel.schema,
+        levels=panel.levels,
+        overlap=reports,
+        reference=np.zeros(0),
+        training=pd.concat([history, curves], ignore_index=True),
+        facts={**facts, **_dates(panel, split)},
+        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+    )
+    return world.with_reference(parts.train.visible)
+
+
+class Stages(NamedTuple):
+    """Where the stages of one fit keep their checkpoints, whom they tell, and whose they are."""
+
+    folder: Path | None
+    observer: Observer
+    owner: str
+
+    def run(self, key: Array, state: Any, epoch_fn: Any, *, stage: str, **options: Any):
+        """Run one stage of training, resumable on its own."""
+        folder = None if self.folder is None else self.folder / stage.replace(" ", "-").replace("/", "-of-")
+        return loop.run(
+            key, state, epoch_fn, stage=stage, folder=folder, observer=self.observer, fingerprint=self.owner, **options
+        )
+
+
+def cut(panel: Panel, frame: Frame, split: Split, model: ConsumerModel) -> Parts:
+    """Cut the panel's observed rows by time and fit the scales of actions and outcomes on the train rows."""
+    train, val, test = (take_rows(frame, panel, _run_of(mask)) for mask in split)
+    action = [_action_scale(panel.schema.column(n).kind, train.actions[:, i]) for i, n in enumerate(panel.action_names)]
+    outcome = scaling.fit_standard(train.outcomes, np.ones(len(train), bool))
+    binary = np.asarray(model.binary)
+    numbers = (
+        [centre for centre, _ in action],
+        [scale for _, scale in action],
+        np.where(binary, 0.0, outcome.centre),
+        np.where(binary, 1.0, outcome.scale),
+        np.zeros(len(binary)),
+    )
+    return Parts(train, val, test, Scales(*(jnp.asarray(n, jnp.float32) for n in numbers)))
+
+
+def _action_scale(kind: str, values: np.ndarray) -> tuple[float, float]:
+    """Centre and scale an action: bits stay, what counts from zero keeps its zero, the rest is standardised."""
+    if kind == "binary":
+        return 0.0, 1.0
+    if kind in ("currency", "count"):
+        return 0.0, float(scaling.fit_max(values[:, None], np.ones(len(values), bool)).scale[0])
+    scaler = scaling.fit_standard(values[:, None], np.ones(len(values), bool))
+    return float(scaler.centre[0]), float(scaler.scale[0])
+
+
+def _run_of(mask: np.ndarray) -> slice:
+    at = np.flatnonzero(mask)
+    return slice(int(at[0]), int(at[-1]) + 1)
+
+
+def _per_member(scales: Scales, members: int) -> Scales:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (members, *x.shape)), scales)
+
+
+def _dates(panel: Panel, split: Split) -> dict[str, Any]:
+    """Say in words which dates each part of the calendar holds."""
+    named = zip(Split._fields, split, strict=True)
+    return {name: [show_time(panel.times[m][0]), show_time(panel.times[m][-1])] for name, m in named}
+
+
+def unit_weights(key: Key[Array, ""], rows: Rows, *, members: int, bootstrap: bool) -> Float[Array, "members rows"]:
+    """Weigh each row by its unit's draw from Exponential(1) (Bayesian bootstrap; Rubin 1981); mean about 1."""
+    if not bootstrap:
+        return jnp.ones((members, len(rows)))
+    draw = jax.vmap(lambda m: jax.random.exponential(key_for(key, "units", m), (len(rows.units),)))
+    return draw(jnp.arange(members))[:, rows.unit]
+
+
+def fit_adapters(
+    key: Key[Array, ""],
+    fitted: DBMParams,
+    parts: Parts,
+    *,
+    model: ConsumerModel,
+    stages: Stages,
+    outcomes: tuple[str, ...],
+) -> tuple[Any, pd.DataFrame]:
+    """Train one adapter an outcome on each member's frozen belief.
+
+    Returns:
+        Parameters with leaves `[members, outcomes, ..]`, and their training curves.
+    """
+    cfg = model.cfg
+    width = model.num_features
+    at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
+    weights = unit_weights(key_for(key, "bootstrap"), parts.train, members=cfg.members, bootstrap=cfg.bootstrap)
+    read = jax.jit(partial(machine.beliefs, model=model))
+    found, curves = [], []
+    for first in range(0, cfg.members, at_once):
+        chosen = slice(first, min(first + at_once, cfg.members))
+        members = jax.tree.map(lambda x: x[chosen], fitted)  # noqa: B023
+        state = ensemble.init(
+            key_for(key, "init", first),
+            cfg=cfg.adapter,
+            num_features=width,
+            num_actions=parts.train.actions.shape[1],
+            outcomes=len(model.kinds),
+            members=chosen.stop - chosen.start,
+        )
+        tables = AdapterTables(
+            _table(read(members, parts.train.visible), parts.train, weights[chosen], parts.scales),
+            _table(read(members, parts.val.visible), parts.val, None, parts.scales),
+        )
+        stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
+        done, history = stages.run(
+            key_for(key, "epochs", first),
+            state,
+            EnsembleEpoch(cfg.adapter, model.kinds),
+            stage=stage,
+            cfg=LoopConfig(epochs=cfg.adapter.epochs, monitor="score", mode="max", patience=cfg.adapter.patience),
+            data=tables,
+            snapshot=heads.trained,
+        )
+        by_member = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), ensemble.by_outcome(done.best, len(model.kinds)))
+        found.append(by_member)
+        curves += _curves(history, stage, outcomes, first)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *found), pd.concat(curves, ignore_index=True)
+
+
+def _curves(history: dict[str, np.ndarray], stage: str, outcomes: tuple[str, ...], first: int) -> list[pd.DataFrame]:
+    """Split the adapters' curves by outcome: one stage an outcome, one line a member."""
+    at = np.arange(next(iter(history.values())).shape[1]).reshape(len(outcomes), -1)
+    return [
+        machine.curve_table({k: v[:, own] for k, v in history.items()}, f"{stage}: {outcome}", first)
+        for own, outcome in zip(at, outcomes, strict=True)
+    ]
+
+
+def _table(features: Array, rows: Rows, weights: Array | None, scales: Scales) -> AdapterData:
+    """Lay rows out as an ensemble wants them: features [members, rows, f], labels [outcomes, rows]."""
+    labels = (jnp.asarray(rows.outcomes) - scales.outcome_centre) / scales.outcome_scale
+    actions = (jnp.asarray(rows.actions) - scales.action_centre) / scales.action_scale
+    weights = jnp.ones((1, 1, len(rows))) if weights is None else weights[None]
+    return AdapterData(features, actions, labels.T, weights)
+
+
+def with_residuals(params: ConsumerParams, parts: Parts, model: ConsumerModel) -> ConsumerParams:
+    """Measure each real outcome's spread around its prediction on validation rows, which no adapter was fitted to."""
+    if all(model.binary):
+        return params
+    predict = jax.jit(lambda p, v, a: jax.lax.map(lambda one: pure.predict(one, v, a, model=model), p))
+    mean = predict(params, parts.val.visible, parts.val.actions)
+    spread = jnp.sqrt(jnp.mean(jnp.square(parts.val.outcomes - mean), axis=1))
+    residual = jnp.where(jnp.asarray(model.binary), 0.0, spread)
+    return params._replace(scales=params.scales._replace(residual=residual))

@@ -1,0 +1,106 @@
+"""How a consumer world does on periods that it has not seen, beside baselines on the same split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Key
+
+from wmjax.baselines import logistic, mlp
+from wmjax.baselines.tables import Table
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.data.panel import Panel
+from wmjax.evaluate import bootstrap, metrics
+from wmjax.worlds.consumer.rows import Rows
+from wmjax.worlds.consumer.world import ConsumerWorld
+
+DRAWS = 200
+"""Bootstrap draws of the units behind each interval of a score."""
+
+
+class Judgement(NamedTuple):
+    """What the held-out periods say.
+
+    accuracy: outcome, model, quantity, value, lo, hi; intervals by bootstrap of the units.
+    calibration: outcome, model, bin, predicted, observed, lo, hi, n; binary outcomes only.
+    base_rates: mean of each outcome in the test periods.
+    """
+
+    accuracy: pd.DataFrame
+    calibration: pd.DataFrame
+    base_rates: dict[str, float]
+
+
+def judge(
+    key: Key[Array, ""], world: ConsumerWorld, panel: Panel, *, alpha: float = 0.1, observer: Observer = silent
+) -> Judgement:
+    """Score the world, a logistic regression and an MLP on raw features on the test periods.
+
+    The baselines see the same visible units and actions, learn from the same train rows and stop on the same
+    validation rows. Real-valued outcomes are scored by R2 and RMSE and have no baselines here.
+    """
+    split = {name: world.observed(panel, world.periods(panel, name)) for name in ("train", "val", "test")}
+    test, expected = split["test"], {"world": world.expected(split["test"])}
+    binary = [at for at, kind in enumerate(world.model.kinds) if kind == "binary"]
+    if binary:
+        expected |= _baselines(key, world, split, binary, observer)
+    accuracy, calibration = [], []
+    for at, (outcome, kind) in enumerate(zip(panel.outcome_names, world.model.kinds, strict=True)):
+        labels = test.outcomes[:, at]
+        for model, values in expected.items():
+            if kind != "binary" and model != "world":
+                continue
+            accuracy += _scores(outcome, model, kind, labels, values[:, at], test, alpha)
+            if kind == "binary":
+                table = metrics.calibration_table(labels, values[:, at], alpha=alpha)
+                calibration.append(table.assign(outcome=outcome, model=model))
+    base_rates = {name: float(test.outcomes[:, at].mean()) for at, name in enumerate(panel.outcome_names)}
+    columns = ["outcome", "model", "quantity", "value", "lo", "hi"]
+    return Judgement(
+        pd.DataFrame(accuracy, columns=columns),
+        pd.concat(calibration, ignore_index=True) if calibration else pd.DataFrame(),
+        base_rates,
+    )
+
+
+def _baselines(
+    key: Key[Array, ""], world: ConsumerWorld, split: Mapping[str, Rows], binary: list[int], observer: Observer
+) -> dict[str, np.ndarray]:
+    """Predict the test rows by each baseline: `[rows, outcomes]`, NaN where an outcome is not binary."""
+    scales = jax.tree.map(lambda x: np.asarray(x[0]), world.params.scales)
+    tables = {
+        name: Table(rows.visible, (rows.actions - scales.action_centre) / scales.action_scale, rows.outcomes[:, binary])
+        for name, rows in split.items()
+    }
+    parts = (tables["train"], tables["val"], tables["test"])
+    observer(Event("baseline logistic regression", 0, 1, unit="fit"))
+    found = {"logistic": logistic.fit_predict(*parts)}
+    observer(Event("baseline logistic regression", 1, 1, unit="fit"))
+    found["mlp"] = mlp.fit_predict(key_for(key, "mlp"), *parts, cfg=world.model.cfg.adapter, observer=observer)
+    out = {}
+    for name, values in found.items():
+        out[name] = np.full((len(split["test"]), len(world.model.kinds)), np.nan, np.float32)
+        out[name][:, binary] = values
+    return out
+
+
+def _scores(
+    outcome: str, model: str, kind: str, labels: np.ndarray, values: np.ndarray, rows: Rows, alpha: float
+) -> list[tuple[str, str, str, float, float, float]]:
+    """Score one model's expected outcomes, each score with its interval over units."""
+    statistics: dict[str, Callable[..., float]] = {"r2": metrics.r2, "rmse": metrics.rmse}
+    if kind == "binary":
+        statistics = {"auc": metrics.auc, "log_loss": metrics.log_loss}
+    found = []
+    for quantity, statistic in statistics.items():
+        # The same draws for every model, so that their intervals can be compared.
+        interval = bootstrap.cluster_bootstrap(
+            jax.random.key(0), statistic, rows.unit, labels, values, draws=DRAWS, alpha=alpha
+        )
+        found.append((outcome, model, quantity, statistic(labels, values), interval.lo, interval.hi))
+    return found

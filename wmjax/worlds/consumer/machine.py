@@ -1,0 +1,197 @@
+"""The consumer world's machine: an ensemble of Deep Boltzmann Machines trained in one program, and its beliefs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.keys import key_for
+from wmjax.core.visible import Visible
+from wmjax.dbm import learn, meanfield, pretrain, readout, types
+from wmjax.dbm.learn import LearnState
+from wmjax.dbm.types import DBMParams
+from wmjax.train import loop, many
+from wmjax.worlds.consumer.model import ConsumerModel
+
+CHUNK = 8192
+"""Rows whose belief is inferred at once."""
+
+
+def fit_members(
+    key: Key[Array, ""],
+    train: Float[np.ndarray, "rows units"],
+    val: Float[np.ndarray, "others units"],
+    *,
+    model: ConsumerModel,
+    stages: Any,
+) -> tuple[DBMParams, pd.DataFrame, dict[str, Any]]:
+    """Train every member's machine; each keeps the epoch that rebuilds the validation rows best.
+
+    Returns:
+        Parameters with a leading axis of members, the training curves, and facts: members that diverged, and the share
+        of validation rows whose mean field had not settled.
+    """
+    cfg = model.cfg
+    keys = jax.vmap(lambda m: key_for(key, "member", m))(jnp.arange(cfg.members))
+    data = (_compact(train, model), _compact(_thin(val), model))
+    params, curves = start(keys, data[0], model=model, stages=stages)
+    state = jax.jit(jax.vmap(lambda k, p: learn.init(k, p, data[0], cfg=cfg.learn, visible=model.frame.visible)))(
+        keys, params
+    )
+    options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
+    done, history = stages.run(
+        keys, state, _epoch(model), stage="belief", cfg=options, data=data, evaluate=_evaluate(model), snapshot=_params
+    )
+    curves.append(curve_table(history, "belief"))
+    settled = _settled(done.best, data[1], model=model)
+    facts = {
+        "diverged": int(np.asarray(done.diverged).sum()),
+        "unsettled_share": float(1 - settled),
+        "warnings": [],
+    }
+    if facts["diverged"]:
+        facts["warnings"].append(
+            f"{facts['diverged']} of {cfg.members} machines diverged and stand at their last good epoch"
+        )
+    if facts["unsettled_share"] > 0.01:
+        facts["warnings"].append(
+            f"mean field had not settled after {cfg.learn.mean_field_sweeps} sweeps for {facts['unsettled_share']:.0%} "
+            "of the validation rows; raise learn.mean-field-sweeps"
+        )
+    return done.best, pd.concat(curves, ignore_index=True), facts
+
+
+def _params(state: LearnState) -> DBMParams:
+    return state.params
+
+
+def _compact(visible: np.ndarray, model: ConsumerModel) -> Array:
+    """Hold bits as bytes: a quarter of the memory, and the values stay what they were."""
+    bits = all(group.kind != "gaussian" for group in model.frame.visible.groups)
+    return jnp.asarray(visible, jnp.uint8 if bits else jnp.float32)
+
+
+def _thin(rows: np.ndarray) -> np.ndarray:
+    """Keep rows spread evenly, as many as an epoch's readout takes: the validation score costs no more than that."""
+    return rows[:: max(1, len(rows) // readout.ROWS)]
+
+
+def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
+    """Share of rows and members whose mean field settled."""
+    sweeps = model.cfg.learn.mean_field_sweeps
+    sample = val.astype(jnp.float32)
+    infer = jax.jit(jax.vmap(lambda p: meanfield.infer(p, sample, sweeps=sweeps, report=1e-2)[1].converged.mean()))
+    return float(infer(machine).mean())
+
+
+def start(
+    keys: Key[Array, " members"], train: Array, *, model: ConsumerModel, stages: Any
+) -> tuple[DBMParams, list[pd.DataFrame]]:
+    """Start every member's machine: from small weights, or from a greedy stack where the configuration asks for one."""
+    cfg, visible = model.cfg, model.frame.visible
+    if cfg.pretrain_epochs:
+        return _greedy_start(keys, train, model=model, stages=stages)
+    bias = learn.visible_bias(train, visible=visible)
+    draw = jax.vmap(lambda k: types.init(key_for(k, "init"), bias, cfg=cfg.machine))
+    return draw(keys), []
+
+
+def _greedy_start(
+    keys: Key[Array, " members"], train: Array, *, model: ConsumerModel, stages: Any
+) -> tuple[DBMParams, list[pd.DataFrame]]:
+    """Train one layer after the other, each a stage of its own, and assemble every member's machine."""
+    cfg, depth = model.cfg, len(model.cfg.machine.hidden)
+    rows = jnp.broadcast_to(train, (cfg.members, *train.shape))
+    layers, curves = [], []
+    for index in range(depth):
+        options = {"index": index, "visible": model.frame.visible, "machine": cfg.machine, "scheme": cfg.scheme}
+        own = pretrain.layer_config(cfg.learn, index=index, depth=depth, scheme=cfg.scheme)
+        pose = functools.partial(pretrain.layer_problem, cfg=own, **options)
+        problem = jax.jit(jax.vmap(lambda k, r, pose=pose, at=index: pose(key_for(k, "layer", at), r)))(keys, rows)
+        below = pretrain.layer_visible(model.frame.visible, index=index, machine=cfg.machine)
+        stage = f"pretraining {index + 1} of {depth}"
+        done, history = stages.run(
+            keys,
+            problem.state,
+            _layer_epoch(own, below),
+            stage=stage,
+            cfg=loop.LoopConfig(epochs=cfg.pretrain_epochs),
+            data=problem.data,
+            snapshot=_params,
+        )
+        layers.append(done.best)
+        curves.append(curve_table(history, stage))
+        if index + 1 < depth:
+            draw = functools.partial(pretrain.hidden_rows, cfg=own)
+            rows = jax.jit(jax.vmap(lambda k, p, r, draw=draw, at=index: draw(key_for(k, "rows", at), p, r)))(
+                keys, done.best, problem.data
+            )
+    assemble = functools.partial(pretrain.assemble, scheme=cfg.scheme)
+    return jax.jit(jax.vmap(lambda rbms: assemble(rbms, train)))(tuple(layers)), curves
+
+
+@functools.cache
+def _layer_epoch(cfg: learn.LearnConfig, visible: Visible) -> Any:
+    """Train one epoch of a layer of every member, each on its own rows."""
+    return many.members(functools.partial(learn.epoch, cfg=cfg, visible=visible), mapped=3)
+
+
+@functools.cache
+def _epoch(model: ConsumerModel) -> Any:
+    """Train one epoch of every member; the same function object for the same model, so that it compiles once."""
+    one = functools.partial(learn.epoch, cfg=model.cfg.learn, visible=model.frame.visible)
+    return many.members(lambda key, state, data: one(key, state, data[0]))
+
+
+@functools.cache
+def _evaluate(model: ConsumerModel) -> Any:
+    """Measure how well each member's machine rebuilds validation rows."""
+    cfg, visible = model.cfg.learn, model.frame.visible
+
+    def one(key: Array, state: LearnState, data: tuple[Array, Array]) -> dict[str, Array]:
+        rows = data[1].astype(jnp.float32)
+        loss = readout.reconstruction(key, state.params, rows, visible=visible, sweeps=cfg.mean_field_sweeps)
+        return {"val_reconstruction": loss}
+
+    return many.members(one)
+
+
+def beliefs(
+    machine: DBMParams, visible: Float[Array, "rows units"], *, model: ConsumerModel
+) -> Float[Array, "members rows features"]:
+    """Infer the belief of every row by every member, a bounded number of rows at a time."""
+    cfg = model.cfg
+
+    def member(params: DBMParams) -> Array:
+        def row(v: Array) -> Array:
+            v = v.astype(jnp.float32)
+            return meanfield.belief(params, v, layers=cfg.belief, sweeps=cfg.learn.mean_field_sweeps)
+
+        return jax.lax.map(row, visible, batch_size=CHUNK)
+
+    return jax.lax.map(member, machine)
+
+
+def curve_table(history: dict[str, np.ndarray], stage: str, first: int = 0) -> pd.DataFrame:
+    """Lay a loop's history out as stage, epoch, member, metric, value."""
+    parts = []
+    for name, values in history.items():
+        epochs, members = values.shape
+        parts.append(
+            pd.DataFrame(
+                {
+                    "stage": stage,
+                    "epoch": np.repeat(np.arange(1, epochs + 1), members),
+                    "member": np.tile(np.arange(first, first + members), epochs),
+                    "metric": name,
+                    "value": values.ravel(),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True).dropna(subset=["value"])

@@ -1,0 +1,197 @@
+"""The consumer world's pure functions: one member, no labels; `jit`, `vmap` and `grad` see these.
+
+A row is one unit in one period. Its *belief* is the machine's mean-field means given what was known before the period;
+the adapters read the belief and the period's actions. A counterfactual keeps the belief and varies the action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from wmjax.core.keys import key_for
+from wmjax.data import frame as frames
+from wmjax.data.frame import Frame, FrameState
+from wmjax.dbm import meanfield
+from wmjax.dbm.types import DBMParams
+from wmjax.heads import adapter
+from wmjax.worlds.consumer.config import ConsumerConfig
+
+
+class Scales(NamedTuple):
+    """Fixed numbers between the table's units and the networks', from the train rows.
+
+    action_centre, action_scale: [actions]; a network reads `(action - centre) / scale`.
+    outcome_centre, outcome_scale: [outcomes]; 0 and 1 for a binary outcome.
+    residual: [outcomes], standard deviation around the prediction in outcome units; 0 for a binary outcome.
+    """
+
+    action_centre: Float[Array, "*m actions"]
+    action_scale: Float[Array, "*m actions"]
+    outcome_centre: Float[Array, "*m outcomes"]
+    outcome_scale: Float[Array, "*m outcomes"]
+    residual: Float[Array, "*m outcomes"]
+
+
+class ConsumerParams(NamedTuple):
+    """Everything fitted, of one member; an ensemble has a leading axis on every leaf.
+
+    machine: the belief's Deep Boltzmann machine.
+    adapters: parameters of one adapter an outcome, leaves `[outcomes, ..]`.
+    scales: see `Scales`.
+    """
+
+    machine: DBMParams
+    adapters: Any
+    scales: Scales
+
+
+@dataclass(frozen=True)
+class ConsumerModel:
+    """What is fixed when a program is compiled."""
+
+    cfg: ConsumerConfig
+    frame: Frame
+    kinds: tuple[str, ...]
+    """Kind of each outcome, in the panel's order."""
+
+    @property
+    def binary(self) -> tuple[bool, ...]:
+        return tuple(kind == "binary" for kind in self.kinds)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the belief."""
+        hidden = self.cfg.machine.hidden
+        return sum(hidden) if self.cfg.belief == "all" else hidden[-1]
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """Least value of each outcome: counts and money are never negative."""
+        return tuple(0.0 if kind in ("count", "currency") else -float("inf") for kind in self.kinds)
+
+
+class History(NamedTuple):
+    """What a roll-out starts from and is told of the future.
+
+    state: the frame's memory of every unit before the first period.
+    static: [units, static]. calendar: [periods, parts]. covariates: [periods, units, covariates].
+    present: bool [periods, units]; an absent unit neither acts nor remembers.
+    """
+
+    state: FrameState
+    static: Float[Array, "units static"]
+    calendar: Int[Array, "periods parts"]
+    covariates: Float[Array, "periods units covariates"]
+    present: Bool[Array, "periods units"]
+
+
+class Rollout(NamedTuple):
+    """outcomes: [periods, units, outcomes], drawn and fed back. means: the same, expected given each drawn past."""
+
+    outcomes: Float[Array, "periods units outcomes"]
+    means: Float[Array, "periods units outcomes"]
+
+
+class Contrast(NamedTuple):
+    """An effect of every row on two scales, `[rows, outcomes]`.
+
+    linear: on the logit scale (binary outcomes) or in outcome units (others).
+    response: risk difference (binary) or the same as `linear`.
+    """
+
+    linear: Float[Array, "rows outcomes"]
+    response: Float[Array, "rows outcomes"]
+
+
+def belief(params: ConsumerParams, visible: Float[Array, "rows units"], *, model: ConsumerModel) -> Array:
+    """Infer the belief of each row: `[rows, features]` in (0, 1)."""
+    cfg = model.cfg
+    return meanfield.belief(params.machine, visible, layers=cfg.belief, sweeps=cfg.learn.mean_field_sweeps)
+
+
+def linear(
+    params: ConsumerParams, features: Float[Array, "rows features"], actions: Float[Array, "rows actions"], *, model
+) -> Float[Array, "rows outcomes"]:
+    """Apply every adapter: logits for binary outcomes, standardised outcomes for others."""
+    scaled = (actions - params.scales.action_centre) / params.scales.action_scale
+    apply = jax.vmap(lambda p: adapter.apply(p, features, scaled, cfg=model.cfg.adapter), out_axes=-1)
+    return apply(params.adapters)
+
+
+def respond(params: ConsumerParams, eta: Float[Array, "*rows outcomes"], *, model: ConsumerModel):
+    """Turn linear predictors into expected outcomes in the table's units: probabilities for binary outcomes."""
+    binary = jnp.asarray(model.binary)
+    return jnp.where(binary, jax.nn.sigmoid(eta), params.scales.outcome_centre + params.scales.outcome_scale * eta)
+
+
+def predict(params: ConsumerParams, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
+    """Expected outcomes of each row: `[rows, outcomes]`."""
+    return respond(params, linear(params, belief(params, visible, model=model), actions, model=model), model=model)
+
+
+def contrast(
+    params: ConsumerParams,
+    visible: Float[Array, "rows units"],
+    actions: Float[Array, "rows actions"],
+    index: int,
+    t0: Float[Array, " rows"],
+    t1: Float[Array, " rows"],
+    *,
+    model: ConsumerModel,
+) -> Contrast:
+    """Vary one action of each row from `t0` to `t1`; the belief and the other actions stay.
+
+    The risk difference is `s(x1) - s(x0) = -expm1(-(x1 - x0)) s(x1) s(-x0)`: no small difference of near numbers.
+    """
+    features = belief(params, visible, model=model)
+    centre, scale = params.scales.action_centre, params.scales.action_scale
+    scaled = (actions - centre) / scale
+    a0, a1 = (t0 - centre[index]) / scale[index], (t1 - centre[index]) / scale[index]
+    base = scaled.at[:, index].set(a0)
+    eta0 = jax.vmap(lambda p: adapter.apply(p, features, base, cfg=model.cfg.adapter), out_axes=-1)(params.adapters)
+    tau = jax.vmap(lambda p: adapter.effect(p, features, index, a0, a1, scaled, cfg=model.cfg.adapter), out_axes=-1)(
+        params.adapters
+    )
+    risk = -jnp.expm1(-tau) * jax.nn.sigmoid(eta0 + tau) * jax.nn.sigmoid(-eta0)
+    in_units = tau * params.scales.outcome_scale
+    binary = jnp.asarray(model.binary)
+    return Contrast(jnp.where(binary, tau, in_units), jnp.where(binary, risk, in_units))
+
+
+def simulate(
+    key: Key[Array, ""],
+    params: ConsumerParams,
+    history: History,
+    actions: Float[Array, "periods units actions"],
+    *,
+    model: ConsumerModel,
+) -> Rollout:
+    """Roll forward under `actions`: lags, recency and counts are re-made from what the roll-out itself drew.
+
+    The noise of period t depends on the key and t alone, so that two plans under one key meet the same luck (common
+    random numbers) and their difference is paired.
+    """
+    binary, floors = jnp.asarray(model.binary), jnp.asarray(model.floors)
+
+    def period(state: FrameState, inputs):
+        t, action, calendar, covariates, present = inputs
+        visible = frames.read(model.frame, state, history.static, calendar, covariates)
+        eta = linear(params, belief(params, visible, model=model), action, model=model)
+        mean = respond(params, eta, model=model)
+        luck, noise = jax.random.split(key_for(key, "outcome", t))
+        drawn = jnp.where(
+            binary,
+            (jax.random.uniform(luck, mean.shape) < mean).astype(mean.dtype),
+            jnp.maximum(mean + params.scales.residual * jax.random.normal(noise, mean.shape), floors),
+        )
+        state = frames.advance(model.frame, state, action, drawn, present)
+        return state, Rollout(drawn, mean)
+
+    times = jnp.arange(actions.shape[0])
+    inputs = (times, actions, history.calendar, history.covariates, history.present)
+    return jax.lax.scan(period, history.state, inputs)[1]

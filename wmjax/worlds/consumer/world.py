@@ -1,0 +1,435 @@
+"""A fitted consumer world: what a person asks, answered with names, units, dates, intervals and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.errors import UserError
+from wmjax.data import frame as frames
+from wmjax.data.panel import Panel
+from wmjax.data.schema import PanelSchema
+from wmjax.dbm import scores
+from wmjax.evaluate.overlap import OverlapReport
+from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer.after import next_visible
+from wmjax.worlds.consumer.intervals import average_by, bounds
+from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
+from wmjax.worlds.consumer.rows import Rows, check_same_columns, take_rows
+
+REFERENCE = 1001
+"""Quantiles of the train rows' free energy that a world keeps."""
+CHUNK = 4096
+"""Rows that one step of a compiled program holds at once, for each member."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConsumerWorld:
+    """A fitted consumer world.
+
+    Attributes:
+        model: what is fixed at compile time: configuration, frame, outcome kinds.
+        params: everything fitted, with a leading axis of members.
+        schema: the table's schema.
+        levels: categories of the table's categorical columns.
+        overlap: one report an action: where its contrasts are supported, and why not.
+        reference: 1,001 quantiles of the train rows' free energy, the scale of `rank`.
+        training: tidy table of the training curves: stage, epoch, member, metric, value.
+        facts: what the fit found: split dates, convergence, warnings.
+        provenance: seed, configuration, fingerprints, versions.
+    """
+
+    model: ConsumerModel
+    params: ConsumerParams
+    schema: PanelSchema
+    levels: Mapping[str, tuple[str, ...]]
+    overlap: Mapping[str, OverlapReport]
+    reference: np.ndarray
+    training: pd.DataFrame
+    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def members(self) -> int:
+        return self.model.cfg.members
+
+    def observed(self, panel: Panel, times: slice | None = None) -> Rows:
+        """Take a panel's observed rows as the networks see them, in the periods asked for."""
+        check_same_columns(self.schema, self.levels, panel)
+        return take_rows(self.model.frame, panel, times)
+
+    def periods(self, panel: Panel, part: str = "test") -> slice:
+        """Find the periods of a panel that fall in the fit's `train`, `val` or `test` dates.
+
+        Raises:
+            UserError: where the panel has none.
+        """
+        first, last = self.facts[part]
+        if isinstance(panel.times, pd.DatetimeIndex):
+            first, last = pd.Timestamp(first), pd.Timestamp(last)
+        else:
+            first, last = int(first), int(last)
+        found = np.flatnonzero((panel.times >= first) & (panel.times <= last))
+        if not len(found):
+            raise UserError(f"the panel has no period within the fit's {part} dates, {first} to {last}")
+        return slice(int(found[0]), int(found[-1]) + 1)
+
+    # ---- prediction -------------------------------------------------------------------------------------------------
+
+    def predict(self, panel: Panel, *, times: slice | None = None, alpha: float = 0.1) -> xr.Dataset:
+        """Predict every outcome of every observed row from its history and its actions.
+
+        Args:
+            panel: a panel of the same columns; its own past is the history.
+            times: positions of the periods to answer for; all periods if not given.
+            alpha: `lo` and `hi` hold the expected outcome with probability `1 - alpha` over members.
+
+        Returns:
+            `mean`, `lo`, `hi` over (outcome, unit, time): probabilities for binary outcomes, the outcome's own units
+            otherwise; NaN where the unit was not observed.
+        """
+        rows = self.observed(panel, times)
+        mean = np.asarray(self._predict(self.params, rows.visible, rows.actions))
+        lo, hi = bounds(mean, alpha)
+        return self._dataset(rows, {"mean": mean.mean(0), "lo": lo, "hi": hi}, alpha=alpha)
+
+    def expected(self, rows: Rows) -> np.ndarray:
+        """Expected outcomes of rows, the mean over members: `[rows, outcomes]`."""
+        return np.asarray(self._predict(self.params, rows.visible, rows.actions)).mean(0)
+
+    @cached_property
+    def _predict(self) -> Callable[..., Array]:
+        def one(params: ConsumerParams, visible: Array, actions: Array) -> Array:
+            return pure.predict(params, visible[None], actions[None], model=self.model)[0]
+
+        return self._by_rows(one)
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    def effect(
+        self, panel: Panel, action: str, T0: float | int, T1: float | int, *, times: slice | None = None
+    ) -> xr.Dataset:
+        """Contrast `action = T1` with `action = T0` in each row; the belief and the other actions stay as they were.
+
+        A one-step effect: what the period's own action does in that period. `compare` rolls plans forward.
+
+        Returns:
+            Over (outcome, unit, time): `effect` on the response scale (risk difference for a binary outcome, outcome
+            units otherwise) and `effect_linear` (logit scale for a binary outcome). Over (unit, time): `supported`,
+            false where such rows were not seen under both values; `attrs["warnings"]` says why.
+        """
+        return self.effect_interval(panel, action, T0, T1, times=times).drop_vars(
+            ["lo", "hi", "lo_linear", "hi_linear"]
+        )
+
+    def effect_interval(
+        self,
+        panel: Panel,
+        action: str,
+        T0: float | int,
+        T1: float | int,
+        *,
+        alpha: float = 0.1,
+        times: slice | None = None,
+    ) -> xr.Dataset:
+        """Add to `effect` the bounds `lo`, `hi` (response scale) and `lo_linear`, `hi_linear` of level `1 - alpha`.
+
+        Bounds are Student's t over members, each fitted on its own Bayesian bootstrap of the units; NaN for a single
+        member.
+        """
+        rows = self.observed(panel, times)
+        linear, response = self.member_effects(rows, action, T0, T1)
+        lo, hi = bounds(response, alpha)
+        lo_linear, hi_linear = bounds(linear, alpha)
+        values = {
+            "effect": response.mean(0),
+            "lo": lo,
+            "hi": hi,
+            "effect_linear": linear.mean(0),
+            "lo_linear": lo_linear,
+            "hi_linear": hi_linear,
+        }
+        supported = self.supported(rows, action, T0, T1)
+        result = self._dataset(rows, values, alpha=alpha, action=action, T0=T0, T1=T1)
+        result["supported"] = (("unit", "time"), rows.scatter(supported, fill=False))
+        result.attrs["warnings"] = self.warnings_for(action, supported)
+        return result
+
+    def ate(
+        self,
+        panel: Panel,
+        action: str,
+        T0: float | int,
+        T1: float | int,
+        *,
+        by: str | None = None,
+        alpha: float = 0.1,
+        times: slice | None = None,
+    ) -> pd.DataFrame:
+        """Average the effect over all rows, or over the rows of each level of a static column.
+
+        Args:
+            by: a static column; a real-valued one is cut at its quintiles.
+
+        Returns:
+            Tidy table: outcome, action, t0, t1, segment, level, scale, effect, lo, hi, n, supported_share. `scale` is
+            `response` or `linear`.
+        """
+        rows = self.observed(panel, times)
+        effects = dict(zip(("linear", "response"), self.member_effects(rows, action, T0, T1), strict=True))
+        table = average_by(
+            effects, rows.segment(panel, by), self.supported(rows, action, T0, T1), panel.outcome_names, alpha
+        )
+        for at, (name, value) in enumerate({"action": action, "t0": T0, "t1": T1, "segment": by or "all"}.items()):
+            table.insert(1 + at, name, value)
+        return table
+
+    def member_effects(
+        self, rows: Rows, action: str, T0: float | int, T1: float | int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
+        index = self._action_index(action)
+        t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
+        found = self._contrast(index)(self.params, rows.visible, rows.actions, t0, t1)
+        return np.asarray(found.linear), np.asarray(found.response)
+
+    def _contrast(self, index: int) -> Callable[..., pure.Contrast]:
+        if index not in self._contrasts:
+
+            def one(params, visible, actions, t0, t1):
+                batch = (x[None] for x in (visible, actions))
+                return jax.tree.map(
+                    lambda x: x[0], pure.contrast(params, *batch, index, t0[None], t1[None], model=self.model)
+                )
+
+            self._contrasts[index] = self._by_rows(one)
+        return self._contrasts[index]
+
+    @cached_property
+    def _contrasts(self) -> dict[int, Callable[..., pure.Contrast]]:
+        return {}
+
+    # ---- plausibility -----------------------------------------------------------------------------------------------
+
+    def plausibility(
+        self,
+        panel: Panel,
+        actions: Float[Any, "unit time action"] | None = None,
+        *,
+        times: slice | None = None,
+    ) -> xr.Dataset:
+        """Score how well each row's history agrees with the train rows' by variational free energy.
+
+        Args:
+            actions: other actions, which change the histories of later rows while the outcomes stay as observed.
+
+        Returns:
+            Over (unit, time): `free_energy` (nats, up to the constant log Z; lower is more plausible), `rank`, the
+            share of train rows at least as surprising (0.01 says: odder than 99 % of them), and with `actions`
+            `delta`, the rise in free energy over the factual history.
+        """
+        factual = self.observed(panel, times)
+        rows = factual if actions is None else self.observed(panel.with_actions(np.asarray(actions)), times)
+        energy = self._free_energy(rows.visible)
+        values = {"free_energy": energy, "rank": self.rank(energy)}
+        if actions is not None:
+            values["delta"] = energy - self._free_energy(factual.visible)
+        return self._dataset(rows, values)
+
+    def counterfactual_plausibility(
+        self, panel: Panel, action: str, value: float | int, *, times: slice | None = None
+    ) -> xr.Dataset:
+        """Score the history that a one-step counterfactual leaves behind, one period later.
+
+        Row (unit, t) is the history at t + 1 had the action of t been `value`, outcomes as observed, against the
+        factual one. The last period has no successor and is NaN.
+
+        Returns:
+            `free_energy`, `rank`, `delta` over (unit, time) as in `plausibility`.
+        """
+        index = self._action_index(action)
+        rows = self.observed(panel, times)
+        factual = rows.of(next_visible(self.model.frame, panel))
+        changed = np.array(panel.arrays.actions)
+        changed[..., index] = np.where(panel.arrays.mask, value, changed[..., index])
+        other = rows.of(next_visible(self.model.frame, panel, changed))
+        energy, base = self._free_energy(other), self._free_energy(factual)
+        last = rows.time == panel.num_times - 1
+        values = {"free_energy": energy, "rank": self.rank(energy), "delta": energy - base}
+        return self._dataset(
+            rows, {k: np.where(last, np.nan, v) for k, v in values.items()}, action=action, value=value
+        )
+
+    def rank(self, energy: np.ndarray) -> np.ndarray:
+        """Share of train rows whose free energy is at least `energy`."""
+        return 1.0 - np.searchsorted(self.reference, energy) / len(self.reference)
+
+    def with_reference(self, visible: np.ndarray) -> ConsumerWorld:
+        """Measure the train rows' free energy, the scale of `rank`, on at most 20,000 rows spread evenly."""
+        energy = self._free_energy(visible[:: max(1, len(visible) // 20_000)])
+        return replace(self, reference=np.quantile(energy, np.linspace(0, 1, REFERENCE)).astype(np.float32))
+
+    def _free_energy(self, visible: np.ndarray) -> np.ndarray:
+        return np.asarray(self._score(self.params, visible)).mean(0)
+
+    @cached_property
+    def _score(self) -> Callable[..., Array]:
+        cfg, visible = self.model.cfg, self.model.frame.visible
+
+        def one(params: ConsumerParams, row: Array) -> Array:
+            return scores.score(params.machine, row, visible=visible, sweeps=cfg.learn.mean_field_sweeps)
+
+        return self._by_rows(one)
+
+    # ---- plans ------------------------------------------------------------------------------------------------------
+
+    def simulate(
+        self, key: Key[Array, ""], panel: Panel, actions: Float[Any, "unit time action"], *, start: int, draws: int = 1
+    ) -> xr.Dataset:
+        """Roll every unit forward from period `start` under `actions`, feeding drawn outcomes back into its history.
+
+        Args:
+            key: one key means one luck: two plans under the same key differ by the plan alone.
+            actions: the whole panel's actions; those before `start` are read from the panel instead.
+            start: position of the first simulated period.
+            draws: independent roll-outs of each member.
+
+        Returns:
+            `outcome` (drawn) and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
+        """
+        if not 0 <= start < panel.num_times:
+            raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
+        check_same_columns(self.schema, self.levels, panel)
+        history = self._history(panel, start)
+        plan = jnp.swapaxes(jnp.asarray(actions, jnp.float32)[:, start:], 0, 1)
+        keys = jax.random.split(key, (self.members, draws))
+        found = self._rollout(keys, self.params, history, plan)
+        labels = {
+            "member": np.arange(self.members),
+            "draw": np.arange(draws),
+            "outcome": list(panel.outcome_names),
+            "unit": list(panel.units),
+            "time": panel.times[start:],
+        }
+        absent = ~panel.arrays.mask[:, start:]
+        arrays = {}
+        for name, value in (("outcome", found.outcomes), ("mean", found.means)):
+            array = np.moveaxis(np.asarray(value), (2, 3, 4), (4, 3, 2)).copy()
+            array[..., absent] = np.nan
+            arrays[name if name == "mean" else "drawn"] = (tuple(labels), array)
+        return xr.Dataset(arrays, coords=labels, attrs={"provenance": dict(self.provenance)})
+
+    def compare(
+        self,
+        key: Key[Array, ""],
+        panel: Panel,
+        plan: Float[Any, "unit time action"],
+        baseline: Float[Any, "unit time action"],
+        *,
+        start: int,
+        draws: int = 8,
+        alpha: float = 0.1,
+    ) -> xr.Dataset:
+        """Contrast two plans by horizon: what `plan` adds to each outcome, summed over units and periods so far.
+
+        Both meet the same luck (see `simulate`), so the difference is paired.
+
+        Returns:
+            `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`.
+        """
+        sums = [
+            self.simulate(key, panel, x, start=start, draws=draws)["mean"].sum("unit").mean("draw").cumsum("time")
+            for x in (plan, baseline)
+        ]
+        gap = (sums[0] - sums[1]).transpose("member", "outcome", "time")
+        lo, hi = bounds(gap.values, alpha)
+        mean = gap.mean("member")
+        result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
+        return result.assign_attrs(alpha=alpha, provenance=dict(self.provenance))
+
+    def _history(self, panel: Panel, start: int) -> History:
+        arrays = panel.arrays
+        return History(
+            state=frames.replay(
+                self.model.frame, arrays.actions[:, :start], arrays.outcomes[:, :start], arrays.mask[:, :start]
+            ),
+            static=jnp.asarray(arrays.static),
+            calendar=jnp.asarray(self.model.frame.calendar(panel.times[start:])),
+            covariates=jnp.swapaxes(jnp.asarray(arrays.covariates), 0, 1)[start:],
+            present=jnp.asarray(arrays.mask).T[start:],
+        )
+
+    @cached_property
+    def _rollout(self) -> Callable[..., pure.Rollout]:
+        def member(keys, params, history, plan):
+            return jax.lax.map(lambda k: pure.simulate(k, params, history, plan, model=self.model), keys)
+
+        def members(keys, params, history, plan):
+            return jax.lax.map(lambda own: member(*own, history, plan), (keys, params))
+
+        return jax.jit(members)
+
+    # ---- support, labels --------------------------------------------------------------------------------------------
+
+    def supported(self, rows: Rows, action: str, T0: float | int, T1: float | int) -> np.ndarray:
+        """Mark rows whose like was seen under both values of the action: bool `[rows]`."""
+        return self.overlap[action].supported(rows.visible, T0, T1)
+
+    def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
+        """Say in words why an effect of the action is not to be believed, where it is not."""
+        report, found = self.overlap[action], []
+        if report.deterministic:
+            found.append(f"{action}: not identified, {report.reason}")
+        elif not supported.all():
+            found.append(
+                f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
+                "effect is extrapolated"
+            )
+        if self.members < 3:
+            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Write the world's folder, whole or not at all."""
+        from wmjax.worlds.consumer import store
+
+        store.save(self, path)
+
+    def _action_index(self, action: str) -> int:
+        names = self.schema.names("action")
+        if action not in names:
+            raise UserError(f"no action {action!r}; there are {list(names)}")
+        return names.index(action)
+
+    def _by_rows(self, one: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile `one(params, *row)` over members and rows, a bounded number of rows at a time."""
+
+        def all_rows(params: ConsumerParams, *columns: Array) -> Any:
+            def member(p: ConsumerParams) -> Any:
+                return jax.lax.map(lambda row: one(p, *row), columns, batch_size=CHUNK)
+
+            return jax.lax.map(member, params)
+
+        return jax.jit(all_rows)
+
+    def _dataset(self, rows: Rows, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
+        coords: dict[str, Any] = {"unit": list(rows.units), "time": rows.times}
+        arrays = {}
+        for name, value in values.items():
+            grid = rows.scatter(value, fill=np.nan)
+            if grid.ndim == 3:
+                coords["outcome"] = list(self.schema.names("outcome"))
+                arrays[name] = (("outcome", "unit", "time"), np.moveaxis(grid, -1, 0))
+            else:
+                arrays[name] = (("unit", "time"), grid)
+        return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})

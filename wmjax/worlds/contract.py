@@ -1,0 +1,82 @@
+"""The contract that every fitted world keeps, and the door that opens a saved one.
+
+Below each world stands a pure function `simulate(key, params, history, actions, *, model) -> rollout` that `jit`,
+`vmap` and `grad` see; what is below is what a person calls.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.errors import UserError
+from wmjax.core.files import read_json
+from wmjax.data.panel import Panel
+from wmjax.data.schema import PanelSchema
+
+KINDS = {"consumer": "wmjax.worlds.consumer.store"}
+
+
+class World(Protocol):
+    """A fitted world. Every answer is labelled with names, units and dates, and carries its provenance in `attrs`."""
+
+    schema: PanelSchema
+
+    def predict(self, panel: Panel) -> xr.Dataset:
+        """Predict every outcome of every row from what was known before it and the actions of the row."""
+        ...
+
+    def simulate(
+        self, key: Key[Array, ""], panel: Panel, actions: Float[Any, "unit time action"], *, start: int, draws: int = 1
+    ) -> xr.Dataset:
+        """Roll the panel out from period `start` under `actions`, feeding outcomes back into the history."""
+        ...
+
+    def effect(self, panel: Panel, action: str, T0: float | int, T1: float | int) -> xr.Dataset:
+        """Contrast `action = T1` with `action = T0` in each row, all else as observed."""
+        ...
+
+    def effect_interval(
+        self, panel: Panel, action: str, T0: float | int, T1: float | int, *, alpha: float = 0.1
+    ) -> xr.Dataset:
+        """Add intervals that hold with probability `1 - alpha`."""
+        ...
+
+    def plausibility(self, panel: Panel, actions: Float[Any, "unit time action"] | None = None) -> xr.Dataset:
+        """Score how well each history, factual or under other `actions`, agrees with those that the world has seen."""
+        ...
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder, whole or not at all."""
+        ...
+
+
+def load(path: str | Path) -> Any:
+    """Open a saved world of any kind.
+
+    Args:
+        path: a world's folder, or a run's folder that holds one in `world/`.
+
+    Raises:
+        UserError: where no world is found there.
+    """
+    path = Path(path)
+    folder = path if (path / "world.json").exists() else path / "world"
+    if not (folder / "world.json").exists():
+        raise UserError(
+            f"{path}: no world here (a fitted world's folder holds world.json, or a folder `world` that does)"
+        )
+    kind = read_json(folder / "world.json")["kind"]
+    if kind not in KINDS:
+        raise UserError(f"{folder}: a world of kind {kind!r}; this version opens {sorted(KINDS)}")
+    return import_module(KINDS[kind]).load(folder)
+
+
+def member_key(key: Key[Array, ""], member: int) -> Key[Array, ""]:
+    """The key of one member of an ensemble: the same whether it is trained alone or with others."""
+    return jax.random.fold_in(key, member)
