@@ -210,7 +210,6 @@ def test_one_unit_one_period():
         (lambda: Move(action="tv", to="mail"), "share or an amount"),
         (lambda: Move(action="tv", to="mail", share=1.5), "share is 1.5"),
         (lambda: Move(action="tv", to="mail", amount=-1.0), "amount is -1.0"),
-        (lambda: Shift(periods=1, edge="round"), "edge is 'round'"),
         (lambda: Shift(periods=1, every=2), "every is 2"),
         (lambda: Shift(periods=0.5), "periods is 0.5"),
     ],
