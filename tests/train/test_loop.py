@@ -164,11 +164,15 @@ def test_each_epoch_is_reported_while_the_next_one_runs(train, monkeypatch):
     assert [e.metrics.get("loss") for e in events] == [None, *metrics["loss"].tolist()]
 
 
-def test_every_epoch_has_its_named_key(tiny):
-    state, _ = loop.run(
-        KEY, tiny.table_state(), tiny.table_epoch, cfg=config(epochs=3), data=np.ones((3, 1)), stage="s"
-    )
+def test_every_epoch_and_every_evaluation_has_its_named_key(tiny):
+    def evaluate(key, state, data):
+        return {"drawn": jax.random.uniform(key)}
+
+    given = {"cfg": config(epochs=3), "data": np.ones((3, 1)), "evaluate": evaluate, "stage": "s"}
+    state, metrics = loop.run(KEY, tiny.table_state(), tiny.table_epoch, **given)
     np.testing.assert_array_equal(jax.random.key_data(state.model["key"]), jax.random.key_data(key_for(KEY, "s", 2)))
+    drawn = [jax.random.uniform(key_for(KEY, "s/evaluate", epoch)) for epoch in range(3)]
+    np.testing.assert_array_equal(metrics["drawn"], np.array(drawn))
 
 
 def test_a_folder_of_another_run_is_refused(train, tiny, tmp_path):
