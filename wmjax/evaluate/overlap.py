@@ -21,7 +21,7 @@ from wmjax.evaluate import metrics, propensity, rules
 from wmjax.evaluate.propensity import LinearModel
 from wmjax.evaluate.rules import Cell
 
-BINS, GRID, FEW_VALUES = 20, 201, 20
+BINS, GRID, FEW_VALUES, RULE_ROWS = 20, 201, 20, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class OverlapConfig:
 
     Attributes:
         least: least share of like rows at a value (for a binary action: its propensity) for the value to be supported.
+        rare: of a value that is rare overall, this part of its overall share will do, down to a tenth of `least`: a
+            campaign on 2 % of the days, drawn by a coin, has overlap.
         window: a real action's values count as equal within this share of its standard deviation.
         exact: AUC (binary) or R2 (real) from which an action counts as determined by the columns.
         penalty: of the regressions, in rows.
@@ -37,15 +39,17 @@ class OverlapConfig:
     """
 
     least: float = 0.02
+    rare: float = 0.2
     window: float = 0.25
     exact: float = 0.999
     penalty: float = 1.0
-    rows: int = 60_000
+    rows: int = 40_000
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, value, good in (
             ("least", self.least, 0 < self.least < 0.5),
+            ("rare", self.rare, 0 < self.rare <= 1),
             ("window", self.window, self.window > 0),
             ("exact", self.exact, 0.5 < self.exact <= 1),
             ("penalty", self.penalty, self.penalty > 0),
@@ -62,6 +66,7 @@ class OverlapReport:
     Attributes:
         action: its name.
         binary: whether it takes 0 and 1 only.
+        mean: of the action over the fitted rows; for a binary action its overall share.
         model: regression of the action on the columns: log-odds (binary) or expected value.
         score: cross-fitted AUC (binary; 0.5 is a coin) or R2 (real; 0 is a coin).
         share_outside: share of rows that do not support the action's typical contrast (binary: 1 against 0; real: the
@@ -79,6 +84,7 @@ class OverlapReport:
 
     action: str
     binary: bool
+    mean: float
     model: LinearModel
     score: float
     share_outside: float
@@ -108,7 +114,9 @@ class OverlapReport:
         expected action (the same twentieth), the share within `width` of the value.
         """
         if not self.binary:
-            return _share_within(self, propensity.linear(self.model, features), value)
+            return _share_by_bin(self, value)[
+                np.searchsorted(self.edges, propensity.linear(self.model, features), side="right")
+            ]
         if value not in (0, 1):
             return np.zeros(len(features))
         p = self.propensity(features)
@@ -121,11 +129,21 @@ class OverlapReport:
     def supported(
         self, features: Float[np.ndarray, "rows units"], T0: float | int, T1: float | int
     ) -> Bool[np.ndarray, " rows"]:
-        """Mark rows whose like was seen under both `T0` and `T1`, each in a share of `cfg.least` at least."""
+        """Mark rows whose like was seen under both `T0` and `T1`, each in a share of `least(value)` at least."""
         if self.deterministic:
             return np.zeros(len(features), bool)
-        least = np.minimum(self.share_like(features, T0), self.share_like(features, T1))
-        return least >= self.cfg.least
+        return np.all([self.share_like(features, value) >= self.least(value) for value in (T0, T1)], axis=0)
+
+    def least(self, value: float | int) -> float:
+        """Compute the share of like rows from which a value is supported: `max(least / 10, min(least, rare * share))`.
+
+        `share` is the value's overall share.
+        """
+        if self.binary:
+            share = self.mean if value == 1 else 1 - self.mean
+        else:
+            share = float(_share_by_bin(self, value).mean())
+        return max(0.1 * self.cfg.least, min(self.cfg.least, self.cfg.rare * share))
 
     def to_json(self) -> dict[str, Any]:
         """Turn the report into what JSON can hold."""
@@ -189,8 +207,10 @@ def fit_overlap(
     x, a = features.astype(np.float32), values.astype(np.float64)
     rule = (rules.binary_rule if binary else rules.real_rule)(action, x, a, visible)
     cells = tuple(rules.one_sided(x, a)) if binary and not rule else ()
-    if len(a) > cfg.rows:
-        chosen = np.random.default_rng(cfg.seed).choice(len(a), cfg.rows, replace=False)
+    # A rule needs no judgement: the regression is then for the pictures only, and a separable one is slow to fit.
+    most = min(cfg.rows, RULE_ROWS) if rule else cfg.rows
+    if len(a) > most:
+        chosen = np.random.default_rng(cfg.seed).choice(len(a), most, replace=False)
         x, a = x[chosen], a[chosen]
     report = _fit_binary(action, x, a, cells, cfg) if binary else _fit_real(action, x, a, cfg)
     report = replace(report, ess=report.ess * len(values) / len(a))
@@ -226,11 +246,11 @@ def _kish(weights: np.ndarray) -> float:
     return float(np.sum(weights) ** 2 / total) if total > 0 else 0.0
 
 
-def _blank(action: str, binary: bool, model: LinearModel, cfg: OverlapConfig) -> OverlapReport:
+def _blank(action: str, binary: bool, mean: float, model: LinearModel, cfg: OverlapConfig) -> OverlapReport:
     none = np.zeros(0)
     return OverlapReport(
-        action=action, binary=binary, model=model, score=np.nan, share_outside=1.0, ess=0.0, deterministic=False,
-        reason="", cells=(), edges=none, like=none, width=0.0, cfg=cfg,
+        action=action, binary=binary, mean=mean, model=model, score=np.nan, share_outside=1.0, ess=0.0,
+        deterministic=False, reason="", cells=(), edges=none, like=none, width=0.0, cfg=cfg,
     )  # fmt: skip
 
 
@@ -241,9 +261,9 @@ def _fit_binary(
         return propensity.fit_logistic(x, a, penalty=cfg.penalty)
 
     eta = propensity.cross_fitted(fit, x, a, seed=cfg.seed)
-    report = replace(_blank(action, True, fit(x, a), cfg), score=metrics.auc(a, eta), cells=cells)
+    report = replace(_blank(action, True, float(a.mean()), fit(x, a), cfg), score=metrics.auc(a, eta), cells=cells)
     inside = report.supported(x, 0.0, 1.0)
-    p = np.clip(expit(eta), cfg.least, 1 - cfg.least)
+    p = np.clip(expit(eta), report.least(1), 1 - report.least(0))
     weights = np.where(a == 1, 1 / p, 1 / (1 - p))[inside]
     return replace(report, share_outside=float(1 - inside.mean()), ess=_kish(weights))
 
@@ -266,7 +286,7 @@ def _fit_real(action: str, x: np.ndarray, a: np.ndarray, cfg: OverlapConfig) -> 
     # Few distinct values are told apart exactly; many are told apart by the window.
     few = 1 < len(seen) <= FEW_VALUES
     width = float(0.49 * np.diff(seen).min()) if few else cfg.window * float(a.std())
-    report = replace(_blank(action, False, fit(x, a), cfg), edges=edges, like=like, width=width)
+    report = replace(_blank(action, False, float(a.mean()), fit(x, a), cfg), edges=edges, like=like, width=width)
     r2 = metrics.r2(a, mu)
     inside = report.supported(x, *typical_contrast(a, binary=False))
     ess = _kish(_stabilised(a, mu)[inside])
@@ -280,11 +300,11 @@ def _stabilised(a: np.ndarray, mu: np.ndarray) -> np.ndarray:
     return np.exp(log - log.max(initial=-np.inf))
 
 
-def _share_within(report: OverlapReport, mu: np.ndarray, value: float) -> np.ndarray:
-    each = np.searchsorted(report.edges, mu, side="right")
+def _share_by_bin(report: OverlapReport, value: float) -> np.ndarray:
+    """Share of each bin's rows within `width` of the value: `[BINS]`."""
     low = np.array([np.searchsorted(q, value - report.width, side="left") for q in report.like])
     high = np.array([np.searchsorted(q, value + report.width, side="right") for q in report.like])
-    return ((high - low) / report.like.shape[1])[each]
+    return (high - low) / report.like.shape[1]
 
 
 def overlap_table(reports: Mapping[str, OverlapReport]) -> pd.DataFrame:
@@ -293,7 +313,7 @@ def overlap_table(reports: Mapping[str, OverlapReport]) -> pd.DataFrame:
     """
     rows = []
     for name, r in reports.items():
-        trim = (r.cfg.least, 1 - r.cfg.least) if r.binary else (np.nan, np.nan)
+        trim = (r.least(1), 1 - r.least(0)) if r.binary else (np.nan, np.nan)
         rows.append(
             {
                 "action": name,

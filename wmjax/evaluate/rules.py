@@ -12,7 +12,7 @@ from wmjax.core.visible import Visible
 
 EXPECTED = 10.0
 """A cell counts as one-sided where this many rows of the missing side were to be expected."""
-MOST_NAMED, MOST_LEVELS, TREE_DEPTH, TREE_ROWS = 3, 64, 3, 50_000
+MOST_NAMED, MOST_LEVELS, TREE_DEPTH, TREE_ROWS = 3, 64, 3, 10_000
 
 
 class Cell(NamedTuple):
@@ -99,6 +99,7 @@ def _of_several(name: str, features: np.ndarray, action: np.ndarray, visible: Vi
     some = np.random.default_rng(0).permutation(len(action))[:TREE_ROWS]
     tree = DecisionTreeClassifier(max_depth=TREE_DEPTH, random_state=0)
     tree.fit(features[np.ix_(some, varies)], action[some])
+    # What some rows suggest is then asked of all.
     if not np.array_equal(tree.predict(features[:, varies]), action):
         return ""
     used = dict.fromkeys(int(varies[u]) for u in tree.tree_.feature if u >= 0)
