@@ -88,12 +88,12 @@ def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
     rows = world.effect(panel, "push", 0, 1)
     whole = world.ate(panel, "push", 0, 1).set_index(["outcome", "scale"])
     assert whole.loc[("visit", "response"), "effect"] == pytest.approx(
-        float(rows.effect.sel(outcome="visit").mean()), rel=1e-4
+        float(rows.effect.sel(outcome="visit").where(rows.supported).mean()), rel=1e-4
     )
     parts = world.ate(panel, "push", 0, 1, by="loyalty")
     parts = parts[(parts.outcome == "visit") & (parts.scale == "response")]
     assert set(parts.level) == {"no", "yes"}
-    again = np.average(parts.effect, weights=parts.n)
+    again = np.average(parts.effect, weights=parts.n * parts.supported_share)
     assert whole.loc[("visit", "response"), "effect"] == pytest.approx(again, rel=1e-6)
 
 

@@ -1,19 +1,26 @@
-"""An MLP on raw features and actions: the adapter's network without a belief, which is the S-learner."""
+"""An MLP on raw features and actions: a world's adapter, split and stopping, on visible units in place of a belief.
+
+In the `mlp` form it is the published MLP baseline and the S-learner at once: one model gives both its accuracy and its
+effects.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from scipy.special import expit
 
-from wmjax.baselines.tables import Table
+from wmjax.baselines import tables
+from wmjax.baselines.tables import Baseline, Contrast, Kind, Scale, Table
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
-from wmjax.heads import ensemble
-from wmjax.heads import learn as heads
+from wmjax.heads import adapter, ensemble, learn
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.heads.ensemble import EnsembleEpoch
 from wmjax.heads.learn import AdapterData, AdapterTables
@@ -28,37 +35,156 @@ def fit_predict(
     ask: Table,
     *,
     cfg: AdapterConfig,
+    kinds: tuple[Kind, ...] | None = None,
     members: int = 1,
     observer: Observer = silent,
 ) -> Float[np.ndarray, "rows outcomes"]:
-    """Fit one network a binary outcome, all in one program, and predict the probabilities of other rows.
+    """Fit and predict other rows: probabilities of binary outcomes, expected values of others; see `fit`."""
+    found = fit(key, train, val, ask, candidates=(cfg,), kinds=kinds, members=members, observer=observer)
+    return found.prediction
 
-    Each network keeps the epoch that scores best on the validation rows; several members are averaged.
+
+def fit(
+    key: Key[Array, ""],
+    train: Table,
+    val: Table,
+    ask: Table,
+    *,
+    candidates: tuple[AdapterConfig, ...],
+    kinds: tuple[Kind, ...] | None = None,
+    contrast: Contrast | None = None,
+    members: int = 1,
+    observer: Observer = silent,
+    folder: str | Path | None = None,
+    stage: str = "baseline MLP",
+) -> Baseline:
+    """Train `members` networks an outcome, all in one program, and average them.
+
+    Each network keeps the epoch that scores best on the validation rows.
+
+    Args:
+        key: seeds everything.
+        train, val: rows to learn from and rows to choose by. Columns of zeros and ones stay as they are, others are
+            standardised on the train rows, and those that do not vary there are left out.
+        ask: rows to answer for; their labels are not read.
+        candidates: configurations, of which the validation rows choose one an outcome by its members' mean score.
+        kinds: one an outcome; all binary where not given.
+        contrast: whose uplift is wanted.
+        members: networks averaged: logits for `linear`, probabilities for `prediction`.
+        observer: told of progress.
+        folder: where checkpoints go; a killed run goes on from there.
+        stage: name of the run, for the observer.
+
+    Raises:
+        UserError: see `tables.known_kinds`.
+        DivergedError: every network of a candidate met values that are not finite.
     """
-    outcomes = train.labels.shape[1]
-    state = ensemble.init(
-        key_for(key, "init"),
+    kinds = tables.known_kinds(train, val, kinds)
+    scale_x, scale_a = (tables.fit_scale(c, keep_bits=True) for c in (train.features, train.actions))
+    binary = np.array([kind == "binary" for kind in kinds])
+    centre, sd = _outcome_scale(train.labels, binary)
+    data = AdapterTables(*(_data(t, scale_x, scale_a, centre, sd) for t in (train, val)))
+    fits = []
+    for number, cfg in enumerate(candidates):
+        name = stage if len(candidates) == 1 else f"{stage} {number + 1}"
+        where = None if folder is None else Path(folder) / f"candidate-{number}"
+        fits.append(_train(key, data, cfg, kinds, members, stage=name, observer=observer, folder=where))
+    scores = np.stack([score for _, score in fits])
+    asked = _data(ask, scale_x, scale_a, centre, sd)
+    answers = []
+    for outcome, number in enumerate(scores.argmax(axis=0)):
+        params = jax.tree.map(lambda x, o=outcome: x[o], ensemble.by_outcome(fits[number][0], len(kinds)))
+        found = _answer(params, asked.features, asked.actions, scale_a, contrast, cfg=candidates[number])
+        answers.append(_in_units(found, float(centre[outcome]), float(sd[outcome]), bool(binary[outcome])))
+    linear, prediction, uplift_linear, uplift = (np.column_stack(a) for a in zip(*answers, strict=True))
+    chosen = [{"candidate": int(n), "score": float(scores[n, o])} for o, n in enumerate(scores.argmax(axis=0))]
+    if contrast is None:
+        return Baseline(linear, prediction, None, None, chosen)
+    return Baseline(linear, prediction, uplift_linear, uplift, chosen)
+
+
+def _outcome_scale(labels: np.ndarray, binary: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    y = labels.astype(np.float64)
+    sd = y.std(axis=0)
+    return np.where(binary, 0.0, y.mean(axis=0)), np.where(binary | (sd == 0), 1.0, sd)
+
+
+def _data(table: Table, scale_x: Scale, scale_a: Scale, centre: np.ndarray, sd: np.ndarray) -> AdapterData:
+    features, actions = tables.scaled(table.features, scale_x), tables.scaled(table.actions, scale_a)
+    labels = ((table.labels - centre) / sd).T.astype(np.float32)
+    weights = np.ones((1, 1, len(features)), np.float32)
+    return AdapterData._make(jnp.asarray(x) for x in (features, actions, labels, weights))
+
+
+def _train(
+    key: Key[Array, ""],
+    data: AdapterTables,
+    cfg: AdapterConfig,
+    kinds: tuple[Kind, ...],
+    members: int,
+    *,
+    stage: str,
+    observer: Observer,
+    folder: Path | None,
+) -> tuple[Any, np.ndarray]:
+    """Train one candidate: its best parameters `[outcomes * members, ..]` and mean validation scores `[outcomes]`."""
+    init = partial(
+        ensemble.init,
         cfg=cfg,
-        num_features=train.features.shape[1],
-        num_actions=train.actions.shape[1],
-        outcomes=outcomes,
+        num_features=data.train.features.shape[1],
+        num_actions=data.train.actions.shape[1],
+        outcomes=len(kinds),
         members=members,
     )
     done, _ = loop.run(
         key_for(key, "epochs"),
-        state,
-        EnsembleEpoch(cfg, ("binary",) * outcomes),
+        jax.jit(init)(key_for(key, "init")),
+        EnsembleEpoch(cfg, kinds),
         cfg=LoopConfig(epochs=cfg.epochs, monitor="score", mode="max", patience=cfg.patience),
-        data=AdapterTables(_data(train), _data(val)),
-        snapshot=heads.trained,
+        data=data,
         observer=observer,
-        stage="baseline MLP",
+        folder=folder,
+        stage=stage,
+        snapshot=learn.trained,
     )
-    predict = jax.jit(partial(ensemble.predict, cfg=cfg, outcomes=outcomes))
-    logits = predict(done.best, jnp.asarray(ask.features), jnp.asarray(ask.actions))
-    return np.asarray(jax.nn.sigmoid(logits).mean(1).T)
+    return done.best, np.asarray(done.best_value).reshape(len(kinds), members).mean(axis=1)
 
 
-def _data(table: Table) -> AdapterData:
-    arrays = (jnp.asarray(x) for x in (table.features, table.actions, table.labels.T))
-    return AdapterData(*arrays, jnp.ones((1, 1, len(table.labels))))
+class _Answer(NamedTuple):
+    """Linear predictors `[members, rows]` float64: as observed, with the action at a0, and the contrast."""
+
+    observed: np.ndarray
+    base: np.ndarray
+    tau: np.ndarray
+
+
+def _answer(
+    params: Any, features: Array, actions: Array, scale: Scale, contrast: Contrast | None, *, cfg: AdapterConfig
+) -> _Answer:
+    """Ask every member about every row; without a contrast the contrast is of nothing."""
+    predict = jax.jit(lambda p, a: jax.lax.map(lambda one: learn.predict(one, features, a, cfg=cfg), p))
+    observed = np.asarray(predict(params, actions), np.float64)
+    if contrast is None:
+        return _Answer(observed, observed, np.zeros_like(observed))
+    index = contrast.action_index
+    a0, a1 = (float((v - scale.centre[index]) / scale.scale[index]) for v in (contrast.a0, contrast.a1))
+    base = np.asarray(predict(params, actions.at[:, index].set(a0)), np.float64)
+
+    def effect(one: Any) -> Float[Array, " rows"]:
+        def row(inputs: tuple[Array, Array]) -> Array:
+            return adapter.effect(one, inputs[0][None], index, a0, a1, inputs[1][None], cfg=cfg)[0]
+
+        return jax.lax.map(row, (features, actions), batch_size=learn.CHUNK)
+
+    return _Answer(observed, base, np.asarray(jax.jit(lambda p: jax.lax.map(effect, p))(params), np.float64))
+
+
+def _in_units(
+    found: _Answer, centre: float, sd: float, binary: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Average members on the outcome's own scales: linear, prediction, uplift_linear, uplift, each `[rows]`."""
+    linear, tau = found.observed.mean(axis=0) * sd + centre, found.tau.mean(axis=0) * sd
+    if not binary:
+        return linear, linear, tau, tau
+    risk = tables.risk_difference(found.base, found.tau).mean(axis=0)
+    return linear, expit(found.observed).mean(axis=0), tau, risk

@@ -77,16 +77,18 @@ def answer(
     predicted = tables.predictions(world, panel, alpha=alpha)
     tell()
     effects, segments, warnings = [], [], [targeted] if targeted else []
-    by = [None, *(n for n in panel.static_names)]
+    by = (None, *panel.static_names)
     for question in questions:
         found = tables.effects(world, panel, question, times=times, alpha=alpha)
         effects.append(found)
         tell()
         asked = (question.action, question.t0, question.t1)
-        segments += [world.ate(panel, *asked, by=name, alpha=alpha, times=times) for name in by]
-        warnings += world.warnings_for(question.action, found["supported"].to_numpy(bool))
+        segments.append(world.ate_by(panel, *asked, by=by, alpha=alpha, times=times))
+        once = found["outcome"] == panel.outcome_names[0]
+        warnings += world.warnings_for(question.action, found.loc[once, "supported"].to_numpy(bool))
         tell()
     plausible = tables.plausibility(world, panel)
+    tell()
     tell()
     judgement = judging.judge(key, world, panel, observer=observer)
     return Answers(
@@ -188,7 +190,7 @@ def headline(summary: dict[str, Any]) -> pd.DataFrame:
     table = pd.DataFrame(summary["effects"])
     table = table[table["scale"] != "logit"]
     table["supported"] = (table["n_supported"] / table["n"]).map("{:.0%}".format)
-    return table[["action", "outcome", "t0", "t1", "scale", "ate", "lo", "hi", "supported"]]
+    return table[["action", "outcome", "t0", "t1", "ate", "lo", "hi", "supported"]]
 
 
 def scale_name(panel: Panel, outcome: str, scale: str) -> str:

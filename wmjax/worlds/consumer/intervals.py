@@ -37,20 +37,25 @@ def average_by(
     outcomes: tuple[str, ...],
     alpha: float,
 ) -> pd.DataFrame:
-    """Average effects over the rows of each segment, member by member, with intervals of the averages.
+    """Average effects over the supported rows of each segment, member by member, with intervals of the averages.
+
+    A segment without one supported row is averaged over all of its rows; its `supported_share` of 0 says so.
 
     Returns:
-        Tidy table: outcome, level, scale, effect, lo, hi, n, supported_share.
+        Tidy table: outcome, level, scale, effect, lo, hi, n (rows of the segment), supported_share.
     """
     codes, levels = pd.factorize(segment, sort=True)
     count = np.bincount(codes, minlength=len(levels))
-    share = np.bincount(codes, weights=supported, minlength=len(levels)) / count
+    known = np.bincount(codes, weights=supported, minlength=len(levels))
+    # Rows that count: the supported ones, or all where none is.
+    weight = np.where(known[codes] > 0, supported, True).astype(np.float64)
+    total = np.bincount(codes, weights=weight, minlength=len(levels))
     parts = []
     for scale, values in effects.items():
         sums = np.zeros((values.shape[0], len(levels), values.shape[2]))
         for member in range(values.shape[0]):
-            np.add.at(sums[member], codes, values[member].astype(np.float64))
-        means = sums / count[:, None]
+            np.add.at(sums[member], codes, values[member] * weight[:, None])
+        means = sums / total[:, None]
         lo, hi = bounds(means, alpha)
         for at, outcome in enumerate(outcomes):
             parts.append(
@@ -63,7 +68,7 @@ def average_by(
                         "lo": lo[:, at],
                         "hi": hi[:, at],
                         "n": count,
-                        "supported_share": share,
+                        "supported_share": known / count,
                     }
                 )
             )

@@ -42,19 +42,15 @@ def judge(
     """Score the world, a logistic regression and an MLP on raw features on the test periods.
 
     The baselines see the same visible units and actions, learn from the same train rows and stop on the same
-    validation rows. Real-valued outcomes are scored by R2 and RMSE and have no baselines here.
+    validation rows. Real-valued outcomes are scored by R2 and RMSE, and their linear baseline is a ridge regression.
     """
     split = {name: world.observed(panel, world.periods(panel, name)) for name in ("train", "val", "test")}
     test, expected = split["test"], {"world": world.expected(split["test"])}
-    binary = [at for at, kind in enumerate(world.model.kinds) if kind == "binary"]
-    if binary:
-        expected |= _baselines(key, world, split, binary, observer)
+    expected |= _baselines(key, world, split, observer)
     accuracy, calibration = [], []
     for at, (outcome, kind) in enumerate(zip(panel.outcome_names, world.model.kinds, strict=True)):
         labels = test.outcomes[:, at]
         for model, values in expected.items():
-            if kind != "binary" and model != "world":
-                continue
             accuracy += _scores(outcome, model, kind, labels, values[:, at], test, alpha)
             if kind == "binary":
                 table = metrics.calibration_table(labels, values[:, at], alpha=alpha)
@@ -69,24 +65,16 @@ def judge(
 
 
 def _baselines(
-    key: Key[Array, ""], world: ConsumerWorld, split: Mapping[str, Rows], binary: list[int], observer: Observer
+    key: Key[Array, ""], world: ConsumerWorld, split: Mapping[str, Rows], observer: Observer
 ) -> dict[str, np.ndarray]:
-    """Predict the test rows by each baseline: `[rows, outcomes]`, NaN where an outcome is not binary."""
-    scales = jax.tree.map(lambda x: np.asarray(x[0]), world.params.scales)
-    tables = {
-        name: Table(rows.visible, (rows.actions - scales.action_centre) / scales.action_scale, rows.outcomes[:, binary])
-        for name, rows in split.items()
-    }
-    parts = (tables["train"], tables["val"], tables["test"])
+    """Predict the test rows by each baseline: `[rows, outcomes]`."""
+    parts = [Table(split[name].visible, split[name].actions, split[name].outcomes) for name in ("train", "val", "test")]
+    kinds, cfg = world.model.kinds, world.model.cfg.adapter
     observer(Event("baseline logistic regression", 0, 1, unit="fit"))
-    found = {"logistic": logistic.fit_predict(*parts)}
+    found = {"logistic": logistic.fit_predict(*parts, kinds=kinds)}
     observer(Event("baseline logistic regression", 1, 1, unit="fit"))
-    found["mlp"] = mlp.fit_predict(key_for(key, "mlp"), *parts, cfg=world.model.cfg.adapter, observer=observer)
-    out = {}
-    for name, values in found.items():
-        out[name] = np.full((len(split["test"]), len(world.model.kinds)), np.nan, np.float32)
-        out[name][:, binary] = values
-    return out
+    found["mlp"] = mlp.fit_predict(key_for(key, "mlp"), *parts, cfg=cfg, kinds=kinds, observer=observer)
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def _scores(

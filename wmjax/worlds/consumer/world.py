@@ -176,23 +176,40 @@ class ConsumerWorld:
         alpha: float = 0.1,
         times: slice | None = None,
     ) -> pd.DataFrame:
-        """Average the effect over all rows, or over the rows of each level of a static column.
+        """Average the effect over the supported rows, of the whole panel or of each level of a static column.
 
         Args:
             by: a static column; a real-valued one is cut at its quintiles.
 
         Returns:
             Tidy table: outcome, action, t0, t1, segment, level, scale, effect, lo, hi, n, supported_share. `scale` is
-            `response` or `linear`.
+            `response` or `linear`. Where no row is supported the average is over all rows, and not to be believed.
         """
+        return self.ate_by(panel, action, T0, T1, by=(by,), alpha=alpha, times=times)
+
+    def ate_by(
+        self,
+        panel: Panel,
+        action: str,
+        T0: float | int,
+        T1: float | int,
+        *,
+        by: tuple[str | None, ...],
+        alpha: float = 0.1,
+        times: slice | None = None,
+    ) -> pd.DataFrame:
+        """Average as `ate` by several columns, one after the other, from one computation of the effects."""
         rows = self.observed(panel, times)
-        effects = dict(zip(("linear", "response"), self.member_effects(rows, action, T0, T1), strict=True))
-        table = average_by(
-            effects, rows.segment(panel, by), self.supported(rows, action, T0, T1), panel.outcome_names, alpha
-        )
-        for at, (name, value) in enumerate({"action": action, "t0": T0, "t1": T1, "segment": by or "all"}.items()):
-            table.insert(1 + at, name, value)
-        return table
+        linear, response = self.member_effects(rows, action, T0, T1)
+        effects: dict[str, np.ndarray] = {"linear": linear, "response": response}
+        supported, parts = self.supported(rows, action, T0, T1), []
+        for name in by:
+            table = average_by(effects, rows.segment(panel, name), supported, panel.outcome_names, alpha)
+            named = {"action": action, "t0": T0, "t1": T1, "segment": name or "all"}
+            for at, (column, value) in enumerate(named.items()):
+                table.insert(1 + at, column, value)
+            parts.append(table)
+        return pd.concat(parts, ignore_index=True)
 
     def member_effects(
         self, rows: Rows, action: str, T0: float | int, T1: float | int
