@@ -221,6 +221,7 @@ def test_sums_keep_what_float32_rounds_off():
         (lambda: axes.seeds(2) * axes.zipped("seed", axes.members(2)), "two of dimension 'seed'"),
         (lambda: axes.zipped("seed", axes.seeds(2), axes.members(2)), "has the name of an axis"),
         (lambda: grids.Grid(()), "at least one axis"),
+        (lambda: HUGE * axes.seeds(10**9, "x"), "cannot be counted"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(make, words):

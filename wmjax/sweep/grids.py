@@ -108,6 +108,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not self.parts:
             raise UserError("a grid needs at least one axis")
+        if self.size >= 2**63:
+            raise UserError(f"a grid of {self.size:.3g} points cannot be counted; the most is 9.2e18")
         for what, names in (("axis", self.names), ("dimension", self.dims)):
             repeated = sorted({n for n in names if names.count(n) > 1})
             if repeated:
@@ -160,8 +162,10 @@ class Grid:
 
     def at(self, indices: UInt64[np.ndarray, " n"]) -> dict[str, np.ndarray]:
         """Look points up by their flat indices, as a person reads them: `[n]` values of each axis."""
-        digits = np.array([unravel(int(i), self.sizes) for i in indices]).reshape(-1, len(self.sizes))
-        return {c.name: c.labels(digits[:, k]) for k, part in enumerate(self.parts) for c in part.columns}
+        if indices.size and indices.max() >= self.size:
+            raise IndexError(f"point {indices.max()} of a grid of {self.size}")
+        digits = np.unravel_index(indices.astype(np.int64), self.sizes)
+        return {c.name: c.labels(digits[k]) for k, part in enumerate(self.parts) for c in part.columns}
 
 
 def unravel(index: int, sizes: Sequence[int]) -> tuple[int, ...]:

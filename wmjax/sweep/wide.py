@@ -6,6 +6,8 @@ is `[2]` float32, the number and what rounding has left out of it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
@@ -19,7 +21,7 @@ def split(number: int) -> UInt32[np.ndarray, "2"]:
     return np.array([number >> 32, number & 0xFFFFFFFF], np.uint32)
 
 
-def join(words: UInt32[np.ndarray, "*shape 2"]) -> np.ndarray:
+def join(words: UInt32[Any, "*shape 2"]) -> np.ndarray:
     """Give words as uint64 `[*shape]`, on the host."""
     wide = np.asarray(words).astype(np.uint64)
     return np.asarray((wide[..., 0] << np.uint64(32)) | wide[..., 1])
