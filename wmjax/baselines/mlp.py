@@ -73,7 +73,7 @@ def fit(
         members: networks averaged: logits for `linear`, probabilities for `prediction`.
         observer: told of progress.
         folder: where checkpoints go; a killed run goes on from there.
-        stage: name of the run, for the observer.
+        stage: name of each candidate's run, for the observer.
 
     Raises:
         UserError: see `tables.known_kinds`.
@@ -86,9 +86,8 @@ def fit(
     data = AdapterTables(*(_data(t, scale_x, scale_a, centre, sd) for t in (train, val)))
     fits = []
     for number, cfg in enumerate(candidates):
-        name = stage if len(candidates) == 1 else f"{stage} {number + 1}"
         where = None if folder is None else Path(folder) / f"candidate-{number}"
-        fits.append(_train(key, data, cfg, kinds, members, stage=name, observer=observer, folder=where))
+        fits.append(_train(key, data, cfg, kinds, members, stage=stage, observer=observer, folder=where))
     scores = np.stack([score for _, score in fits])
     asked = _data(ask, scale_x, scale_a, centre, sd)
     answers = []
