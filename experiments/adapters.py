@@ -1,0 +1,129 @@
+"""Adapters and their raw-feature twins, trained as published, and what is read off them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import expit as probability
+
+from experiments.common import Cell, Scores
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Observer
+from wmjax.evaluate import metrics
+from wmjax.heads import adapter, ensemble, learn
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.train import loop
+
+OUTCOMES = ("visit", "purchase")
+
+
+class Table(NamedTuple):
+    """Rows that adapters read: `features [rows, f]`, `actions [rows, a]`, `outcomes [rows, y]`."""
+
+    features: np.ndarray
+    actions: np.ndarray
+    outcomes: np.ndarray
+
+    def where(self, rows: np.ndarray) -> Table:
+        return Table(*(x[rows] for x in self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Adapters of the outcomes of one table: leading axis of `params` is the outcome; `val_auc [outcomes]`."""
+
+    cfg: AdapterConfig
+    params: Any
+    val_auc: np.ndarray
+
+    def logits(self, outcome: int, features: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Compute the log odds of rows: `[rows]`."""
+        return np.asarray(_predict(self._one(outcome), features, actions, cfg=self.cfg), np.float64)
+
+    def effect(self, outcome: int, action: int, features: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Contrast an action at 1 with 0, all else as it was, on both scales: `[rows]` each."""
+        params, off = self._one(outcome), actions.copy()
+        off[:, action] = 0.0
+        base = self.logits(outcome, features, off)
+        gain = np.asarray(_effect(params, features, off, action=action, cfg=self.cfg), np.float64)
+        return {"logit": gain, "prob": probability(base + gain) - probability(base)}
+
+    def _one(self, outcome: int) -> Any:
+        return jax.tree.map(lambda x: x[outcome], self.params)
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _predict(params: Any, features: Any, actions: Any, *, cfg: AdapterConfig) -> jax.Array:
+    return learn.predict(params, features, actions, cfg=cfg)
+
+
+@partial(jax.jit, static_argnames=("cfg", "action"))
+def _effect(params: Any, features: Any, actions: Any, *, action: int, cfg: AdapterConfig) -> jax.Array:
+    return adapter.effect(params, features, action, 0.0, 1.0, actions, cfg=cfg)
+
+
+def fit(
+    key: jax.Array,
+    train: Table,
+    val: Table,
+    *,
+    cfg: AdapterConfig,
+    stage: str,
+    folder: Path,
+    observer: Observer,
+    fingerprint: str,
+) -> Fitted:
+    """Train one adapter an outcome, each kept at its epoch of best validation AUC; goes on where it was killed."""
+    width, count = train.features.shape[1], train.outcomes.shape[1]
+    state = jax.jit(
+        lambda k: ensemble.init(
+            k, cfg=cfg, num_features=width, num_actions=train.actions.shape[1], outcomes=count, members=1
+        )
+    )(key_for(key, "init"))
+    done, history = loop.run(
+        key_for(key, "epochs"),
+        state,
+        ensemble.EnsembleEpoch(cfg, ("binary",) * count),
+        cfg=loop.LoopConfig(epochs=cfg.epochs, monitor="score", mode="max", patience=cfg.patience),
+        data=learn.AdapterTables(_data(train), _data(val)),
+        observer=observer,
+        folder=folder,
+        stage=stage,
+        snapshot=learn.trained,
+        fingerprint=fingerprint,
+    )
+    return Fitted(cfg=cfg, params=jax.device_get(done.best), val_auc=np.nanmax(history["score"], axis=0))
+
+
+def _data(table: Table) -> learn.AdapterData:
+    weights = np.ones((1, 1, len(table.actions)), np.float32)
+    return learn.AdapterData(*map(jnp.asarray, (table.features, table.actions, table.outcomes.T, weights)))
+
+
+def forecast_scores(method: str, logits: dict[str, dict[str, np.ndarray]], labels: dict[str, np.ndarray]) -> Scores:
+    """Score forecasts of both outcomes on test rows, the threshold chosen by F1 on validation rows.
+
+    Args:
+        method: name in the table.
+        logits: split (`"val"`, `"test"`) to outcome to log odds `[rows]`.
+        labels: split to `[rows, outcomes]`.
+    """
+    out: Scores = {}
+    for at, outcome in enumerate(OUTCOMES):
+        chance = {split: probability(logits[split][outcome]) for split in ("val", "test")}
+        truth = {split: labels[split][:, at] for split in ("val", "test")}
+        threshold = metrics.best_threshold(truth["val"], chance["val"])
+        called = metrics.classified(truth["test"], chance["test"], threshold)
+        values = {
+            "auc": metrics.auc(truth["test"], logits["test"][outcome]),
+            "loss": metrics.log_loss_of_logits(truth["test"], logits["test"][outcome]),
+            **called._asdict(),
+        }
+        out |= {Cell(outcome, method, name): float(value) for name, value in values.items()}
+    return out

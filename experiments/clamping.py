@@ -1,0 +1,142 @@
+"""The published clamp test: are purchases without a promotion before them implausible to the machine?
+
+Eligible rows have no purchase in the last four days. Clamped, they have one on each, and no campaign or push; the
+free-energy difference is read. Set apart here, because the test mixes them: what the purchases alone do, what taking
+the promotions away alone does, and the interaction of both.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common import Cell, Scores
+from wmjax.core.visible import Visible
+from wmjax.dbm import clamp, energy, meanfield, scores
+from wmjax.dbm.types import DBMParams
+from wmjax.evaluate import metrics, rank
+
+LAGS = (1, 2, 3, 4)
+BOUGHT = {f"purchase_lag{k}": 1.0 for k in LAGS} | {"purchase_within_7d": 1.0}
+PROMOTED = tuple(f"{name}_lag{k}" for name in ("campaign", "push") for k in LAGS)
+UNPROMOTED = dict.fromkeys(PROMOTED, 0.0)
+ALL_PROMOTED = dict.fromkeys(PROMOTED, 1.0)
+KINDS = ("paper", "variational", "expected_energy")
+CHUNK = 4096
+
+
+def eligible(bits: np.ndarray, visible: Visible) -> np.ndarray:
+    """Mark the rows without a purchase in the last four days: `bool [rows]`."""
+    lags = clamp.units([f"purchase_lag{k}" for k in LAGS], visible=visible)
+    return bits[:, lags].sum(axis=1) == 0
+
+
+def _terms(params: DBMParams, v: jax.Array, visible: Visible) -> dict[str, jax.Array]:
+    """Give each score's terms, which are contrasted before they are summed so that float32 loses little."""
+    layers, _ = meanfield.infer(params, v)
+    return {
+        "paper": scores.terms(params, v, visible=visible, kind="paper"),
+        "variational": scores.terms(params, v, visible=visible, kind="variational"),
+        "expected_energy": energy.collapsed_terms(params, dict(enumerate(layers)), visible=visible),
+    }
+
+
+@partial(jax.jit, static_argnames="visible")
+def _chunk(params: DBMParams, v: jax.Array, *, visible: Visible) -> dict[str, jax.Array]:
+    """Score one chunk of rows `[rows, units]`: by score and contrast, `[rows]`."""
+    apply = partial(clamp.apply, visible=visible)
+    bought = apply(v, BOUGHT)
+    rows = {
+        "original": v,
+        "bought": bought,
+        "unpromoted": apply(v, UNPROMOTED),
+        "both": apply(bought, UNPROMOTED),
+        "promoted": apply(v, ALL_PROMOTED),
+        "bought_promoted": apply(bought, ALL_PROMOTED),
+    }
+    # One pass over the stacked variants compiles one program instead of six.
+    stacked = _terms(params, jnp.stack(list(rows.values())), visible)
+    out = {"bias_only": clamp.bias_only(params, v, rows["both"], visible=visible)}
+    for kind, terms in stacked.items():
+        t = dict(zip(rows, terms, strict=True))
+        contrasts = {
+            "dF": t["both"] - t["original"],
+            "purchases_only": t["bought"] - t["original"],
+            "promotions_off_only": t["unpromoted"] - t["original"],
+            "interaction": (t["both"] - t["unpromoted"]) - (t["bought_promoted"] - t["promoted"]),
+        }
+        out |= {f"{kind}/{name}": c.sum(-1) for name, c in contrasts.items()}
+        out |= {f"{kind}/original": t["original"].sum(-1), f"{kind}/both": t["both"].sum(-1)}
+    return out
+
+
+def differences(params: DBMParams, bits: np.ndarray, *, visible: Visible) -> dict[str, np.ndarray]:
+    """Score all rows in chunks of one shape: `kind/contrast` to `[rows]` float64, and `bias_only`."""
+    parts: list[dict[str, Any]] = []
+    for start in range(0, len(bits), CHUNK):
+        rows = bits[start : start + CHUNK].astype(np.float32)
+        padded = np.pad(rows, ((0, CHUNK - len(rows)), (0, 0)))
+        found = jax.device_get(_chunk(params, padded, visible=visible))
+        parts.append({name: x[: len(rows)] for name, x in found.items()})
+    return {name: np.concatenate([p[name] for p in parts]).astype(np.float64) for name in parts[0]}
+
+
+def welch_t(a: np.ndarray, b: np.ndarray) -> float:
+    """Compute Welch's t of two samples: difference of means over its standard error; NaN where both are constant."""
+    error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)) if min(len(a), len(b)) > 1 else 0.0
+    return float((a.mean() - b.mean()) / error) if error > 0 else float("nan")
+
+
+def clamp_scores(
+    setting: str, params: DBMParams, bits: np.ndarray, beta: np.ndarray, consumer: np.ndarray, *, visible: Visible
+) -> Scores:
+    """Run the clamp test on the rows of one split.
+
+    Args:
+        setting: name in the table.
+        params: the machine.
+        bits: `[rows, bits]`, all rows of the split.
+        beta: the base preference of each row's consumer.
+        consumer: each row's consumer; the clustered t treats consumers, not rows, as independent.
+        visible: names of the bits.
+
+    Returns:
+        For each score: the mean difference, the share above zero, paired t and AUC; by halves at the row median of beta
+        the means and Welch's t, by rows (as published, which overstates it) and by consumer means; the decomposition.
+    """
+    rows = eligible(bits, visible)
+    found, beta, consumer = differences(params, bits[rows], visible=visible), beta[rows], consumer[rows]
+    high = beta >= np.median(beta)
+    out: Scores = {
+        Cell(setting, "data", "rows"): float(rows.sum()),
+        Cell(setting, "data", "rows_high_beta"): float(high.sum()),
+        Cell(setting, "visible_biases", "mean_dF"): float(found["bias_only"].mean()),
+    }
+    for kind in KINDS:
+        difference = found[f"{kind}/dF"]
+        before, after = found[f"{kind}/original"], found[f"{kind}/both"]
+        group = np.unique(consumer, return_inverse=True)[1]
+        mean = np.bincount(group, difference) / np.bincount(group)
+        high_consumer = np.bincount(group, high) > 0
+        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        values = {
+            "mean_score": before.mean(),
+            "mean_dF": difference.mean(),
+            "sd_dF": difference.std(ddof=1),
+            "share_positive": (difference > 0).mean(),
+            "paired_t": difference.mean() / error if error > 0 else np.nan,
+            "auc": metrics.auc(np.repeat([0, 1], len(before)), np.concatenate([before, after])),
+            "mean_dF_high_beta": difference[high].mean(),
+            "mean_dF_low_beta": difference[~high].mean(),
+            "welch_t": welch_t(difference[high], difference[~high]),
+            "welch_t_by_consumer": welch_t(mean[high_consumer], mean[~high_consumer]),
+            "correlation_with_biases": rank.pearson(difference, found["bias_only"]),
+        }
+        for name in ("purchases_only", "promotions_off_only", "interaction"):
+            values[f"mean_{name}"] = found[f"{kind}/{name}"].mean()
+        out |= {Cell(setting, kind, name): float(value) for name, value in values.items()}
+    return out

@@ -1,0 +1,247 @@
+"""What experiments and benchmarks share: the command line, the row of a result, and the JSON and Markdown files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from wmjax.core import files
+from wmjax.core.errors import DivergedError, UserError
+from wmjax.core.observe import Observer
+from wmjax.core.provenance import versions
+from wmjax.report import console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line.
+
+    Attributes:
+        out: folder of the result; a command that was killed goes on from what it finds there.
+        size: `smoke` only shows that everything runs; its numbers mean nothing.
+        seeds: how many seeds, 0, 1, ..; 0 leaves it to the size.
+        data: folder of data, where the experiment reads any.
+    """
+
+    out: Path
+    size: Literal["full", "smoke"] = "full"
+    seeds: int = 0
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.seeds < 0:
+            raise ValueError(f"seeds is {self.seeds}, must not be negative")
+
+
+class Cell(NamedTuple):
+    """What names a number: two files are compared by joining on it."""
+
+    setting: str
+    method: str
+    quantity: str
+
+
+Scores = dict[Cell, float]
+"""The numbers of one seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number of a result.
+
+    Attributes:
+        setting, method, quantity: stable names.
+        value, sd, n: mean, standard deviation (of a sample; None for n = 1) and count over seeds.
+        reference: the published value, where there is one.
+        ceiling: what an oracle reaches, where it is known.
+    """
+
+    setting: str
+    method: str
+    quantity: str
+    value: float | None
+    sd: float | None = None
+    n: int = 1
+    reference: float | None = None
+    ceiling: float | None = None
+
+
+class Check(NamedTuple):
+    """A claim about a result that held or did not."""
+
+    name: str
+    value: float | None
+    low: float
+    high: float
+
+    @property
+    def ok(self) -> bool:
+        return self.value is not None and self.low <= self.value <= self.high
+
+
+def summarise(
+    per_seed: Sequence[Scores],
+    *,
+    reference: Mapping[Cell, float] | None = None,
+    ceiling: Mapping[Cell, float] | None = None,
+) -> list[Row]:
+    """Average over seeds, cell by cell, in the order of first appearance; a value that is not finite is left out."""
+    cells = list(dict.fromkeys(cell for scores in per_seed for cell in scores))
+    rows = []
+    for cell in cells:
+        values = np.array([s[cell] for s in per_seed if cell in s], float)
+        values = values[np.isfinite(values)]
+        rows.append(
+            Row(
+                **cell._asdict(),
+                value=float(values.mean()) if len(values) else None,
+                sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+                n=len(values),
+                reference=(reference or {}).get(cell),
+                ceiling=(ceiling or {}).get(cell),
+            )
+        )
+    return rows
+
+
+def value_of(rows: Sequence[Row], cell: Cell) -> float | None:
+    """Find a cell's value; None where it is not there."""
+    return next((r.value for r in rows if Cell(r.setting, r.method, r.quantity) == cell), None)
+
+
+def device() -> str:
+    """Describe what computed: the accelerator, or the processors that this process may use and their model."""
+    kind = jax.devices()[0]
+    if kind.platform != "cpu":
+        return f"{jax.device_count()} x {kind.device_kind}"
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} x {names[0] if names else platform.machine()}"
+
+
+def write_result(
+    options: Options,
+    name: str,
+    rows: Sequence[Row],
+    *,
+    seeds: Sequence[int],
+    seconds: float,
+    checks: Sequence[Check] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `name.json` and `name.md` into the result's folder; return the JSON file's path."""
+    value = {
+        "name": name,
+        "command": " ".join(["python", "-m", *map(shlex.quote, sys.orig_argv[2:])]) if "-m" in sys.orig_argv else name,
+        "size": options.size,
+        "device": device(),
+        "versions": versions(),
+        "seeds": list(seeds),
+        "seconds": round(seconds, 1),
+        "rows": [dataclasses.asdict(r) for r in rows],
+        "checks": [{**c._asdict(), "ok": c.ok} for c in checks],
+        "facts": dict(facts or {}),
+    }
+    path = options.out / f"{name}.json"
+    files.write_json(path, _finite(value))
+    files.write_text(options.out / f"{name}.md", markdown(value))
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """Spell numbers that are not finite as null, which is what strict JSON has for them."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Lay a result out as Markdown: one table a setting, then the claims that were checked."""
+    lines = [f"# {result['name']}", ""]
+    if result["size"] != "full":
+        lines += ["**Smoke size: shows that everything runs; the numbers mean nothing.**", ""]
+    count = len(result["seeds"])
+    lines += [f"{count} seed{'s' if count != 1 else ''}, {result['seconds']:.0f} s on {result['device']}", ""]
+    for setting in dict.fromkeys(r["setting"] for r in result["rows"]):
+        lines += [f"## {setting}", "", "| quantity | method | value | published | ceiling |", "|---|---|---|---|---|"]
+        rows = [r for r in result["rows"] if r["setting"] == setting]
+        for quantity in dict.fromkeys(r["quantity"] for r in rows):
+            for r in (r for r in rows if r["quantity"] == quantity):
+                spread = "" if r["sd"] is None else f" ± {number(r['sd'])}"
+                cells = [
+                    quantity,
+                    r["method"],
+                    number(r["value"]) + spread,
+                    number(r["reference"]),
+                    number(r["ceiling"]),
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    if result["checks"]:
+        lines += ["## Checks", "", "| claim | value | from | to | held |", "|---|---|---|---|---|"]
+        for c in result["checks"]:
+            bounds = [number(c["value"]), number(c["low"]), number(c["high"])]
+            lines.append("| " + " | ".join([c["name"], *bounds, "yes" if c["ok"] else "**no**"]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """Write a number with four significant places, and nothing for a missing one."""
+    if value is None:
+        return ""
+    if not math.isfinite(value):
+        return ""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def run(name: str, work: Callable[[Options, Observer], Any], argv: Sequence[str] | None = None) -> int:
+    """Read the command line, work with progress on the screen, say where the result lies; 2 is a user's error."""
+    try:
+        options = tyro.cli(
+            Options, args=argv, prog=f"python -m {name}", description=sys.modules[work.__module__].__doc__
+        )
+        with console.console_observer() as observer:
+            written = work(options, observer)
+    except (UserError, DivergedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(written)
+    return 0
+
+
+class Clock:
+    """Seconds of work that survive being killed: what earlier commands of the same folder spent is added."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "seconds.json"
+        self.before = float(files.read_json(self.path)) if self.path.exists() else 0.0
+        self.started = time.monotonic()
+
+    def read(self) -> float:
+        """Give the seconds so far, and keep them."""
+        seconds = self.before + time.monotonic() - self.started
+        files.write_json(self.path, seconds)
+        return seconds

@@ -1,0 +1,97 @@
+"""The clamp test on machines whose answer is known."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import clamping
+from experiments.common import Cell
+from wmjax.dbm import clamp, scores, types
+from wmjax.dbm.types import DBMParams
+
+
+@pytest.fixture(scope="module")
+def rows(small_data):
+    return small_data.rows(2)
+
+
+@pytest.fixture(scope="module")
+def machine(small_data) -> DBMParams:
+    cfg = types.DBMConfig(hidden=(5, 4, 2), init_scale=0.3)
+    return types.init(jax.random.key(0), 0.5 * jax.random.normal(jax.random.key(1), (72,)), cfg=cfg)
+
+
+def test_eligible_rows_have_not_bought_for_four_days(small_data, rows):
+    found = clamping.eligible(rows.bits, small_data.visible).reshape(96, 21)
+    bought = small_data.sim.outcomes.purchase
+    want = np.stack([~bought[:, d - 4 : d].any(axis=1) for d in range(69, 90)], axis=1)
+    np.testing.assert_array_equal(found, want)
+
+
+def test_contrasts_are_differences_of_the_scores(small_data, rows, machine):
+    bits = rows.bits[clamping.eligible(rows.bits, small_data.visible)][:50]
+    found = clamping.differences(machine, bits, visible=small_data.visible)
+
+    @jax.jit
+    def direct(v):
+        bought = clamp.apply(v, clamping.BOUGHT, visible=small_data.visible)
+        both = clamp.apply(bought, clamping.UNPROMOTED, visible=small_data.visible)
+        return {
+            f"{kind}/{name}": scores.difference(machine, v, target, visible=small_data.visible, kind=kind)
+            for kind in ("paper", "variational")
+            for name, target in (("dF", both), ("purchases_only", bought))
+        }
+
+    want = direct(jnp.asarray(bits, jnp.float32))
+    for kind in ("paper", "variational"):
+        for name in ("dF", "purchases_only"):
+            np.testing.assert_allclose(found[f"{kind}/{name}"], want[f"{kind}/{name}"], atol=2e-5)
+
+
+def test_without_couplings_the_biases_are_all_there_is(small_data, rows, machine):
+    loose = DBMParams(tuple(jnp.zeros_like(w) for w in machine.weights), machine.biases)
+    bits = rows.bits[:40]
+    found = clamping.differences(loose, bits, visible=small_data.visible)
+    for kind in clamping.KINDS:
+        np.testing.assert_allclose(found[f"{kind}/dF"], found["bias_only"], atol=1e-5)
+        np.testing.assert_allclose(found[f"{kind}/interaction"], 0, atol=1e-5)
+
+
+def test_a_machine_that_ties_purchases_to_promotions_shows_in_the_interaction(small_data, rows):
+    """One hidden unit that is on with both: purchases cost more without promotion."""
+    weights = np.zeros((72, 2), np.float32)
+    bought = clamp.units(clamping.BOUGHT, visible=small_data.visible)
+    weights[bought, 0] = 2.0
+    weights[clamp.units(clamping.PROMOTED, visible=small_data.visible), 0] = 1.0
+    biases = (jnp.zeros(72), jnp.array([-9.0, 0.0]), jnp.zeros(1))
+    machine = DBMParams((jnp.asarray(weights), jnp.zeros((2, 1))), biases)
+    found = clamping.differences(machine, rows.bits[:60], visible=small_data.visible)
+    for kind in clamping.KINDS:
+        assert found[f"{kind}/interaction"].min() > 0.9
+
+
+def test_welch_t_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 40), rng.normal(0, 1, 25)
+    assert clamping.welch_t(a, b) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).statistic)
+    assert np.isnan(clamping.welch_t(np.ones(3), np.ones(4)))
+
+
+def test_the_table_counts_rows_and_halves(small_data, rows, machine):
+    beta = small_data.sim.traits.beta[rows.consumer]
+    found = clamping.clamp_scores("clamp", machine, rows.bits, beta, rows.consumer, visible=small_data.visible)
+    chosen = clamping.eligible(rows.bits, small_data.visible)
+    assert found[Cell("clamp", "data", "rows")] == chosen.sum()
+    high = beta[chosen] >= np.median(beta[chosen])
+    assert found[Cell("clamp", "data", "rows_high_beta")] == high.sum()
+    for kind in clamping.KINDS:
+        at = {name: found[Cell("clamp", kind, name)] for name in ("mean_dF", "mean_dF_high_beta", "mean_dF_low_beta")}
+        mixed = high.mean() * at["mean_dF_high_beta"] + (1 - high.mean()) * at["mean_dF_low_beta"]
+        assert at["mean_dF"] == pytest.approx(mixed)
+        # Rows of one consumer resemble each other: treating them as independent overstates the difference.
+        by_row, by_consumer = (found[Cell("clamp", kind, n)] for n in ("welch_t", "welch_t_by_consumer"))
+        assert np.isfinite([by_row, by_consumer]).all()

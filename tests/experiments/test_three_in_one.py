@@ -1,0 +1,108 @@
+"""The published study at a size that only shows that its stages fit together, stop, go on and write what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import common, three_in_one
+from experiments.common import Cell, Options
+from wmjax.core.observe import Event
+from wmjax.dbm import learn, pretrain
+from wmjax.dbm.types import DBMConfig
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.simulate.consumer import ConsumerSimConfig
+
+ROOT = Path(__file__).parents[2]
+TINY = three_in_one.Study(
+    panel=ConsumerSimConfig(num_consumers=48, num_days=60, start="2025-02-10"),
+    val=10,
+    test=14,
+    machine=DBMConfig(hidden=(6, 4)),
+    pretrain_epochs=1,
+    epochs=2,
+    adapter=AdapterConfig(schedule="plateau", hidden=(4,), epochs=2),
+    t_learners=(),
+    seeds=1,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, dict]:
+    options = Options(out=tmp_path_factory.mktemp("study"), size="smoke")
+    path = three_in_one.main(options, lambda event: None, TINY)
+    return options.out, json.loads(path.read_text())
+
+
+def test_every_use_of_the_belief_is_in_the_table(finished):
+    _, result = finished
+    cells = {Cell(r["setting"], r["method"], r["quantity"]): r for r in result["rows"]}
+    assert cells.keys() >= three_in_one.PUBLISHED.keys()
+    for cell, published in three_in_one.PUBLISHED.items():
+        assert cells[cell]["reference"] == published
+        assert np.isfinite(cells[cell]["value"])
+    assert cells[Cell("push", "oracle", "rho_gamma_logit")]["value"] == pytest.approx(1)
+    assert result["facts"]["rows"] == {"train": 48 * 36, "val": 480, "test": 672}
+    assert result["checks"] == []
+    assert (cells[Cell("visit", "mlp", "auc")]["ceiling"] or 0) > 0.6
+
+
+def test_a_killed_study_goes_on_to_the_same_numbers(finished):
+    """Without its scores a seed is read again from its checkpoints: no epoch is trained, and no number moves."""
+    out, result = finished
+    kept = out / "seed-0" / "scores.json"
+    before = kept.read_text()
+    kept.unlink()
+    trained: list[Event] = []
+    again = three_in_one.main(Options(out=out, size="smoke"), trained.append, TINY)
+    assert kept.read_text() == before
+    assert json.loads(again.read_text())["rows"] == result["rows"]
+    stages = {e.stage for e in trained if e.unit == "epoch"}
+    assert stages == {"pretrain-1", "pretrain-2", "fine-tune", "dbm-adapter", "dbm-adapter-top", "mlp"}
+    assert all(e.done == e.total for e in trained if e.unit == "epoch")
+
+
+def test_another_study_does_not_take_up_the_folder(finished):
+    out, _ = finished
+    other = dataclasses.replace(TINY, patience=3)
+    with pytest.raises(common.UserError, match="another folder"):
+        three_in_one.main(Options(out=out, size="smoke"), lambda event: None, other)
+
+
+def test_the_full_study_is_the_published_one():
+    study = three_in_one.FULL
+    assert study.panel == ConsumerSimConfig()
+    assert (study.panel.num_consumers, study.panel.num_days, study.val, study.test) == (1024, 365, 30, 30)
+    assert study.machine.hidden == (64, 32, 16)
+    assert (study.pretraining, study.learning) == (pretrain.PAPER, learn.PAPER)
+    assert (study.pretrain_epochs, study.epochs, study.patience) == (100, 300, 20)
+    adapter = study.adapter
+    assert (adapter.hidden, adapter.dropout, adapter.learning_rate) == ((64, 32, 16), 0.1, 5e-4)
+    assert (adapter.batch_size, adapter.epochs, adapter.patience) == (256, 100, 30)
+    assert (adapter.schedule, adapter.monitor, adapter.form) == ("plateau", "auc", "mlp")
+
+
+def test_checks_judge_the_full_size_only():
+    rows = common.summarise([dict(three_in_one.PUBLISHED)])
+    assert three_in_one.checks(rows, "smoke") == []
+    held = {c.name: c.ok for c in three_in_one.checks(rows, "full")}
+    assert held["push, rank of gamma"]
+    assert held["sale1, rank of beta"]
+    assert held["visit AUC of the adapter less the MLP's"]
+    assert held["clamp, high beta less low beta"]
+    assert not held["eligible test rows"]  # not among the published cells
+    worse = [dataclasses.replace(r, value=0.1) if r.quantity == "rho_gamma_logit" else r for r in rows]
+    assert not {c.name: c.ok for c in three_in_one.checks(worse, "full")}["push, rank of gamma"]
+
+
+def test_the_command_says_what_it_takes():
+    command = [sys.executable, "-m", "experiments.three_in_one", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    for option in ("--out", "--size", "--seeds"):
+        assert option in found.stdout
