@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from wmjax.simulate import consumer_frame, consumer_numpy, consumer_truth
+from wmjax.simulate import consumer, consumer_frame, consumer_numpy, consumer_truth
 from wmjax.simulate.consumer import PUBLISHED, ConsumerActions, ConsumerSim, ConsumerSimConfig
 
 CFG = ConsumerSimConfig()
@@ -144,20 +144,31 @@ def test_oracle_effects_of_the_published_panel(sim):
     assert aucs == pytest.approx([0.7305, 0.6950], abs=6e-5)
 
 
-def test_logit_effects_are_the_equations_own(sim):
-    p, traits = PUBLISHED, sim.traits
-    loyal = sim.statics.loyalty
-    closed = {
-        ("push", "visit"): p.visit_push * traits.gamma,
-        ("campaign", "visit"): p.visit_campaign * traits.gamma,
-        ("campaign", "purchase"): p.cut_campaign * traits.alpha,
-        ("coupon", "purchase"): np.where(loyal == 1, p.cut_coupon_loyal, p.cut_coupon) * traits.alpha,
-        ("push", "purchase"): 0 * traits.alpha,
-        ("sale1", "visit"): 0 * traits.alpha,
-    }
-    for (action, outcome), want in closed.items():
-        effect = consumer_truth.effect(sim, action, outcome, cfg=CFG)
-        np.testing.assert_allclose(effect.logit, np.broadcast_to(want[:, None], effect.logit.shape), atol=1e-12)
+@pytest.mark.parametrize("placebo", ["own", "constant"])
+def test_effects_are_differences_of_the_utilities(placebo):
+    cfg = dataclasses.replace(CFG, num_consumers=64, num_days=60, start="2025-02-10", alpha_in_outcome=placebo)
+    sim = consumer_numpy.simulate_numpy(cfg)
+    acting = consumer.ConsumerTraits(*(t[:, None] for t in consumer.traits_in_outcome(sim.traits, cfg=cfg)))
+    utilities = {"visit": consumer.utility_visit, "purchase": consumer.utility_purchase}
+    moved = set()
+    for action in ConsumerActions._fields:
+        for outcome, utility in utilities.items():
+            low, high = (
+                utility(
+                    cfg.params,
+                    sim.statics.loyalty[:, None],
+                    acting,
+                    sim.actions._replace(**{action: np.full((64, 60), value)}),
+                    getattr(sim.outcomes, f"since_{outcome}"),
+                )
+                for value in (0, 1)
+            )
+            effect = consumer_truth.effect(sim, action, outcome, cfg=cfg)
+            np.testing.assert_allclose(effect.logit, high - low, atol=1e-12)
+            np.testing.assert_allclose(effect.probability, expit(high) - expit(low), atol=1e-12)
+            moved |= {(action, outcome)} if np.any(effect.logit) else set()
+    visits = {("campaign", "visit"), ("coupon", "visit"), ("push", "visit")}
+    assert moved == visits | {(a, "purchase") for a in ("sale1", "sale2", "campaign", "coupon")}
 
 
 def test_averaged_probability_is_the_mean_over_the_shock():

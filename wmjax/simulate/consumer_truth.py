@@ -19,8 +19,8 @@ class ConsumerEffect(NamedTuple):
     """The effect of one action on the same day's outcome, each `[consumers, days]`.
 
     Attributes:
-        logit: difference in log odds, `U(1) - U(0)`. The Gumbel shock enters both sides alike and cancels, so this is
-            the same with or without it.
+        logit: difference in log odds, `U(1) - U(0)`, in closed form, so that equal consumers have equal effects to the
+            last bit. The Gumbel shock enters both sides alike and cancels.
         probability: difference in event probability (risk difference).
     """
 
@@ -54,13 +54,19 @@ def effect(
         outcome: whose log odds and probability.
         gumbel: how `probability` treats the utility's shock.
     """
-    acting = consumer.ConsumerTraits(*(t[:, None] for t in consumer.traits_in_outcome(sim.traits, cfg=cfg)))
-    utility = {"visit": consumer.utility_visit, "purchase": consumer.utility_purchase}[outcome]
-    since = getattr(sim.outcomes, f"since_{outcome}")
     observed = getattr(sim.actions, action)
-    low, high = (
-        utility(cfg.params, sim.statics.loyalty[:, None], acting, sim.actions._replace(**{action: value}), since)
-        for value in (np.zeros_like(observed), np.ones_like(observed))
-    )
-    p0, p1 = (probability(u, scale=cfg.params.gumbel_scale, gumbel=gumbel) for u in (low, high))
-    return ConsumerEffect(logit=high - low, probability=p1 - p0)
+    gain = _log_odds(sim, action, outcome, cfg)[:, None]
+    low = getattr(sim.outcomes, f"utility_{outcome}") - gain * observed
+    p0, p1 = (probability(u, scale=cfg.params.gumbel_scale, gumbel=gumbel) for u in (low, low + gain))
+    return ConsumerEffect(logit=np.broadcast_to(gain, observed.shape), probability=p1 - p0)
+
+
+def _log_odds(sim: ConsumerSim, action: str, outcome: Outcome, cfg: ConsumerSimConfig) -> np.ndarray:
+    """Give the effect on the log odds, which state and other actions do not change: `[consumers]`."""
+    p, traits = cfg.params, consumer.traits_in_outcome(sim.traits, cfg=cfg)
+    if outcome == "visit":
+        pull = {"campaign": p.visit_campaign, "coupon": p.visit_coupon, "push": p.visit_push}
+        return traits.gamma * pull.get(action, 0.0)
+    coupon = np.where(sim.statics.loyalty == 1, p.cut_coupon_loyal, p.cut_coupon)
+    cuts = {"sale1": p.cut_sale1, "sale2": p.cut_sale2, "campaign": p.cut_campaign, "coupon": coupon}
+    return traits.alpha * cuts.get(action, 0.0)
