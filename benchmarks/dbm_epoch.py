@@ -1,0 +1,88 @@
+"""One fine-tuning epoch of the published machine: 312,320 rows, 72-64-32-16, batch 128, k = 5, 10 mean-field sweeps.
+
+`block` is the default here, true block Gibbs chains over all layers; `visible` are the source's chains, which infer the
+hidden layers anew by mean field at every step. Each setting runs in a process of its own, whose peak memory is told.
+Floor of a step, in counted work (see `facts`): multiply-adds of all products, sigmoids, and random words.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from experiments import common
+from experiments.common import Cell
+from wmjax.core.visible import Visible
+from wmjax.dbm import learn, types
+from wmjax.dbm.learn import LearnConfig
+from wmjax.dbm.types import DBMConfig
+
+SIZES = (72, 64, 32, 16)
+REFERENCE = {"block": None, "visible": 21.0}
+"""Seconds of the source's author: torch, 8 threads (53 s on Apple MPS)."""
+
+
+def counted(chains: str, rows: int, batch: int = 128, k: int = 5, sweeps: int = 10) -> dict[str, float]:
+    """Count an epoch's least work: 10^9 multiply-adds, 10^6 sigmoids, 10^6 random words."""
+    v, a, b, c = SIZES
+    upper, bottom = a * b + b * c, v * a
+    infer = bottom + sweeps * 2 * upper
+    if chains == "block":
+        negative, sig, words = k * 2 * (bottom + upper), k * (v + a + b + c), k * (v + a + b + c)
+    else:
+        negative, sig, words = k * (infer + bottom) + infer, k * (sweeps * (a + b + c) + v), k * (a + v)
+    gradient = 2 * (bottom + upper)
+    steps = rows // batch
+    return {
+        "giga_multiply_adds": steps * batch * (infer + negative + gradient) / 1e9,
+        "mega_sigmoids": steps * batch * (sweeps * (a + b + c) + sig) / 1e6,
+        "mega_random_words": steps * batch * words / 1e6,
+    }
+
+
+def one(chains: str, rows: int, runs: int) -> dict[str, float]:
+    """Train epochs in this process; return the median seconds of one, the compile seconds and the peak memory."""
+    data = jnp.asarray(np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283, jnp.uint8)
+    visible = Visible.bernoulli(SIZES[0])
+    cfg = LearnConfig(chains="block") if chains == "block" else learn.PAPER
+    bias = learn.visible_bias(data, visible=visible)
+    params = types.init(jax.random.key(0), bias, cfg=DBMConfig(hidden=SIZES[1:]))
+    state = learn.init(jax.random.key(1), params, data, cfg=cfg, visible=visible)
+    program, compile_seconds = measure.compiled(
+        lambda key, s, d: learn.epoch(key, s, d, cfg=cfg, visible=visible), jax.random.key(2), state, data
+    )
+    seconds = measure.interleaved({"epoch": lambda: program(jax.random.key(2), state, data)}, runs=runs)["epoch"]
+    return {"seconds": seconds, "compile": compile_seconds, "peak": measure.peak_rss_gb()}
+
+
+def work(options: common.Options, observer: Any) -> Any:
+    """Measure both settings, each in a process of its own."""
+    started = time.monotonic()
+    rows, runs = (312_320, 3) if options.size == "full" else (1_280, 1)
+    scores, reference, facts = {}, {}, {}
+    for chains, known in REFERENCE.items():
+        command = [sys.executable, "-m", "benchmarks.dbm_epoch", "--one", chains, str(rows), str(runs)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        scores[Cell(chains, "wmjax", "seconds_per_epoch")] = found["seconds"]
+        scores[Cell(chains, "wmjax", "peak_rss_gb")] = found["peak"]
+        if known is not None:
+            reference[Cell(chains, "wmjax", "seconds_per_epoch")] = known
+        facts[chains] = {"rows": rows, "compile_s": found["compile"], **counted(chains, rows)}
+    table = common.summarise([scores], reference=reference)
+    seconds = time.monotonic() - started
+    return common.write_result(options, "dbm_epoch", table, seeds=[0], seconds=seconds, facts=facts)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        sys.exit(common.run("benchmarks.dbm_epoch", work))

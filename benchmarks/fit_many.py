@@ -1,0 +1,59 @@
+"""Many seeds in one program: what 16 machines trained together cost over one, at the published size.
+
+Both train the same epoch (72-64-32-16, batch 128, k = 5, block Gibbs); the 16 lie on a mapped axis.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from experiments import common
+from experiments.common import Cell
+from wmjax.core.visible import Visible
+from wmjax.dbm import learn, types
+from wmjax.dbm.learn import LearnConfig
+from wmjax.dbm.types import DBMConfig
+from wmjax.train import many
+
+SIZES = (72, 64, 32, 16)
+
+
+def program(members: int, data: Any) -> Any:
+    """Compile an epoch of `members` machines; return a call that runs it."""
+    visible, cfg = Visible.bernoulli(SIZES[0]), LearnConfig()
+    bias = learn.visible_bias(data, visible=visible)
+
+    def begin(key: Any) -> Any:
+        params = types.init(key, bias, cfg=DBMConfig(hidden=SIZES[1:]))
+        return learn.init(key, params, data, cfg=cfg, visible=visible)
+
+    keys = jax.random.split(jax.random.key(0), members)
+    states = jax.jit(jax.vmap(begin))(keys)
+    epoch = many.members(lambda key, state, rows: learn.epoch(key, state, rows, cfg=cfg, visible=visible))
+    run, _ = measure.compiled(epoch, keys, states, data)
+    return lambda: run(keys, states, data)
+
+
+def work(options: common.Options, observer: Any) -> Any:
+    """Measure one and sixteen members in turn."""
+    started = time.monotonic()
+    rows, seeds, runs = (31_232, 16, 5) if options.size == "full" else (256, 2, 1)
+    data = jnp.asarray(np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283, jnp.uint8)
+    seconds = measure.interleaved({"1": program(1, data), "many": program(seeds, data)}, runs=runs)
+    scores = {
+        Cell("72-64-32-16", "wmjax", f"seeds{seeds}_over_seed1"): seconds["many"] / seconds["1"],
+        Cell("72-64-32-16", "wmjax", "member_rows_per_s"): seeds * rows / seconds["many"],
+    }
+    took = time.monotonic() - started
+    return common.write_result(options, "fit_many", common.summarise([scores]), seeds=[0], seconds=took)
+
+
+if __name__ == "__main__":
+    sys.exit(common.run("benchmarks.fit_many", work))
