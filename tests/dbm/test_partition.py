@@ -10,72 +10,57 @@ from wmjax.dbm import energy, partition
 STATIC = ("visible", "num_temperatures", "num_particles")
 ais = jax.jit(partition.ais, static_argnames=STATIC)
 MACHINES = {
-    **{f"{depth} hidden": (oracles.SIZES[depth], Visible.bernoulli(6)) for depth in (1, 2, 3)},
-    "mixed": ((6, 4, 3, 2), oracles.MIXED),
+    "1 hidden": ((6, 4), Visible.bernoulli(6)),
+    "2 hidden, mixed": ((6, 4, 3), oracles.MIXED),
+    "3 hidden": ((6, 4, 3, 2), Visible.bernoulli(6)),
 }
 OTHER_BASE = jnp.array([1.0, -1.0, 0.5, -2.0, 0.3, 1.5])
 
 
 def estimate(params, visible, base):
-    return ais(jax.random.key(1), params, visible=visible, base=base, num_temperatures=60, num_particles=3000)
+    return ais(jax.random.key(1), params, visible=visible, base=base, num_temperatures=12, num_particles=8000)
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_ais_against_enumeration(name):
-    """Within 4 standard errors, from two bases: false alarm 6e-5 a case for a normal error, 5e-4 for the eight.
+    """Within 4 standard errors, from two bases: false alarm 6e-5 a case for a normal error, 4e-4 for the six.
 
-    The effective sample size gates the standard error, and the weights must vary: a base equal to the machine would
-    pass any test.
+    Few temperatures and many particles: a kernel that does not keep its machine's distribution then shows (with the
+    even layers drawn one temperature late, errors are 8 standard errors and more). The effective sample size gates the
+    standard error, and the weights must vary: a base equal to the machine would pass any test.
     """
     sizes, visible = MACHINES[name]
     params = oracles.machine(sizes)
     truth = oracles.log_z(params, visible)
     for base in (params.biases[0], OTHER_BASE):
         got = estimate(params, visible, base)
-        assert got.log_weights.shape == (3000,)
-        assert float(got.ess) > 800
-        assert 2e-3 < float(got.standard_error) < 0.05
+        assert got.log_weights.shape == (8000,)
+        assert float(got.ess) > 4000
+        assert 2e-3 < float(got.standard_error) < 0.02
         assert abs(float(got.log_z) - truth) < 4 * float(got.standard_error)
 
 
 def test_standard_error_over_many_small_runs():
-    """The 3,000 particles as 60 runs of 50: errors in units of their standard error have sd 1.
+    """The 8,000 particles as 160 runs of 50: errors in units of their standard error have sd 1.
 
-    The sd of 60 normal errors is 1 +- 0.09; 0.6 to 1.5 is over 4 of these either side (6e-5) and allows for the
+    The sd of 160 normal errors is 1 +- 0.056; 0.75 to 1.3 is over 4 of these either side (6e-5) and allows for the
     skewed mean of 50 weights.
     """
-    sizes, visible = MACHINES["2 hidden"]
+    sizes, visible = MACHINES["2 hidden, mixed"]
     params, truth = oracles.machine(sizes), oracles.log_z(oracles.machine(sizes), visible)
-    log_weights = estimate(params, visible, OTHER_BASE).log_weights.reshape(60, 50)
+    log_weights = estimate(params, visible, OTHER_BASE).log_weights.reshape(160, 50)
     log_z0 = partition.base_log_partition(params, OTHER_BASE, visible=visible)
     runs = jax.vmap(partition.summarise, in_axes=(0, None))(log_weights, log_z0)
-    assert 0.6 < float(jnp.std((runs.log_z - truth) / runs.standard_error)) < 1.5
+    assert 0.75 < float(jnp.std((runs.log_z - truth) / runs.standard_error)) < 1.3
 
 
-def test_base_machine_and_the_machine_itself_are_the_ends_of_the_path():
-    sizes, visible = MACHINES["mixed"]
+def test_log_z_of_the_base():
+    sizes, visible = MACHINES["2 hidden, mixed"]
     params = oracles.machine(sizes)
-    base = OTHER_BASE
-    start, end = (partition.tempered(params, base, t) for t in (0.0, 1.0))
-    for got, expected in zip(jax.tree.leaves(end), jax.tree.leaves(params), strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-7)
-    np.testing.assert_allclose(
-        partition.base_log_partition(params, base, visible=visible), oracles.log_z(start, visible), rtol=1e-6
-    )
-
-
-def test_weights_at_one_temperature_are_importance_weights():
-    """With one temperature nothing moves: `log w` is the energies' difference at a draw from the base.
-
-    Only the first hidden bias differs between the two machines, so `log w` is that bias where the unit is on, else 0.
-    """
-    params = jax.tree.map(jnp.zeros_like, oracles.machine((6, 4)))._replace(
-        biases=(jnp.zeros(6), jnp.array([2.0, 0.0, 0.0, 0.0]))
-    )
-    got = ais(jax.random.key(0), params, visible=Visible.bernoulli(6), num_temperatures=1, num_particles=400)
-    values, counts = np.unique(np.asarray(got.log_weights), return_counts=True)
-    np.testing.assert_allclose(values, [0.0, 2.0], atol=1e-5)
-    assert abs(counts[1] - 200) < 5 * 10, "the first unit is on in half of 400 draws, 5 sd either side (6e-7)"
+    bare = jax.tree.map(jnp.zeros_like, params)
+    bare = bare._replace(biases=(OTHER_BASE, *bare.biases[1:]))
+    got = partition.base_log_partition(params, OTHER_BASE, visible=visible)
+    np.testing.assert_allclose(got, oracles.log_z(bare, visible), rtol=1e-6)
 
 
 def test_summary_of_known_weights():
@@ -87,7 +72,7 @@ def test_summary_of_known_weights():
 
 
 def test_likelihood_bound_lies_below_the_likelihood():
-    sizes, visible = MACHINES["mixed"]
+    sizes, visible = MACHINES["2 hidden, mixed"]
     params = oracles.machine(sizes)
     rows = oracles.visible_states(visible)[::3]
     rows[:, 5] = np.linspace(-2, 2, len(rows))

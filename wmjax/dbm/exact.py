@@ -23,7 +23,7 @@ from wmjax.dbm import energy
 from wmjax.dbm.types import DBMParams, Layers
 
 MAX_STATES = 2**20
-_CHUNK = 2**13
+_CELLS = 2**14
 
 
 def log_partition(params: DBMParams, *, visible: Visible) -> Float[Array, ""]:
@@ -43,7 +43,8 @@ def log_partition(params: DBMParams, *, visible: Visible) -> Float[Array, ""]:
 def free_energy(params: DBMParams, v: Float[Array, "... units"], *, visible: Visible) -> Float[Array, "..."]:
     """Compute the exact free energy `F(v) = -log sum_{h1, .., hL} exp(-E(v, h))` of rows `[..., units]`.
 
-    With one hidden layer nothing is enumerated and any size will do. Memory is rows times states of a chunk (8,192).
+    With one hidden layer nothing is enumerated and any size will do. States are taken in chunks, so that memory is that
+    of about 16,384 pairs of a row and a state, whatever their numbers.
 
     Raises:
         UserError: if the smaller colour of hidden layers has more than `MAX_STATES` states.
@@ -137,9 +138,11 @@ def _collapse_over(params: DBMParams, given: dict[int, Array], indices: Sequence
     if not indices:
         return energy.collapsed(params, given, visible=visible)[..., 0]
     digits = [digit for index in indices for digit in _layer_digits(params, index, visible)]
-    total, chunk = num_states(digits), min(_CHUNK, num_states(digits))
+    total = num_states(digits)
     _check(total, f"layers {', '.join('v' if i == 0 else f'h{i}' for i in indices)}")
     divisor, radix, value = _code(digits)
+    rows = math.prod(jnp.broadcast_shapes(*(x.shape[:-1] for x in given.values())))
+    chunk = min(total, max(1, _CELLS // max(1, rows)))
     splits = np.cumsum([params.biases[i].shape[0] for i in indices])[:-1].tolist()
 
     # Checkpointed: a derivative decodes a chunk's states again instead of storing those of every chunk.

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from wmjax.core import bits
 from wmjax.core.visible import Visible
-from wmjax.dbm import energy, gibbs, scores, types
-from wmjax.dbm.types import DBMParams, Layers
+from wmjax.dbm import energy, gibbs, packed, scores
+from wmjax.dbm.types import DBMParams
 
 
 class PartitionEstimate(NamedTuple):
@@ -70,44 +71,39 @@ def ais(
             f"num_temperatures is {num_temperatures} and num_particles is {num_particles}, must be at least 1 and 2"
         )
     base = params.biases[0] if base is None else base
-    start_key, scan_key = jax.random.split(key)
-    layers = gibbs.init_layers(start_key, tempered(params, base, 0.0), visible=visible, num_chains=num_particles)
+    machine = packed.pack(params)
+    start = jnp.concatenate([base, *(jnp.zeros_like(c) for c in params.biases[2::2])])
+    first, rest = jax.random.split(key)
+    # The base leaves the odd units fair coins, and the even ones are drawn before they are read.
+    odd = bits.bernoulli(bits.seeds(first), jnp.zeros((num_particles, machine.odd.shape[0]), base.dtype))
 
-    def move(carry: tuple, xs: tuple) -> tuple[tuple, None]:
-        layers, log_weights = carry
-        step_key, before, now = xs
-        old, new = (tempered(params, base, t) for t in (before, now))
-        odd = {i: layer for i, layer in enumerate(layers) if i % 2 == 1}
-        log_weights += energy.collapsed(old, odd, visible=visible) - energy.collapsed(new, odd, visible=visible)
-        return (_even_then_odd(step_key, new, layers, visible), log_weights), None
+    def move(carry: tuple[Array, Array], xs: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+        (odd, log_weights), (seeds, before, now) = carry, xs
+        field, bias = odd @ machine.coupling.T + machine.even, odd @ machine.odd
+
+        def log_density(t: Array) -> Array:
+            return t * bias + _even_log_sums((1 - t) * start + t * field, visible)
+
+        log_weights += log_density(now) - log_density(before)
+        even = _draw_even(seeds[:2], (1 - now) * start + now * field, visible)
+        odd = bits.bernoulli(seeds[2], now * (even @ machine.coupling + machine.odd))
+        return (odd, log_weights), None
 
     grid = jnp.linspace(0.0, 1.0, num_temperatures + 1, dtype=base.dtype)
-    xs = (jax.random.split(scan_key, num_temperatures), grid[:-1], grid[1:])
-    (_, log_weights), _ = jax.lax.scan(move, (layers, jnp.zeros(num_particles, base.dtype)), xs)
+    xs = (bits.seeds(rest, (num_temperatures, 3)), grid[:-1], grid[1:])
+    (_, log_weights), _ = jax.lax.scan(move, (odd, jnp.zeros(num_particles, base.dtype)), xs)
     return summarise(log_weights, base_log_partition(params, base, visible=visible))
 
 
-def _even_then_odd(key: Array, params: DBMParams, layers: Layers, visible: Visible) -> Layers:
-    """Draw the even layers given the odd ones, then the odd ones: `gibbs.step` the other way round.
-
-    A particle is its odd layers, so the even ones have to be drawn afresh at the new temperature before they are used.
-    """
-    drawn = list(layers)
-    for first in (0, 1):
-        for index in range(first, len(layers), 2):
-            field = types.fields(params, tuple(drawn), index)
-            stream = jax.random.fold_in(key, index)
-            if index == 0:
-                drawn[0] = gibbs.sample_visible(stream, gibbs.visible_means(field, visible=visible), visible=visible)
-            else:
-                drawn[index] = jax.random.bernoulli(stream, jax.nn.sigmoid(field)).astype(field.dtype)
-    return tuple(drawn)
+def _even_log_sums(field: Array, visible: Visible) -> Array:
+    own, upper = field[..., : visible.size], field[..., visible.size :]
+    return energy.visible_log_sums(own, visible=visible).sum(-1) + jax.nn.softplus(upper).sum(-1)
 
 
-def tempered(params: DBMParams, base: Float[Array, " units"], t: float | Float[Array, ""]) -> DBMParams:
-    """Build the machine at inverse temperature t between the base (0) and the machine itself (1)."""
-    below, *hidden = params.biases
-    return DBMParams(tuple(t * w for w in params.weights), ((1 - t) * base + t * below, *(t * c for c in hidden)))
+def _draw_even(seeds: Array, field: Array, visible: Visible) -> Array:
+    means = gibbs.visible_means(field[..., : visible.size], visible=visible)
+    below = gibbs.draw_visible(seeds[0], means, visible=visible)
+    return jnp.concatenate([below, bits.bernoulli(seeds[1], field[..., visible.size :])], axis=-1)
 
 
 def base_log_partition(params: DBMParams, base: Float[Array, " units"], *, visible: Visible) -> Float[Array, ""]:
