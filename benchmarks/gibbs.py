@@ -78,9 +78,9 @@ def peer(params: DBMParams, chains: int, steps: int) -> Any:
     for at, w in enumerate(couplings):
         fields[at] = fields[at] + w.sum(1)
         fields[at + 1] = fields[at + 1] + w.sum(0)
-    nodes = [[SpinNode() for _ in range(n)] for n in sizes]
+    nodes: list[list[Any]] = [[SpinNode() for _ in range(n)] for n in sizes]
     flat = [node for layer in nodes for node in layer]
-    edges = [edge for a, b in itertools.pairwise(nodes) for edge in itertools.product(a, b)]
+    edges: Any = [edge for a, b in itertools.pairwise(nodes) for edge in itertools.product(a, b)]
     weights = jnp.asarray(np.concatenate([c.ravel() for c in couplings]), jnp.float32)
     model = IsingEBM(flat, edges, jnp.asarray(np.concatenate(fields), jnp.float32), weights, jnp.array(1.0))
     even, odd = (Block([n for layer in nodes[first::2] for n in layer]) for first in (0, 1))

@@ -144,7 +144,7 @@ def write(
 
 def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: float) -> dict[str, Any]:
     """Put the run's numbers in one dictionary that JSON can hold."""
-    scores = answers.judgement.accuracy
+    scores: Any = answers.judgement.accuracy
     outcomes = {}
     for outcome in panel.outcome_names:
         mine = scores[scores["outcome"] == outcome]
@@ -153,7 +153,9 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
             for quantity, part in mine.groupby("quantity", sort=False)
         }
         outcomes[outcome] = {**found, "base_rate": answers.judgement.base_rates[outcome]}
-    rows = answers.segments[answers.segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
+    segments: Any = answers.segments
+    # The response scale first: it is the one that a person reads.
+    rows = segments[segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
     effects = [
         {
             "outcome": r.outcome,
@@ -187,7 +189,7 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
 
 def headline(summary: dict[str, Any]) -> pd.DataFrame:
     """Tabulate the average effects of a summary for the terminal, one scale an outcome."""
-    table = pd.DataFrame(summary["effects"])
+    table: Any = pd.DataFrame(summary["effects"])
     table = table[table["scale"] != "logit"]
     table["supported"] = (table["n_supported"] / table["n"]).map("{:.0%}".format)
     return table[["action", "outcome", "t0", "t1", "ate", "lo", "hi", "supported"]]
@@ -267,7 +269,7 @@ def _plain_keys(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 
 def _shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    shown = segments[segments["segment"] != "all"].copy()
+    shown: Any = segments[segments["segment"] != "all"].copy()
     shown["scale"] = [scale_name(panel, o, s) for o, s in zip(shown["outcome"], shown["scale"], strict=True)]
     return shown[shown["scale"] != "logit"]
 
@@ -275,11 +277,8 @@ def _shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 def _sample(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     """Draw rows of each effect evenly, binary outcomes only: the report shows their distribution."""
     binary = [o for o in panel.outcome_names if panel.schema.column(o).kind == "binary"]
-    parts = [
-        part.iloc[:: max(1, len(part) // SAMPLE)]
-        for (outcome, _), part in effects.groupby(["outcome", "action"], sort=False)
-        if outcome in binary
-    ]
+    groups: Any = effects.groupby(["outcome", "action"], sort=False)
+    parts = [part.iloc[:: max(1, len(part) // SAMPLE)] for (outcome, _), part in groups if outcome in binary]
     if not parts:
         return pd.DataFrame()
     return _plain_keys(pd.concat(parts, ignore_index=True), panel).rename(columns={"effect": "effect_probability"})
@@ -287,13 +286,14 @@ def _sample(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 def _plausibility(answers: Answers, panel: Panel) -> pd.DataFrame:
     """Lay factual and counterfactual histories side by side, once a row: all outcomes share them."""
-    first = answers.effects["outcome"] == panel.outcome_names[0]
-    asked = _plain_keys(answers.effects[first].dropna(subset=["delta"]), panel)
+    effects: Any = answers.effects
+    first = effects["outcome"] == panel.outcome_names[0]
+    asked = _plain_keys(effects[first].dropna(subset=["delta"]), panel)
     factual = asked.assign(kind="factual", free_energy=asked["free_energy"] - asked["delta"], delta=0.0)
-    both = pd.concat([asked.assign(kind="counterfactual"), factual], ignore_index=True)
+    both: Any = pd.concat([asked.assign(kind="counterfactual"), factual], ignore_index=True)
     both = both.iloc[:: max(1, len(both) // (10 * SAMPLE))]
     return both[["unit", "time", "kind", "action", "free_energy", "delta"]]
 
 
-def _number(value: float) -> float | None:
+def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None

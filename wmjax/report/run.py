@@ -45,7 +45,8 @@ class Run:
             ]
             if changed:
                 raise UserError(
-                    f"{self.folder} holds another run ({', '.join(changed)} differ); choose another --out, or --overwrite"
+                    f"{self.folder} holds another run ({', '.join(changed)} differ); "
+                    "choose another --out, or --overwrite"
                 )
             return
         if self.folder.exists() and any(self.folder.iterdir()):

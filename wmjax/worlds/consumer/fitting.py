@@ -76,7 +76,9 @@ def fit(
     """
     split = split_times(panel, val=cfg.val, test=cfg.test)
     frame = frames.fit_frame(panel, recipes.default_recipes(panel), train=split.train, units=cfg.units)
-    model = ConsumerModel(cfg, frame, tuple(panel.schema.column(n).kind for n in panel.outcome_names))
+    # The schema refuses categorical outcomes, so each kind is one that adapters know.
+    kinds: Any = tuple(panel.schema.column(n).kind for n in panel.outcome_names)
+    model = ConsumerModel(cfg, frame, kinds)
     parts = cut(panel, frame, split, model)
     own = fingerprint(cfg, panel.schema) + panel.fingerprint
     stages = Stages(None if folder is None else Path(folder), observer, own)

@@ -19,6 +19,7 @@ from wmjax.data.frame import Frame, FrameState
 from wmjax.dbm import meanfield
 from wmjax.dbm.types import DBMParams
 from wmjax.heads import adapter
+from wmjax.heads.learn import Kind
 from wmjax.worlds.consumer.config import ConsumerConfig
 
 
@@ -56,7 +57,7 @@ class ConsumerModel:
 
     cfg: ConsumerConfig
     frame: Frame
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
     """Kind of each outcome, in the panel's order."""
 
     @property

@@ -62,7 +62,8 @@ class Rows:
         elif panel.schema.column(by).kind == "binary":
             names = np.where(values > 0.5, "yes", "no").astype(object)
         else:
-            names = pd.qcut(pd.Series(values), 5, duplicates="drop").astype(str).to_numpy(dtype=object)
+            cut: Any = pd.qcut(pd.Series(values), 5, duplicates="drop")
+            names = cut.astype(str).to_numpy(dtype=object)
         return names[self.unit]
 
 

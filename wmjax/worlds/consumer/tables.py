@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,8 +88,8 @@ def _keys(panel: Panel) -> list[str]:
     return [str(plain.unit), str(plain.time)]
 
 
-def _tidy(found: xr.Dataset, panel: Panel) -> pd.DataFrame:
-    table = found.to_dataframe().reset_index()
+def _tidy(found: xr.Dataset, panel: Panel) -> Any:
+    table: Any = found.to_dataframe().reset_index()
     value = next(n for n in ("mean", "effect", "free_energy") if n in table)
     unit, time = _keys(panel)
     return table[table[value].notna()].rename(columns={"unit": unit, "time": time}).reset_index(drop=True)

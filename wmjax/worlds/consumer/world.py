@@ -224,10 +224,8 @@ class ConsumerWorld:
         if index not in self._contrasts:
 
             def one(params, visible, actions, t0, t1):
-                batch = (x[None] for x in (visible, actions))
-                return jax.tree.map(
-                    lambda x: x[0], pure.contrast(params, *batch, index, t0[None], t1[None], model=self.model)
-                )
+                found = pure.contrast(params, visible[None], actions[None], index, t0[None], t1[None], model=self.model)
+                return jax.tree.map(lambda x: x[0], found)
 
             self._contrasts[index] = self._by_rows(one)
         return self._contrasts[index]
@@ -392,7 +390,7 @@ class ConsumerWorld:
             return jax.lax.map(lambda k: pure.simulate(k, params, history, plan, model=self.model), keys)
 
         def members(keys, params, history, plan):
-            return jax.lax.map(lambda own: member(*own, history, plan), (keys, params))
+            return jax.lax.map(lambda own: member(own[0], own[1], history, plan), (keys, params))
 
         return jax.jit(members)
 
