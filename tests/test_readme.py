@@ -33,7 +33,7 @@ SMALL = shlex.split(
 def table(tmp_path_factory):
     """A folder with `panel.parquet` and `schema.toml`: 48 consumers over 40 days."""
     folder = tmp_path_factory.mktemp("table")
-    cfg = ConsumerSimConfig(num_consumers=48, num_days=40)
+    cfg = ConsumerSimConfig(num_consumers=48, num_days=40, start="2025-02-10")
     panel = consumer_panel.to_panel(simulate_numpy(cfg), cfg=cfg)
     panel.to_frame().astype({"store": str}).to_parquet(folder / "panel.parquet")
     (folder / "schema.toml").write_text(panel.schema.to_toml())
