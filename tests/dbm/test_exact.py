@@ -28,8 +28,7 @@ def rows_of(visible):
     ("kind", "sizes"),
     [
         *(("bits", sizes) for sizes in oracles.SIZES.values()),
-        ("categories", (6, 4, 3, 2)),
-        ("mixed", (6, 4)),
+        ("categories", (6, 4, 3)),
         ("mixed", (6, 4, 3, 2)),
     ],
 )

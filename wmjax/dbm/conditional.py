@@ -115,11 +115,12 @@ def interaction(
     if shared := touched[0][0] & touched[1][0]:
         raise UserError(f"A and B both set {[visible.labels[i] for i in sorted(shared)]}")
 
-    def terms(a: int, b: int) -> Array:
-        row = clamp.apply(clamp.apply(v, set_a[a], visible=visible), set_b[b], visible=visible)
-        return scores.terms(params, row, visible=visible, kind=kind, sweeps=sweeps)
+    def row(a: int, b: int) -> Array:
+        return clamp.apply(clamp.apply(v, set_a[a], visible=visible), set_b[b], visible=visible)
 
-    return ((terms(1, 0) - terms(0, 0)) - (terms(1, 1) - terms(0, 1))).sum(-1)
+    four = jnp.stack([row(1, 0), row(0, 0), row(1, 1), row(0, 1)])
+    a1_b0, a0_b0, a1_b1, a0_b1 = scores.terms(params, four, visible=visible, kind=kind, sweeps=sweeps)
+    return ((a1_b0 - a0_b0) - (a1_b1 - a0_b1)).sum(-1)
 
 
 def reconstruct(

@@ -101,8 +101,9 @@ def difference(
     1e-6 to 2e-6 (root mean square) of a float64 computation, the difference of two totals within 8e-6. The exact score
     has no terms; its totals are subtracted.
     """
-    new = terms(params, v_to, visible=visible, kind=kind, sweeps=sweeps)
-    return (new - terms(params, v_from, visible=visible, kind=kind, sweeps=sweeps)).sum(-1)
+    both = jnp.stack(jnp.broadcast_arrays(v_to, v_from))
+    new, old = terms(params, both, visible=visible, kind=kind, sweeps=sweeps)
+    return (new - old).sum(-1)
 
 
 def terms(
