@@ -22,6 +22,7 @@ def by_hand(truth, noise, shop, cfg):
     t = jax.tree.map(lambda a: np.asarray(a[shop], np.float64), truth)
     n = jax.tree.map(lambda a: np.asarray(a[shop], np.float64), noise)
     d = cfg.nodes
+    rest = t.base**t.shape / (t.base**t.shape + t.half**t.shape)
     x, ad, u, rows = t.base.copy(), t.base.copy(), 0.0, []
     for step in range(cfg.steps):
         rows.append(x.copy())
@@ -33,7 +34,7 @@ def by_hand(truth, noise, shop, cfg):
             new[j] = t.base[j] + memory * (x[j] - t.base[j]) + t.load[j] * u + scale * n.nodes[step, j]
             for i in range(d):
                 if t.graph[i, j]:
-                    new[j] += t.weight[i, j] * level[i]
+                    new[j] += t.weight[i, j] * (level[i] - rest[i])
             if j < d - 1:
                 new[j] = max(new[j], 0)
         x, u = new, 0.8 * u + cfg.co_movement * cfg.noise * n.demand[step]

@@ -6,9 +6,11 @@ node:
     u[t+1]   = 0.8 u[t] + co_movement * noise * e                                   demand, common to a shop's channels
     ad_i[t]  = decay_i ad_i[t-1] + (1 - decay_i) max(x_i[t], 0)                      adstock
     H_i      = ad_i^shape_i / (ad_i^shape_i + half_i^shape_i)                        Hill saturation
-    x_j[t+1] = max(0, base_j + momentum (x_j[t] - base_j) + sum_i w_ij H_i[t] + load_j u[t] + noise e)
-    y[t+1]   = persistence y[t] + (1 - persistence) base_y + sum_i w_iy H_i[t] + load_y u[t] + target_noise e
+    push_j   = sum_i w_ij (H_i[t] - H_i at rest)
+    x_j[t+1] = max(0, base_j + momentum (x_j[t] - base_j) + push_j + load_j u[t] + noise e)
+    y[t+1]   = base_y + persistence (y[t] - base_y) + push_y + load_y u[t] + target_noise e
 
+Pushes are counted from the resting levels, so that strong edges move the channels without lifting them to saturation.
 Everything random is drawn beforehand (`draw`, `draw_noise`), so a counterfactual is a second `roll_out` of the same
 truth and the same noise under another plan, and is exact.
 """
@@ -59,7 +61,7 @@ class ChannelConfig:
     mediators: int = 0
     channel_edges: float = 0.4
     target_strength: float = 1.0
-    channel_strength: float = 0.5
+    channel_strength: float = 1.0
     persistence: float = 0.6
     momentum: float = 0.5
     co_movement: float = 0.5
@@ -99,7 +101,14 @@ def sparse_target(**changes: Any) -> ChannelConfig:
     knob; `target_load=0.05, parent_load=0.5` turns the other channels into decoys.
     """
     base = ChannelConfig(
-        shops=160, times=67, graphs=1, parents=2, target_strength=0.03, persistence=0.8, co_movement=3.0
+        shops=160,
+        times=67,
+        graphs=1,
+        parents=2,
+        target_strength=0.03,
+        channel_strength=0.5,
+        persistence=0.8,
+        co_movement=3.0,
     )
     return dataclasses.replace(base, **changes)
 
@@ -229,13 +238,14 @@ def _roll_shop(truth: ChannelTruth, noise: ChannelNoise, plan: ChannelPlan, *, c
     is_target = jnp.arange(cfg.nodes) == cfg.nodes - 1
     memory = jnp.where(is_target, cfg.persistence, cfg.momentum)
     scale = jnp.where(is_target, cfg.target_noise, cfg.noise)
+    rest = hill(truth.base, truth.shape, truth.half)
 
     def step(carry, inputs):
         raw, adstock, demand = carry
         shock, demand_shock, keep, add = inputs
         value = keep * raw + add
         adstock = truth.decay * adstock + (1 - truth.decay) * jnp.maximum(value, 0)
-        push = hill(adstock, truth.shape, truth.half) @ truth.weight
+        push = (hill(adstock, truth.shape, truth.half) - rest) @ truth.weight
         after = truth.base + memory * (value - truth.base) + push + truth.load * demand + scale * shock
         after = jnp.where(is_target, after, jnp.maximum(after, 0))
         later = DEMAND_MEMORY * demand + cfg.co_movement * cfg.noise * demand_shock
@@ -271,7 +281,7 @@ class EdgeEffects(NamedTuple):
     """What each edge does in one step, averaged over time: `[shops, nodes, nodes]`, exactly 0 without an edge.
 
     Attributes:
-        contribution: `w_ij H_i`, what would be missing at j if the edge were cut for one step.
+        contribution: `w_ij H_i`, what j would miss in the next step if i had been silent.
         marginal: `w_ij (1 - decay_i) H_i'(ad_i)`, the derivative of the receiver's next value by the sender's value.
     """
 
