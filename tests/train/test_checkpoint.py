@@ -68,9 +68,15 @@ def test_shapes_alone_are_enough_to_restore_into(tmp_path, bits):
 
 def test_arrays_return_to_the_sharding_that_is_asked_for(tmp_path):
     sharding = jax.sharding.NamedSharding(jax.make_mesh((1,), ("x",)), jax.sharding.PartitionSpec("x"))
-    checkpoint.save_tree(tmp_path / "a", {"x": jnp.arange(4.0)})
-    like = {"x": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)}
-    assert checkpoint.load_tree(tmp_path / "a", like)["x"].sharding == sharding
+    free = {"x": jnp.arange(4.0), "key": jax.random.key(0)}
+    checkpoint.save_tree(tmp_path / "a", free)
+    bound = jax.device_put(jnp.zeros(4), sharding)
+    for like in (bound, jax.ShapeDtypeStruct((4,), jnp.float32, sharding=sharding)):
+        found = checkpoint.load_tree(tmp_path / "a", {**free, "x": like})["x"]
+        assert (found.sharding, found.committed) == (sharding, True)
+    # What is free stays free: bound arrays would make a resumed run compile another program.
+    assert not any(x.committed for x in jax.tree.leaves(free))
+    assert not any(x.committed for x in jax.tree.leaves(checkpoint.load_tree(tmp_path / "a", free)))
 
 
 def test_only_the_last_ones_are_kept(tmp_path):

@@ -15,7 +15,7 @@ from wmjax.train import checkpoint, loop
 
 SCRIPT = Path(__file__).with_name("tiny.py")
 SEED = 20  # of the random moments
-KILLS = 5
+KILLS = 4
 LAST = 60
 
 
@@ -44,7 +44,7 @@ def start(tmp_path_factory):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err.decode()
     return [int(line) for line in out.split()]
 

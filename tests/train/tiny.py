@@ -6,6 +6,7 @@ seconds are a pause after each epoch, so that no machine is through before it is
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import time
 from typing import Any, NamedTuple
@@ -111,4 +112,5 @@ def table_score(key, state, data):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(150, exit=True)  # a run that hangs says where
     train(sys.argv[1], float(sys.argv[2]))

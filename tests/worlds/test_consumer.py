@@ -231,14 +231,19 @@ def test_the_users_mistakes_are_named(world, panel):
 
 
 def test_a_member_is_the_same_in_any_company(world, panel, cfg):
-    """Keys are a member's own: the first of three machines equals the only one of a fit of one, to float tolerance."""
+    """Keys are a member's own: the first of three machines equals the only one of a fit of one.
+
+    Sums of floats come in another order in another shape, and learning amplifies that; so the bar is a hundredth of
+    the distance between two members; a key that were not the member's own would be off by the whole distance.
+    """
     model = dataclasses.replace(world.model, cfg=dataclasses.replace(cfg, members=1))
     rows = {part: world.observed(panel, world.periods(panel, part)).visible for part in ("train", "val")}
     stages = fitting.Stages(None, silent, "")
     key = key_for(jax.random.key(0), "machine")
     alone, _, _ = machine.fit_members(key, rows["train"], rows["val"], model=model, stages=stages)
-    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(world.params.machine), strict=True):
-        np.testing.assert_allclose(a[0], b[0], rtol=2e-4, atol=2e-5)
+    together = world.params.machine
+    for a, b in zip(alone.weights, together.weights, strict=True):
+        assert np.linalg.norm(a[0] - b[0]) < 0.01 * np.linalg.norm(b[1] - b[0])
 
 
 def test_a_randomised_effect_is_recovered(simulated, world, panel, sim_cfg):

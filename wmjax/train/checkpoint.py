@@ -143,9 +143,14 @@ def _leaf(path: Any, leaf: Any) -> _Leaf:
         return _Leaf([name, [], str(np.result_type(leaf))], np.asarray(leaf), type(leaf))
     about = [name, list(leaf.shape), str(leaf.dtype)]
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return _Leaf(about, leaf, lambda x: x)
+        return _Leaf(about, leaf, lambda x: x if isinstance(leaf, np.ndarray) else _on_device(x))
     data = jax.random.key_data(leaf) if isinstance(leaf, jax.Array) else jax.eval_shape(jax.random.key_data, leaf)
-    return _Leaf(about, data, lambda x: jax.random.wrap_key_data(x, impl=_impl(leaf)))
+    return _Leaf(about, data, lambda x: jax.random.wrap_key_data(_on_device(x), impl=_impl(leaf)))
+
+
+def _on_device(array: Any) -> jax.Array:
+    # A copy: JAX may look into the memory of a NumPy array, which could then not be donated.
+    return array if isinstance(array, jax.Array) else jnp.array(array)
 
 
 def _impl(key: Any) -> Any:
@@ -198,12 +203,14 @@ def _read(path: Path, like: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _abstract(array: Any) -> Any:
-    """Ask for NumPy where NumPy was given, else for a device array that lies where `array` lies."""
+    """Ask for NumPy, or for a device array where the caller has bound `array` to a place."""
     if isinstance(array, np.ndarray):
         return array
-    # Without a sharding Orbax warns and takes the one in the file, which may name devices that are not here.
-    sharding = getattr(array, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    # An array bound to a place gives another program than a free one, and the resumed run is to use the same. The
+    # place in the file is never taken: it may name devices that are not here.
+    if getattr(array, "sharding", None) is None or not getattr(array, "committed", True):
+        return np.empty(array.shape, array.dtype)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
 
 
 def _check(path: Path, wanted: list[Any], stored: list[Any]) -> None:
