@@ -26,6 +26,9 @@ from experiments import adapters, clamping, common, consumer_data, recovery
 from experiments.adapters import Fitted, Table
 from experiments.common import Cell, Check, Options, Row, Scores
 from experiments.consumer_data import QUESTIONS, ConsumerData
+from wmjax.baselines import meta
+from wmjax.baselines import tables as baseline_tables
+from wmjax.baselines.meta import ForestConfig
 from wmjax.core import files
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
@@ -57,6 +60,7 @@ class Study:
         learning, epochs, patience: of the fine-tuning, stopped by the sampled reconstruction of validation rows.
         adapter: of every network that forecasts.
         t_learners: questions that a T-learner answers too; each takes two networks.
+        forests: of the X-learner and the doubly robust learner, which are fitted once, on train and validation rows.
         seeds: how many where the command line does not say; the panel is the same for all.
     """
 
@@ -71,6 +75,7 @@ class Study:
     patience: int = 20
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     t_learners: tuple[str, ...] = tuple(QUESTIONS)
+    forests: ForestConfig = field(default_factory=ForestConfig)
     seeds: int = 3
 
 
@@ -83,6 +88,7 @@ SMOKE = Study(
     epochs=2,
     adapter=AdapterConfig(schedule="plateau", epochs=2),
     t_learners=("push",),
+    forests=ForestConfig(trees=2, min_leaf=50),
     seeds=1,
 )
 
@@ -292,8 +298,8 @@ def run_seed(seed: int, data: ConsumerData, *, study: Study, folder: Path, obser
     """Run all stages of one seed, each from where a killed run left it, and keep the scores."""
     owner = fingerprint(study, seed)
     kept = folder / "scores.json"
-    if kept.exists() and (stored := files.read_json(kept))["owner"] == owner:
-        return {Cell(*cell): math.nan if value is None else value for *cell, value in stored["scores"]}
+    if (scores := read_scores(kept, owner)) is not None:
+        return scores
     stages, key = Stages(folder, observer, owner), jax.random.key(seed)
     bits = [data.rows(part).bits for part in range(3)]
 
@@ -321,9 +327,44 @@ def run_seed(seed: int, data: ConsumerData, *, study: Study, folder: Path, obser
     observer(Event("clamp", 0, 1, unit="split"))
     scores |= clamps(machine, data)
     observer(Event("clamp", 1, 1, unit="split"))
-    plain = [[*cell, value if math.isfinite(value) else None] for cell, value in scores.items()]
-    files.write_json(kept, {"owner": owner, "scores": plain})
+    write_scores(kept, owner, scores)
     return scores
+
+
+def forest_learners(data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> Scores:
+    """Fit the meta-learners on forests, which have a seed of their own, and keep each one's scores when it is done."""
+    owner, out = fingerprint(study.panel, study.val, study.test, study.forests), {}
+    train, val, test = (data.rows(part) for part in range(3))
+    known = baseline_tables.Table(*(np.concatenate(pair) for pair in zip(train[:3], val[:3], strict=True)))
+    asked = baseline_tables.Table(*test[:3])
+    jobs = [(setting, name) for setting in QUESTIONS for name in ("x_learner", "dr_learner")]
+    for done, (setting, name) in enumerate(jobs):
+        observer(Event("forests", done, len(jobs), unit="learner"))
+        kept = folder / f"{name}-{setting}.json"
+        if (scores := read_scores(kept, owner)) is None:
+            action, outcome = QUESTIONS[setting]
+            contrast = baseline_tables.Contrast(action_index=ACTIONS.index(action))
+            found = getattr(meta, name)(
+                known, asked, contrast=contrast, outcome=OUTCOMES.index(outcome), cfg=study.forests
+            )
+            scores = recovery.effect_scores(setting, name, data, {"prob": found})
+            write_scores(kept, owner, scores)
+        out |= scores
+    observer(Event("forests", len(jobs), len(jobs), unit="learner"))
+    return out
+
+
+def read_scores(path: Path, owner: str) -> Scores | None:
+    """Read the scores of a finished stage; None where there are none, or another study's."""
+    if not path.exists() or (stored := files.read_json(path))["owner"] != owner:
+        return None
+    return {Cell(*cell): math.nan if value is None else value for *cell, value in stored["scores"]}
+
+
+def write_scores(path: Path, owner: str, scores: Scores) -> None:
+    """Keep the scores of a finished stage."""
+    plain = [[*cell, value if math.isfinite(value) else None] for cell, value in scores.items()]
+    files.write_json(path, {"owner": owner, "scores": plain})
 
 
 def oracles(data: ConsumerData) -> Scores:
@@ -363,9 +404,12 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
     for seed in seeds:
         found.append(run_seed(seed, data, study=study, folder=options.out / f"seed-{seed}", observer=observer))
         clock.read()
-    methods = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner")
-    rows = common.summarise(found, reference=PUBLISHED, ceiling=recovery.ceilings(data, methods))
-    rows += common.summarise([oracles(data)])
+    once = forest_learners(data, study=study, folder=options.out / "forests", observer=observer)
+    clock.read()
+    methods = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner", "x_learner", "dr_learner")
+    ceiling = recovery.ceilings(data, methods)
+    rows = common.summarise(found, reference=PUBLISHED, ceiling=ceiling)
+    rows += common.summarise([once | oracles(data)], ceiling=ceiling)
     return common.write_result(
         options,
         NAME,

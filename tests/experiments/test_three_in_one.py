@@ -13,6 +13,7 @@ import pytest
 
 from experiments import common, three_in_one
 from experiments.common import Cell, Options
+from wmjax.baselines.meta import ForestConfig
 from wmjax.core.observe import Event
 from wmjax.dbm import learn, pretrain
 from wmjax.dbm.types import DBMConfig
@@ -29,6 +30,7 @@ TINY = three_in_one.Study(
     epochs=2,
     adapter=AdapterConfig(schedule="plateau", hidden=(4,), epochs=2),
     t_learners=(),
+    forests=ForestConfig(trees=2, jobs=1),
     seeds=1,
 )
 
@@ -49,6 +51,8 @@ def test_every_use_of_the_belief_is_in_the_table(finished):
         assert np.isfinite(cells[cell]["value"])
     assert cells[Cell("push", "oracle", "rho_gamma_logit")]["value"] == pytest.approx(1)
     assert result["facts"]["rows"] == {"train": 48 * 36, "val": 480, "test": 672}
+    assert np.isfinite(cells[Cell("sale1", "dr_learner", "rho_alpha_prob")]["value"])
+    assert Cell("sale1", "dr_learner", "rho_alpha_logit") not in cells
     assert result["checks"] == []
     assert (cells[Cell("visit", "mlp", "auc")]["ceiling"] or 0) > 0.6
 
