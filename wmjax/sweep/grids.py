@@ -91,6 +91,7 @@ class Slot(NamedTuple):
 class Layout:
     """What of a grid is fixed when a program is compiled: sizes, names and rules, not the levels."""
 
+    dims: tuple[str, ...]
     sizes: tuple[int, ...]
     slots: tuple[tuple[Slot, ...], ...]
 
@@ -150,7 +151,7 @@ class Grid:
     @cached_property
     def layout(self) -> Layout:
         slots = tuple(tuple(Slot(c.name, c.kind, c.source.rule) for c in part.columns) for part in self.parts)
-        return Layout(self.sizes, slots)
+        return Layout(self.dims, self.sizes, slots)
 
     def tables(self) -> dict[str, Any]:
         """What the device reads levels from, by axis."""

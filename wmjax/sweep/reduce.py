@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class Scene:
     out_dims: tuple[str, ...]
 
 
+@runtime_checkable
 class Reduction(Protocol):
     """The contract; see the module. `of` is the output that it reads, None where there is but one."""
 

@@ -59,6 +59,11 @@ class Tiling:
         index = (outer * self.sizes[self.lead] + first) * below
         return Region(unravel(index, self.sizes), index, min(self.width, self.sizes[self.lead] - first) * below)
 
+    def slices(self, region: Region) -> tuple[slice, ...]:
+        """Where the real points of a box lie in an array over the grid."""
+        ends = (min(s + n, size) for s, n, size in zip(region.start, self.box, self.sizes, strict=True))
+        return tuple(slice(s, e) for s, e in zip(region.start, ends, strict=True))
+
 
 def tile(sizes: Sequence[int], limit: int) -> Tiling:
     """Cut into boxes of at most `limit` points, as few and as even as can be; a box has one point at least."""

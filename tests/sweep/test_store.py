@@ -1,0 +1,271 @@
+"""Sweeps on disk: the same numbers, resumed to the same bits, half-written never trusted, finished never redone."""
+
+import errno
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from wmjax.core.errors import UserError
+from wmjax.core.files import read_provenance
+from wmjax.sweep import axes, engine, results, stepping, store
+from wmjax.sweep.reduce import Full
+from wmjax.sweep.store import Store
+
+
+class Killed(BaseException):
+    """Not an `Exception`, so that nothing below mends it."""
+
+
+def contents(path):
+    """List a store's files by name: JSON by its value, all else by its bytes."""
+    found = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        raw = file.read_bytes()
+        found[str(file.relative_to(path))] = json.loads(raw) if file.suffix == ".json" else raw
+    return found
+
+
+@pytest.fixture(scope="module")
+def calm(toy, tmp_path_factory):
+    """A sweep that nobody disturbed."""
+    out = tmp_path_factory.mktemp("calm") / "s.zarr"
+    toy.run(out=out)
+    return contents(out)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Count the steps that are evaluated."""
+    count, real = [], stepping.Run._evaluate
+
+    def counted(self, start):
+        count.append(np.asarray(start).tolist())
+        return real(self, start)
+
+    monkeypatch.setattr(stepping.Run, "_evaluate", counted)
+    return count
+
+
+def test_a_store_holds_what_memory_holds(toy, tmp_path, evaluated):
+    inside = toy.run()
+    out = tmp_path / "deep" / "s.zarr"
+    opened = toy.run(out=out, provenance={"seed": 5})
+    plain = xr.open_zarr(out, chunks=None)
+    assert set(opened.data_vars) == set(inside.data_vars)
+    for name in inside.variables:
+        np.testing.assert_array_equal(opened[name].values, inside[name].values)
+        np.testing.assert_array_equal(plain[name].values, inside[name].values)
+        assert opened[name].dims == inside[name].dims
+    assert opened.attrs["provenance"] == {"seed": 5}
+    about = opened.attrs["sweep"]
+    assert about["points"] == 105
+    assert about["grid"] == {"who": 3, "cut": 5, "seed": 7}
+    assert about["reductions"]["top"]["k"] == 4
+    assert about["versions"]["jax"] == jax.__version__
+    assert [p.name for p in out.parent.iterdir()] == ["s.zarr"]
+    # Asked again, a finished sweep is opened and nothing is evaluated.
+    evaluated.clear()
+    events = []
+    again = toy.run(out=out, observer=events.append)
+    assert (again["all_sales"].values == inside["all_sales"].values).all()
+    assert not evaluated
+    assert [e.done for e in events] == [105]
+
+
+def test_points_in_step_keep_their_labels(tmp_path):
+    grid = axes.zipped("week", axes.axis("start", [3, 1]), axes.axis("cut", [0.5, 0.25]))
+    found = engine.sweep(lambda key, p: p["cut"], grid, key=jax.random.key(0), out=tmp_path / "s.zarr")
+    assert set(found.coords) == {"start", "cut"}
+    assert found["start"].values.tolist() == [3, 1]
+
+
+STORED = ("all", "mean", "best", "spread")
+"""Reductions of the toy that all read the output that is kept in full."""
+
+
+def test_finished_boxes_are_never_computed_again(toy, tmp_path, evaluated):
+    keep, done = {name: toy.KEEP[name] for name in STORED}, (0, 14, 28, 35, 49, 63, 70, 84, 98, 105)
+    toy.run(keep, out=tmp_path / "calm.zarr")
+    for boxes in (0, 1, 4, 9):
+        out = tmp_path / f"{boxes}.zarr"
+
+        def until(event, last=done[boxes]):
+            if event.done >= last:
+                raise Killed
+
+        evaluated.clear()
+        with pytest.raises(Killed):
+            toy.run(keep, out=out, observer=until)
+        with pytest.raises(UserError, match="no sweep here"):
+            store.read(out)
+        # The device is one box ahead of the disk.
+        assert len(evaluated) == (0 if boxes == 0 else min(boxes + 1, 9))
+        evaluated.clear()
+        toy.run(keep, out=out)
+        assert len(evaluated) == 9 - boxes
+        assert contents(out) == contents(tmp_path / "calm.zarr")
+
+
+def test_cut_at_every_kind_of_disk_operation(toy, calm, tmp_path, monkeypatch):
+    """The process ends at its n-th write to disk, its renames and its syncs among them, n one in thirty-one."""
+    place, count, at = tmp_path / "s.zarr", 0, -1
+
+    def counting(real):
+        def called(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == at:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return called
+
+    for name in ("fsync", "rename", "replace"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    toy.run(toy.LIVED, out=place, save_seconds=0.0)
+    undisturbed, whole = contents(place), count
+    assert whole > 100
+    for moment in range(3, whole, 31):
+        place, count, at = tmp_path / f"{moment}.zarr", 0, moment
+        with pytest.raises(Killed):
+            toy.run(toy.LIVED, out=place, save_seconds=0.0)
+        at = -1
+        toy.run(toy.LIVED, out=place, save_seconds=0.0)
+        assert contents(place) == undisturbed, moment
+
+
+@pytest.mark.parametrize("harm", ["truncated", "changed", "missing", "no marker", "state"])
+def test_what_is_torn_is_made_again(toy, calm, tmp_path, evaluated, harm):
+    out = tmp_path / "s.zarr"
+
+    def until(event):
+        if event.done >= 70:
+            raise Killed
+
+    with pytest.raises(Killed):
+        toy.run(out=out, observer=until, save_seconds=0.0)
+    part = Store(out)
+    chunk = part.data / "all_sales" / "c" / "1" / "0" / "0" / "0"
+    if harm == "truncated":
+        chunk.write_bytes(chunk.read_bytes()[:20])
+    elif harm == "changed":
+        group = store.zarr.open_group(part.data, mode="r+")
+        group["all_sales"][1, 0, 0, 0] = 7.0
+    elif harm == "missing":
+        chunk.unlink()
+    elif harm == "no marker":
+        part.marker(3).unlink()
+    else:
+        raw = bytearray(part.state(0).read_bytes())
+        raw[len(raw) // 2] ^= 1
+        part.state(0).write_bytes(raw)
+    evaluated.clear()
+    toy.run(out=out)
+    # Boxes 0 to 5 are there; the harmed one is made again. What was folded of numbers not kept begins anew.
+    assert len(evaluated) == (9 if harm == "state" else 4)
+    assert contents(out) == calm
+
+
+@pytest.mark.parametrize("what", ["write_box", "save_state", "begin", "finish"])
+def test_a_full_disk_loses_nothing(toy, calm, tmp_path, monkeypatch, what):
+    out, real, left = tmp_path / "s.zarr", getattr(store, what), 3 if what == "write_box" else 0
+
+    def full(*args, **kwargs):
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= 1
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(store, what, full)
+    with pytest.raises(UserError, match=r"No space left on device; what is finished is kept"):
+        toy.run(out=out)
+    assert not out.exists()
+    monkeypatch.setattr(store, what, real)
+    toy.run(out=out)
+    assert contents(out) == calm
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_another_sweep_is_not_continued(toy, tmp_path):
+    out = tmp_path / "s.zarr"
+
+    def stop(event):
+        raise Killed
+
+    with pytest.raises(Killed):
+        toy.run(out=out, observer=stop)
+    with pytest.raises(UserError, match="the beginning of another sweep"):
+        toy.run(out=out, fingerprint="another world")
+    with pytest.raises(UserError, match="begun with a chunk of 14"):
+        toy.run(out=out, chunk=7)
+    toy.run(out=out, chunk=None)
+    with pytest.raises(UserError, match="the result of another sweep"):
+        toy.run(Full(of="sales"), out=out)
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(UserError, match="no sweep stands there"):
+        toy.run(out=tmp_path / "letters")
+
+
+def test_workers_share_a_place(toy, tmp_path, evaluated):
+    """Two workers, one after the other: each takes every second box, and the numbers are those of one."""
+    alone, out = toy.run(), tmp_path / "s.zarr"
+    assert toy.run(out=out, worker=(1, 2)) is None
+    assert len(evaluated) == 9 + 4
+    # A worker that has done its share does nothing when it is started again.
+    assert toy.run(out=out, worker=(1, 2)) is None
+    assert len(evaluated) == 9 + 4
+    found = toy.run(out=out, worker=(0, 2))
+    assert len(evaluated) == 9 + 9
+    for name in alone.variables:
+        if alone[name].dtype.kind == "f":
+            np.testing.assert_allclose(found[name].values, alone[name].values, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(found[name].values, alone[name].values)
+
+
+def test_a_worker_that_never_comes_back_is_named(toy, tmp_path):
+    out = tmp_path / "s.zarr"
+    with pytest.raises(UserError, match=r"worker 1 of 2 has given no sign for 0 s; start it again"):
+        toy.run(out=out, worker=(0, 2), patience_seconds=0.3)
+    toy.run(out=out, worker=(1, 2))
+    assert toy.run(out=out, worker=(0, 2)).attrs["sweep"]["workers"] == 2
+
+
+def test_the_first_workers_boxes_are_taken(toy, tmp_path, monkeypatch):
+    """A worker on a device with another budget, which looked before the first had begun."""
+    out = tmp_path / "s.zarr"
+    real = store.find
+
+    def late(out, identity):
+        place, _, whole = real(out, identity)
+        return place, None, whole
+
+    toy.run(out=out, worker=(1, 2))
+    monkeypatch.setattr(store, "find", late)
+    found = toy.run(out=out, worker=(0, 2), chunk=None)
+    assert found.attrs["sweep"]["chunk"] == 14
+    np.testing.assert_allclose(found["all_sales"], toy.brute()[0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_result_as_tidy_tables(toy, tmp_path):
+    found = toy.run()
+    results.write_tidy(found, tmp_path)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {
+        "who-cut-seed-unit.parquet",
+        "who-cut-unit.parquet",
+        "rank.parquet",
+        "unit.parquet",
+        "numbers.parquet",
+        "unit-probability.parquet",
+    }
+    table = results.pd.read_parquet(tmp_path / "who-cut-seed-unit.parquet")
+    assert list(table) == ["who", "cut", "seed", "unit", "all_sales"]
+    row = table[(table.who == "y") & (table.cut == 0.3) & (table.seed == 2) & (table.unit == "c")]
+    assert row["all_sales"].item() == found["all_sales"].sel(who="y", cut=0.3, seed=2, unit="c").item()
+    assert read_provenance(tmp_path / "rank.parquet")["sweep"]["points"] == 105

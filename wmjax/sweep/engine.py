@@ -1,0 +1,192 @@
+"""The sweep: any grid, any pure function of a point, any number of devices, in memory that the grid does not move.
+
+Each step evaluates one box on each device, folds it into the reductions there, and hands the numbers that are kept in
+full to the host, which writes them while the next step runs. Only boxes and states are ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from wmjax.core.errors import UserError
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.core.provenance import fingerprint as hash_of
+from wmjax.core.provenance import to_plain, versions
+from wmjax.sweep import boxes, results, sizing, store
+from wmjax.sweep.boxes import Evaluate, Work
+from wmjax.sweep.grids import Grid
+from wmjax.sweep.reduce import Full, Reduction
+from wmjax.sweep.sizing import SweepPlan
+from wmjax.sweep.stepping import STAGE, Job, Run
+from wmjax.sweep.tiles import Tiling, tile
+
+
+def plan_sweep(
+    evaluate: Evaluate,
+    grid: Grid,
+    *,
+    key: Key[Array, ""],
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    data: tuple[Any, ...] = (),
+    chunk: int | None = None,
+    budget_bytes: int | None = None,
+    mesh: Mesh | None = None,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
+) -> SweepPlan:
+    """Say what a sweep would take, without running it; arguments as of `sweep`, which compiles nothing anew."""
+    job = _prepare(evaluate, grid, key, reduce, data, mesh, dims)
+    tiling = sizing.fit(job.work, mesh, job.shapes, chunk, budget_bytes or sizing.default_budget(mesh))
+    return sizing.describe(job.work, tiling, mesh, job.shapes)
+
+
+def sweep(
+    evaluate: Evaluate,
+    grid: Grid,
+    *,
+    key: Key[Array, ""],
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    data: tuple[Any, ...] = (),
+    chunk: int | None = None,
+    budget_bytes: int | None = None,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
+    dims: Mapping[str, tuple[str, ...]] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    fingerprint: str = "",
+    save_seconds: float = 30.0,
+    worker: tuple[int, int] = (0, 1),
+    patience_seconds: float = 3600.0,
+    observer: Observer = silent,
+) -> xr.Dataset | None:
+    """Evaluate every point of a grid and keep what the reductions keep.
+
+    Points share one key (common random numbers); axes of seeds fold their seed into it. What depends on the grid's
+    first dimensions alone is computed once for all points that share them (see `boxes`). The same function object and
+    shapes swept again compile nothing.
+
+    Args:
+        evaluate: `(key, point, *data) -> numbers`, pure; `point` holds a scalar for each axis; numbers are one array,
+            or arrays by name.
+        grid: its points.
+        key: a typed key.
+        reduce: a reduction, or several by name; `Full()` if not given.
+        data: arrays handed to `evaluate` (parameters, histories); closed over instead, they would be compiled in.
+        chunk: most points of a box; chosen from predicted bytes if not given.
+        budget_bytes: what the compiled programs may take on each device; by default half of what it has free.
+        mesh: one axis; each of its devices takes every n-th box. None is the default device.
+        out: place of a Zarr store; a sweep that was killed goes on from there and ends with the same bits. Numbers
+            kept in full are never computed again; what is only folded goes on from the last checkpoint.
+        dims: names of each output's dimensions, `{"value": ("unit", "outcome")}`.
+        coords: labels of these dimensions.
+        provenance: what the result carries, beside the grid, the reductions and the versions.
+        fingerprint: of what `evaluate` closes over, so that another world's sweep is not continued.
+        save_seconds: time between two checkpoints of what is folded.
+        worker: `(i, n)`: this process is number i of n that share `out`; each takes every n-th step, and number 0 waits
+            for the others and finishes.
+        patience_seconds: for how long no sign of the others is bearable.
+        observer: told of every step.
+
+    Returns:
+        What was kept, labelled with the grid's axes; opened from `out`, where given. None for a worker but the first.
+
+    Raises:
+        UserError: a grid, reduction, place or budget that does not fit; a disk that is full; a worker that stays away.
+    """
+    job = _prepare(evaluate, grid, key, reduce, data, mesh, dims)
+    if not 0 <= worker[0] < worker[1]:
+        raise UserError(f"worker is {worker}, must be (number from 0, how many)")
+    if out is None and worker[1] > 1:
+        raise UserError(f"{worker[1]} workers need a place to share: give out")
+    identity = _identity(job, fingerprint, worker[1])
+    place, about, whole = (None, None, False) if out is None else store.find(out, identity)
+    if whole and place is not None:
+        observer(Event(STAGE, grid.size, grid.size, "plan"))
+        return store.read(place.out)
+    tiling = _tiling(job, about, chunk, budget_bytes)
+    run = Run(job, tiling, place, worker, observer, save_seconds)
+    attrs = {"sweep": dict(about or _about(run, identity)), "provenance": dict(provenance or {})}
+    full_dims = tuple(dim for array in run.arrays.values() for dim in array.dims)
+    try:
+        if place is not None and about is None:
+            labels = results.labelled(grid, {}, coords or {}, attrs, full_dims)
+            about = store.begin(place, attrs["sweep"], run.arrays, labels)
+            if about["chunk"] != tiling.chunk:  # another worker was first, on a device with another budget
+                run = Run(job, _tiling(job, about, chunk, None), place, worker, observer, save_seconds)
+                attrs["sweep"] = about
+        states = run.all_steps()
+        if worker[0]:
+            return None
+        for other in range(1, worker[1]):
+            states += run.wait_for(other, patience_seconds)
+        kept = {name: (run.arrays[name].dims, numbers) for name, numbers in run.kept.items()}
+        variables = {**kept, **results.finished(job.work, run.merged(states), grid)}
+        found = results.labelled(grid, variables, coords or {}, attrs, full_dims)
+        if place is None:
+            return found
+        store.finish(place, found)
+        return store.read(place.out)
+    except OSError as error:
+        raise UserError(f"{out}: {error}; what is finished is kept, and the same sweep goes on from there") from error
+
+
+def _tiling(job: Job, about: Mapping[str, Any] | None, chunk: int | None, budget: int | None) -> Tiling:
+    """Take up the boxes of an earlier start, or choose them."""
+    if about is None:
+        return sizing.fit(job.work, job.mesh, job.shapes, chunk, budget or sizing.default_budget(job.mesh))
+    if chunk is not None and tile(job.grid.sizes, chunk).chunk != about["chunk"]:
+        raise UserError(f"the sweep was begun with a chunk of {about['chunk']} points; go on with that, or without one")
+    return Tiling(job.grid.sizes, about["lead"], about["width"])
+
+
+def _prepare(evaluate: Any, grid: Grid, key: Any, reduce: Any, data: Any, mesh: Any, dims: Any) -> Job:
+    if mesh is not None and len(mesh.axis_names) != 1:
+        raise UserError(f"the mesh has axes {mesh.axis_names}; a sweep takes one")
+    kept = Full() if reduce is None else reduce
+    reductions = tuple(kept.items()) if isinstance(kept, Mapping) else (("", kept),)
+    if not reductions:
+        raise UserError("a sweep that keeps nothing: give a reduction")
+    shared = sizing.shardings(mesh)[1]
+    arguments = jax.device_put((key, grid.tables(), jax.tree.map(jnp.asarray, tuple(data))), shared)
+    scenes = boxes.scenes(evaluate, grid.layout, reductions, dims or {}, arguments)
+    return Job(grid, Work(evaluate, grid.layout, reductions, scenes), mesh, arguments, sizing.shapes_of(arguments))
+
+
+def _identity(job: Job, fingerprint: str, workers: int) -> str:
+    """Tell one sweep from another: by everything that its numbers depend on."""
+    key, _, data = job.arguments
+    leaves = [_words(x) for x in jax.tree.leaves((key, data))]
+    named = getattr(job.work.evaluate, "__qualname__", type(job.work.evaluate).__qualname__)
+    fixed = [named, fingerprint, workers, sizing.lanes_of(job.mesh), job.grid, job.work.reductions, job.work.scenes]
+    return hash_of(*fixed, *leaves)
+
+
+def _words(x: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+def _about(run: Run, identity: str) -> dict[str, Any]:
+    job = run.job
+    key = _words(job.arguments[0]).tolist()
+    return {
+        "identity": identity,
+        "grid": dict(zip(job.grid.dims, job.grid.sizes, strict=True)),
+        "points": job.grid.size,
+        "chunk": run.tiling.chunk,
+        "lead": run.tiling.lead,
+        "width": run.tiling.width,
+        "devices": run.lanes,
+        "workers": run.worker[1],
+        "key": key,
+        "reductions": {name or "all": to_plain(reduction) for name, reduction in job.work.reductions},
+        "versions": versions(),
+    }

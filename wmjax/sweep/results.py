@@ -1,0 +1,89 @@
+"""Results by name: what the reductions found, labelled with the grid's own axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from wmjax.core.errors import UserError
+from wmjax.core.files import write_parquet
+from wmjax.sweep.boxes import Work
+from wmjax.sweep.grids import Grid
+from wmjax.sweep.reduce import Full, Variables
+from wmjax.sweep.store import Growing
+from wmjax.sweep.tiles import Tiling
+
+
+def full_names(work: Work) -> dict[str, str]:
+    """Name the variable of each output that is kept in full."""
+    full = {name: work.output_of(r) for name, r in work.reductions if isinstance(r, Full)}
+    return {output: f"{name}_{output}" if name else output for name, output in full.items()}
+
+
+def growing(work: Work, tiling: Tiling, dtypes: Mapping[str, Any]) -> dict[str, Growing]:
+    """Describe the arrays that hold all points of an output: one chunk a box."""
+    out = {}
+    for output, name in full_names(work).items():
+        scene = dict(work.scenes)[output]
+        shape = (*scene.sizes, *scene.shape)
+        chunks = (*tiling.box, *scene.shape)
+        out[name] = Growing((*scene.dims, *scene.out_dims), shape, chunks, np.dtype(dtypes[output]).str)
+    return out
+
+
+def finished(work: Work, states: tuple[Any, ...], grid: Grid) -> Variables:
+    """Finish every reduction; the variables of one that has a name are `<name>_<variable>`."""
+    out: Variables = {}
+    for (name, reduction), state in zip(work.reductions, states, strict=True):
+        for key, (dims, values) in reduction.finish(state, work.scene_of(reduction), grid).items():
+            label = (key,) == dims
+            out[f"{name}_{key}" if name and not label else key] = (dims, values)
+    return out
+
+
+def labelled(
+    grid: Grid, variables: Variables, coords: Mapping[str, Any], attrs: Mapping[str, Any], dims: tuple[str, ...] = ()
+) -> xr.Dataset:
+    """Make a dataset: the grid's axes label the dimensions that are left of it, and those of `dims`.
+
+    Raises:
+        UserError: an axis has the name of a variable, or a coordinate does not fit.
+    """
+    left = {d for names, _ in variables.values() for d in names} | set(dims)
+    labels = {name: found for name, found in _grid_labels(grid, left).items() if found[0] in left}
+    clash = sorted((set(labels) | set(coords)) & {name for name, (names, _) in variables.items() if names != (name,)})
+    if clash:
+        raise UserError(f"{clash[0]!r} is an axis and a variable of the result; rename the axis")
+    own = {name: (name, _array(values)) for name, values in coords.items() if name in left}
+    try:
+        return xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
+    except ValueError as error:
+        raise UserError(f"the labels do not fit the results: {error}") from None
+
+
+def _grid_labels(grid: Grid, left: set[str]) -> dict[str, tuple[str, np.ndarray]]:
+    """Labels of the dimensions asked for alone: an axis of 10^9 seeds that was averaged over is not listed."""
+    return {c.name: (part.dim, c.labels()) for part in grid.parts if part.dim in left for c in part.columns}
+
+
+def _array(values: Any) -> Any:
+    array = values.array if isinstance(values, pd.Index) else values
+    out = np.asarray(array)
+    # Text of fixed width has no meaning in Zarr v3.
+    return out.astype(object) if out.dtype.kind in "US" else out
+
+
+def write_tidy(result: xr.Dataset, path: str | Path) -> None:
+    """Write a result as one tidy Parquet table a shape, into a folder: `path/<dimensions>.parquet`."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, variable in result.data_vars.items():
+        groups.setdefault(tuple(map(str, variable.dims)), []).append(str(name))
+    for dims, names in groups.items():
+        single = pd.DataFrame({n: [result[n].item()] for n in names if not dims})
+        table = result[names].to_dataframe().reset_index() if dims else single
+        write_parquet(Path(path) / f"{'-'.join(dims) or 'numbers'}.parquet", table, dict(result.attrs))

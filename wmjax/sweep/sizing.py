@@ -1,0 +1,190 @@
+"""How much memory a sweep will take, known from its compiled programs before it runs, and the box that fits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from wmjax.core.errors import UserError
+from wmjax.sweep import boxes
+from wmjax.sweep.boxes import Work
+from wmjax.sweep.reduce import Full
+from wmjax.sweep.tiles import Tiling, tile
+
+PROBE = 64
+"""Points of the box that is compiled to learn how many bytes a point takes."""
+MOST = 2**17
+"""Points of a box that nobody asked for."""
+BUDGET = 2**30
+"""Bytes, where the device does not tell how many it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What a sweep will do, and take, on each device.
+
+    Attributes:
+        points: of the grid.
+        chunk: points of one box.
+        box: its shape, one number a dimension of the grid.
+        regions: number of boxes.
+        devices: boxes worked on at once.
+        temp_bytes: scratch memory of the compiled programs.
+        bytes: predicted peak: scratch, two boxes of numbers, the states, and the arguments.
+        stored_bytes: what `Full` keeps of all points.
+        flops: floating point operations a point, as the compiler counts them.
+    """
+
+    points: int
+    chunk: int
+    box: tuple[int, ...]
+    regions: int
+    devices: int
+    temp_bytes: int
+    bytes: int
+    stored_bytes: int
+    flops: float
+
+
+class Programs(NamedTuple):
+    """A step's compiled programs, the shapes of its numbers, and the bytes it takes on each device.
+
+    fixed_bytes is what does not grow with the box, the states and the arguments; bytes is all.
+    """
+
+    evaluate: Any
+    fold: Any
+    values: Any
+    temp_bytes: int
+    fixed_bytes: int
+    bytes: int
+    flops: float
+
+
+class Shapes(NamedTuple):
+    """Hashable shapes of the arguments: key, tables and data."""
+
+    leaves: tuple[tuple[tuple[int, ...], Any], ...]
+    tree: Any
+
+    def unfold(self, sharding: Any) -> Any:
+        return self.tree.unflatten(jax.ShapeDtypeStruct(s, d, sharding=sharding) for s, d in self.leaves)
+
+
+def shapes_of(arguments: Any) -> Shapes:
+    """Keep of arguments what a compiled program depends on."""
+    leaves, tree = jax.tree.flatten(arguments)
+    return Shapes(tuple((tuple(x.shape), x.dtype) for x in leaves), tree)
+
+
+def lanes_of(mesh: Mesh | None) -> int:
+    return 1 if mesh is None else mesh.size
+
+
+def shardings(mesh: Mesh | None) -> tuple[Any, Any]:
+    """Where lanes, and what all lanes share, lie; None is the default device."""
+    if mesh is None:
+        return None, None
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])), NamedSharding(mesh, PartitionSpec())
+
+
+@lru_cache(maxsize=16)
+def compiled(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> Programs:
+    """Compile a step ahead of time; the same step asked for again is not compiled again."""
+    lanes, (split, shared) = lanes_of(mesh), shardings(mesh)
+    evaluate, fold = boxes.programs(work, tiling, mesh)
+    key, tables, data = shapes.unfold(shared)
+
+    def lane(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes, *shape), dtype, sharding=split)
+
+    start = lane((len(tiling.sizes),), jnp.int32)
+    values = jax.eval_shape(evaluate, key, start, tables, data)
+    values = jax.tree.map(lambda x: lane(x.shape[1:], x.dtype), values)
+    states = jax.tree.map(lambda x: lane(x.shape, x.dtype), jax.eval_shape(lambda: boxes.init_states(work)))
+    first = evaluate.lower(key, start, tables, data).compile()
+    second = fold.lower(states, values, start, lane((2,), jnp.uint32), lane((), jnp.int32)).compile()
+    temp = max(_temp(first), _temp(second))
+    fixed = _bytes(states) // lanes + _bytes((tables, data))
+    total = temp + fixed + 2 * _bytes(values) // lanes
+    return Programs(first, second, values, temp, fixed, total, _flops(first) / tiling.chunk)
+
+
+def _temp(program: Any) -> int:
+    return int(program.memory_analysis().temp_size_in_bytes)
+
+
+def _flops(program: Any) -> float:
+    cost = program.cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost or {}).get("flops", math.nan))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def default_budget(mesh: Mesh | None) -> int:
+    """Half of what the device has free, or 1 GiB where it does not tell."""
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    stats = device.memory_stats() or {}
+    return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2 if "bytes_limit" in stats else BUDGET
+
+
+def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget: int) -> Tiling:
+    """Choose the box: of at most `chunk` points, or the largest whose predicted bytes keep within the budget.
+
+    A small box is compiled to learn the bytes a point takes; the box chosen is compiled and shrunk until it fits.
+
+    Raises:
+        UserError: not even one point fits.
+    """
+    sizes = work.layout.sizes
+    if chunk is not None:
+        if chunk < 1:
+            raise UserError(f"chunk is {chunk}, must be at least 1")
+        return tile(sizes, chunk)
+    most = min(MOST, max(1, math.prod(sizes) // lanes_of(mesh)))
+    tiling = tile(sizes, min(PROBE, most))
+    for turn in range(8):
+        found = compiled(work, tiling, mesh, shapes)
+        if turn and found.bytes <= budget:
+            return tiling
+        if tiling.chunk == 1 and found.bytes > budget:
+            need, have = found.bytes / 2**20, budget / 2**20
+            raise UserError(
+                f"one point of the sweep takes {need:.3g} MiB and the budget is {have:.3g} MiB; "
+                "give a larger budget_bytes, or sweep fewer units or periods"
+            )
+        # A little less than it takes, for what does not grow in proportion.
+        room = 0.9 * (budget - found.fixed_bytes) / max(found.bytes - found.fixed_bytes, 1)
+        new = tile(sizes, max(1, min(most, math.floor(tiling.chunk * room))))
+        if new == tiling:
+            return tiling
+        tiling = new
+    return tile(sizes, 1)
+
+
+def describe(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> SweepPlan:
+    """Say what a sweep by these boxes takes."""
+    found = compiled(work, tiling, mesh, shapes)
+    points = math.prod(tiling.sizes)
+    full = {work.output_of(reduction) for _, reduction in work.reductions if isinstance(reduction, Full)}
+    a_box = sum(_bytes(found.values[name]) for name in full)
+    return SweepPlan(
+        points=points,
+        chunk=tiling.chunk,
+        box=tiling.box,
+        regions=tiling.num_regions,
+        devices=lanes_of(mesh),
+        temp_bytes=found.temp_bytes,
+        bytes=found.bytes,
+        stored_bytes=a_box // (tiling.chunk * lanes_of(mesh)) * points,
+        flops=found.flops,
+    )

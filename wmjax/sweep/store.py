@@ -1,0 +1,261 @@
+"""A sweep on disk: a Zarr store that is there when it is whole, and the folder that it grows in.
+
+While a sweep runs, `NAME.part` stands beside the place of its result:
+
+    sweep.json         what sweep this is; another one is refused
+    data.zarr          numbers, written box by box
+    boxes/7.json       box 7 is whole: its slices and checksums, renamed into place after its numbers are on the disk
+    state-0.npz        folded so far by worker 0, written beside and renamed
+
+At the end `data.zarr` is renamed to the result's place and the rest removed. So a process may be killed at any moment:
+a box without its marker, or whose numbers do not sum up to it, is computed again, all others never.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from wmjax.core.errors import UserError
+from wmjax.core.files import read_json, replacing, write_json
+
+Slices = tuple[slice, ...]
+
+
+class Growing(NamedTuple):
+    """An array that is written box by box."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+
+
+class Piece(NamedTuple):
+    """Numbers of one box: their array, their place, and they."""
+
+    name: str
+    slices: Slices
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Store:
+    """A sweep's place on disk."""
+
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the result grows."""
+        return self.out.with_name(self.out.name + ".part")
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data.zarr"
+
+    def marker(self, step: int) -> Path:
+        return self.folder / "boxes" / f"{step}.json"
+
+    def state(self, worker: int) -> Path:
+        return self.folder / f"state-{worker}.npz"
+
+
+def find(out: str | Path, identity: str) -> tuple[Store, dict[str, Any] | None, bool]:
+    """Look for an earlier start of a sweep.
+
+    Returns:
+        The store; what `sweep.json` holds, None where nothing was begun; and whether the result is whole.
+
+    Raises:
+        UserError: another sweep, or something else, stands there.
+    """
+    store = Store(Path(out))
+    whole = store.out.exists()
+    if not whole and not (store.folder / "sweep.json").exists():
+        return store, None, False
+    if whole:
+        attrs = read_json(store.out / "zarr.json") if (store.out / "zarr.json").exists() else {}
+        about = attrs.get("attributes", {}).get("sweep")
+        if about is None:
+            raise UserError(f"{store.out}: something that is no sweep stands there; choose another place")
+    else:
+        about = read_json(store.folder / "sweep.json")
+    if about["identity"] != identity:
+        raise UserError(
+            f"{store.out}: holds {'the result' if whole else 'the beginning'} of another sweep "
+            "(its grid, world, reductions or key differ); choose another place or remove it"
+        )
+    if whole:
+        shutil.rmtree(store.folder, ignore_errors=True)
+    return store, about, whole
+
+
+def begin(store: Store, about: Mapping[str, Any], arrays: Mapping[str, Growing], labels: xr.Dataset) -> dict[str, Any]:
+    """Make the folder, whole or not at all; where another worker was first, its folder is taken.
+
+    Returns:
+        What `sweep.json` holds: `about`, or that of the worker that was first.
+    """
+    store.out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=store.out.parent, prefix=f".{store.folder.name}."))
+    try:
+        _write(labels.assign_attrs(sweep=dict(about)), beside / "data.zarr", "w")
+        group = zarr.open_group(beside / "data.zarr", mode="r+")
+        for name, array in arrays.items():
+            floating = np.issubdtype(np.dtype(array.dtype), np.floating)
+            group.create_array(
+                name,
+                shape=array.shape,
+                chunks=array.chunks,
+                dtype=array.dtype,
+                fill_value=float("nan") if floating else 0,
+                dimension_names=array.dims,
+                # A box of nothing but NaN is a box, and not the lack of one.
+                config={"write_empty_chunks": True},
+            )
+        (beside / "boxes").mkdir()
+        write_json(beside / "sweep.json", dict(about))
+        _sync_tree(beside)
+        mask = os.umask(0)
+        os.umask(mask)
+        beside.chmod(0o777 & ~mask)
+        os.rename(beside, store.folder)
+    except OSError:
+        if not (store.folder / "sweep.json").exists():
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return read_json(store.folder / "sweep.json")
+
+
+def write_box(store: Store, step: int, pieces: Sequence[Piece]) -> None:
+    """Write a box's numbers, wait until the disk has them, then say so in its marker."""
+    group = zarr.open_group(store.data, mode="r+")
+    about = []
+    for name, slices, values in pieces:
+        array = _array(group, name)
+        array[slices] = values
+        at = [(s.start or 0) // size for s, size in zip(slices, array.chunks, strict=False)]
+        at += [0] * (len(array.chunks) - len(at))
+        _sync_up(store.data.joinpath(name, "c", *map(str, at)), store.data)
+        about.append({"name": name, "at": [[s.start, s.stop] for s in slices], "crc32": _sum(values)})
+    write_json(store.marker(step), about)
+
+
+def read_box(store: Store, step: int) -> list[Piece] | None:
+    """Read a box back; None where it is not there, or not what its marker says."""
+    if not store.marker(step).exists():
+        return None
+    group = zarr.open_group(store.data, mode="r")
+    pieces = []
+    try:
+        for piece in read_json(store.marker(step)):
+            slices = tuple(slice(*at) for at in piece["at"])
+            values = np.asarray(_array(group, piece["name"])[slices])
+            if _sum(values) != piece["crc32"]:
+                return None
+            pieces.append(Piece(piece["name"], slices, values))
+    except (OSError, ValueError, RuntimeError, KeyError):
+        return None  # a chunk that cannot even be decoded
+    return pieces
+
+
+def save_state(store: Store, worker: int, done: int, leaves: Sequence[np.ndarray]) -> None:
+    """Keep what has been folded from the first `done` of a worker's steps."""
+    with replacing(store.state(worker)) as beside, beside.open("wb") as file:
+        np.savez(file, np.int64(done), *leaves)
+
+
+def load_state(store: Store, worker: int) -> tuple[int, list[np.ndarray]] | None:
+    """Take up what was folded; None where nothing was kept, or its checksums say that it was spoilt."""
+    if not store.state(worker).exists():
+        return None
+    try:
+        with np.load(store.state(worker)) as found:
+            done, *leaves = (found[f"arr_{i}"] for i in range(len(found.files)))
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError):
+        return None
+    return int(done), leaves
+
+
+def last_sign(store: Store, worker: int) -> float:
+    """Tell when a worker's state, or any box, was last written."""
+    places = (store.state(worker), store.folder / "boxes")
+    return max((place.stat().st_mtime for place in places if place.exists()), default=0.0)
+
+
+def finish(store: Store, result: xr.Dataset) -> None:
+    """Add what was folded, and put the store in the result's place by one rename."""
+    for child in store.data.iterdir():
+        if child.is_dir() and not (child / "zarr.json").exists():  # an earlier end was cut here
+            shutil.rmtree(child)
+    _write(result, store.data, "a")
+    group = zarr.open_group(store.data, mode="r+")
+    loose = [str(name) for name in result.coords if name not in result.dims]
+    if loose:
+        group.attrs["coordinates"] = " ".join(loose)
+    with warnings.catch_warnings():
+        # Consolidated metadata is not in the Zarr v3 text yet; xarray and zarr write and read it, others ignore it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store.data)
+    for torn in store.data.rglob("*.partial"):
+        torn.unlink()
+    _sync_tree(store.data)
+    os.rename(store.data, store.out)
+    _sync(store.out.parent)
+    for rest in (store.folder, *store.out.parent.glob(f".{store.folder.name}.*")):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def read(path: str | Path) -> xr.Dataset:
+    """Open a finished sweep; numbers are read when they are asked for."""
+    if not (Path(path) / "zarr.json").exists():
+        raise UserError(f"{path}: no sweep here (one that has not finished stands in {Path(path).name}.part)")
+    return xr.open_zarr(path, chunks=None)
+
+
+def _write(dataset: xr.Dataset, path: Path, mode: Any) -> None:
+    dataset.to_zarr(path, mode=mode, zarr_format=3, consolidated=False)
+
+
+def _array(group: zarr.Group, name: str) -> Any:
+    return group[name]
+
+
+def _sum(values: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).tobytes())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_up(path: Path, root: Path) -> None:
+    """Bring a file and the folders that name it, up to a root, to the disk."""
+    while path != root:
+        _sync(path)
+        path = path.parent
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
