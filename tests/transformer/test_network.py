@@ -1,0 +1,158 @@
+"""What the network sees and when, its size, its roll-out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wmjax.transformer import network, response, tokens
+from wmjax.transformer.config import SMALL, MMMConfig
+from wmjax.transformer.network import Series
+
+TIME, CHANNELS, START = 12, 3, 5
+TINY = MMMConfig(
+    width=8, heads=2, blocks=2, feed_forward=8, reach=3, frequencies=3, code=4, representation=4, head_units=4, carry=3
+)
+KNOWN = {"num_covariates": 2, "num_static": 1}
+
+
+@pytest.fixture(scope="module", params=["free", "response"])
+def head(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def cfg(head):
+    return dataclasses.replace(TINY, head=head)
+
+
+@pytest.fixture(scope="module")
+def known(cfg):
+    return tokens.channels(CHANNELS, cfg=cfg)
+
+
+@pytest.fixture(scope="module")
+def params(cfg, known):
+    curves = response.centre(jnp.full(CHANNELS, 0.4))
+    found = network.init(jax.random.key(0), known, cfg=cfg, curves=curves, **KNOWN)["outcome"]
+    # The response form's head starts at zero, where nothing could leak: make it see.
+    return jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), found)
+
+
+@pytest.fixture(scope="module")
+def series():
+    rng = np.random.default_rng(0)
+    parts = rng.random((TIME, CHANNELS)), rng.normal(size=(TIME, 2)), rng.normal(size=TIME), rng.normal(size=1)
+    observed = np.arange(TIME) != 3
+    blank = [np.where(observed.reshape(-1, *[1] * (p.ndim - 1)), p, 0) if len(p) == TIME else p for p in parts]
+    return Series(*(jnp.asarray(p, jnp.float32) for p in blank), jnp.asarray(observed))
+
+
+@pytest.fixture(scope="module")
+def apply(cfg, known):
+    return jax.jit(lambda p, s, k=known: network.apply(p, s, k, cfg=cfg))
+
+
+@pytest.fixture(scope="module")
+def roll(cfg, known):
+    return jax.jit(lambda p, s, start, noise: network.roll_out(p, s, known, start, noise, cfg=cfg))
+
+
+def test_the_past_is_unchanged_by_the_future_exactly(apply, params, series, head):
+    """Perturb one input at week t: week by week, what changes is told by the time alignment, to 0.0 elsewhere."""
+    base, t = apply(params, series), 7
+    first = {
+        # (first change of the representation, first change of the outcome)
+        "spend": (t + 1, t),
+        "covariates": (t, t),
+        "outcome": (t + 1, t + 1),
+    }
+    for name, (phi_from, outcome_from) in first.items():
+        changed = apply(params, series._replace(**{name: getattr(series, name).at[t].add(0.7)}))
+        for field, start in (("representation", phi_from), ("outcome", outcome_from)):
+            moved = np.abs(np.asarray(getattr(changed, field) - getattr(base, field))).reshape(TIME, -1).max(1)
+            assert (moved[:start] == 0).all(), (name, field)
+            assert moved[start] > 0, (name, field)
+
+
+def test_an_unobserved_period_tells_others_nothing(apply, params, series):
+    base = apply(params, series)
+    other = series._replace(covariates=series.covariates.at[3].add(5.0), outcome=series.outcome.at[3].add(5.0))
+    moved = np.abs(np.asarray(apply(params, other).outcome - base.outcome))
+    assert (moved[np.arange(TIME) != 3] == 0).all()
+
+
+def test_kept_keys_and_values_give_the_whole_pass(apply, roll, params, series):
+    """From the last period on nothing is fed back: a roll-out period by period is `apply`."""
+    found, want = roll(params, series, TIME, jnp.zeros(TIME)), apply(params, series)
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_a_roll_out_is_whole_passes_one_by_one(apply, roll, params, series):
+    """The slow way: predict a period, write it (plus noise) into the outcomes, predict the next."""
+    noise = jnp.asarray(np.random.default_rng(1).normal(size=TIME), jnp.float32)
+    found = roll(params, series, START, noise)
+    s = series
+    for t in range(START, TIME):
+        out = apply(params, s).outcome[t]
+        np.testing.assert_allclose(found.outcome[t], out, atol=5e-6)
+        s = s._replace(outcome=s.outcome.at[t].set(out + noise[t]))
+
+
+def test_channels_are_a_set(apply, params, series, known, head):
+    """Permute spend and codes together: the free form cannot tell; the response form has its own curve a channel."""
+    order = np.array([2, 0, 1])
+    moved = known._replace(code=known.code[order], creative=known.creative[order])
+    s = series._replace(spend=series.spend[:, order])
+    p = params
+    if head == "response":
+        p = {**params, "curves": jax.tree.map(lambda x: x[order], params["curves"])}
+    np.testing.assert_allclose(apply(p, s, moved).outcome, apply(params, series).outcome, atol=2e-6)
+
+
+def test_the_default_has_its_size_whatever_the_channels():
+    def size(cfg, channels):
+        known = tokens.channels(channels, cfg=cfg)
+        curves = response.centre(jnp.ones(channels))
+        make = lambda k: network.init(k, known, cfg=cfg, num_covariates=10, num_static=4, curves=curves)  # noqa: E731
+        return sum(x.size for x in jax.tree.leaves(jax.eval_shape(make, jax.random.key(0))))
+
+    assert [size(MMMConfig(), k) for k in (5, 20, 60)] == [2_106_498] * 3
+    assert size(SMALL, 5) < 70_000
+
+
+def test_no_spend_adds_exactly_nothing():
+    curves = response.centre(jnp.array([0.1, 0.5]))
+    spend = jnp.zeros((9, 2)).at[4, 1].set(1.0)
+    media = np.asarray(response.media(curves, spend, jnp.ones(2), cfg=TINY))
+    assert (media[:, 0] == 0).all()
+    assert (media[:4, 1] == 0).all() and (media[4:8, 1] > 0).all() and media[8, 1] == 0
+    slope = jax.grad(lambda s: response.media(curves, s, jnp.ones(2), cfg=TINY).sum())(spend)
+    assert np.isfinite(slope).all()
+
+
+def test_adstock_and_hill_are_their_formulas():
+    rng = np.random.default_rng(2)
+    spend, theta = rng.random((10, 2)), np.array([0.2, 0.8])
+    want = np.zeros((10, 2))
+    for t in range(10):
+        for lag in range(min(t, 3) + 1):
+            want[t] += theta**lag * spend[t - lag]
+    want /= (theta ** np.arange(4)[:, None]).sum(0)
+    found = response.adstock(jnp.asarray(spend, jnp.float32), jnp.asarray(theta, jnp.float32), 3)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    half, s = 0.4, 1.7
+    np.testing.assert_allclose(
+        response.hill(jnp.asarray(want, jnp.float32), half, s), want**s / (want**s + half**s), rtol=2e-5
+    )
+
+
+def test_configs_refuse_nonsense():
+    for wrong in ({"width": 10, "heads": 4}, {"dropout": 1.0}, {"code": 3}, {"blocks": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MMMConfig(**wrong)

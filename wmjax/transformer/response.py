@@ -1,0 +1,69 @@
+"""Response curves: what spend adds to the outcome, monotone in spend, saturating and carried over.
+
+    adstock_t = sum_l theta^l spend_{t-l} / sum_l theta^l,   l = 0 .. carry
+    media_t,k = sign_k beta_k x^s / (x^s + half_k^s),        x = adstock_t,k
+
+(geometric carry-over and the Hill curve; Jin et al. 2017). Zero spend adds exactly zero. Parameters are free numbers:
+theta = sigmoid(carry), half = exp(half), s = exp(slope), beta = exp(size). A prior is then a normal one on each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from wmjax.transformer.config import MMMConfig
+
+
+class Curves(NamedTuple):
+    """One response curve a channel, as free numbers; also used for their centres and spreads under a prior.
+
+    carry, half, slope, size: [channels], see the module.
+    """
+
+    carry: Float[Array, "*m channels"]
+    half: Float[Array, "*m channels"]
+    slope: Float[Array, "*m channels"]
+    size: Float[Array, "*m channels"]
+
+
+SPREAD = (1.0, 0.7, 0.3, 1.0)
+"""Standard deviations of the default prior: of logit(theta), log(half), log(s) and log(beta)."""
+
+
+def centre(typical: Float[Array, " channels"]) -> Curves:
+    """Centre the default prior: theta .38, half saturation at the typical spend, s 1.1, beta one sd of the outcome.
+
+    Args:
+        typical: mean of the spend over the periods that have any, on the scale of the network.
+    """
+    one = jnp.ones_like(typical)
+    return Curves(-0.5 * one, jnp.log(typical), 0.1 * one, 0.0 * one)
+
+
+def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels"], carry: int) -> Array:
+    """Spread spend over its own period and the `carry` after it; weights sum to 1."""
+    weights = theta ** jnp.arange(carry + 1)[:, None]
+    weights = weights / weights.sum(0)
+    time = spend.shape[0]
+    padded = jnp.concatenate([jnp.zeros((carry, spend.shape[1])), spend])
+    return sum(weights[lag] * jax.lax.dynamic_slice_in_dim(padded, carry - lag, time) for lag in range(carry + 1))
+
+
+def hill(x: Float[Array, "*axes"], half: Array | float, slope: Array | float) -> Float[Array, "*axes"]:
+    """Saturate: 0 at 0, one half at `half`, 1 far beyond."""
+    half, slope = jnp.asarray(half), jnp.asarray(slope)
+    # x = 0 has a gradient of NaN in log(x): it is computed at 1 and set to 0.
+    some = jnp.where(x > 0, x, 1.0)
+    return jnp.where(x > 0, jax.nn.sigmoid(slope * (jnp.log(some) - jnp.log(half))), 0.0)
+
+
+def media(
+    curves: Curves, spend: Float[Array, "time channels"], signs: Float[Array, " channels"], *, cfg: MMMConfig
+) -> Float[Array, "time channels"]:
+    """Give each channel's contribution in each period, in standard deviations of the outcome."""
+    x = adstock(spend, jax.nn.sigmoid(curves.carry), cfg.carry)
+    return signs * jnp.exp(curves.size) * hill(x, jnp.exp(curves.half), jnp.exp(curves.slope))
