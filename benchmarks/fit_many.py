@@ -1,6 +1,7 @@
 """Many seeds in one program: what 16 machines trained together cost over one, at the published size.
 
-Both train the same epoch (72-64-32-16, batch 128, k = 5, block Gibbs); the 16 lie on a mapped axis.
+Both train the same epoch (72-64-32-16, batch 128, k = 5, block Gibbs). The 16 lie on a mapped axis, in equal shares
+over the devices; each core of a CPU is one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import numpy as np
 from benchmarks import measure
 from experiments import common
 from experiments.common import Cell
+from wmjax.core import devices
 from wmjax.core.visible import Visible
 from wmjax.dbm import learn, types
 from wmjax.dbm.learn import LearnConfig
 from wmjax.dbm.types import DBMConfig
-from wmjax.train import many
+from wmjax.train import loop, many
+from wmjax.train.state import Rule, advance
+from wmjax.train.state import begin as begin_run
 
 SIZES = (72, 64, 32, 16)
 
 
 def program(members: int, data: Any) -> Any:
-    """Compile an epoch of `members` machines; return a call that runs it."""
+    """Compile an epoch of `members` machines as a fit would run it; return a call that trains one more."""
     visible, cfg = Visible.bernoulli(SIZES[0]), LearnConfig()
     bias = learn.visible_bias(data, visible=visible)
 
@@ -35,14 +39,25 @@ def program(members: int, data: Any) -> Any:
         return learn.init(key, params, data, cfg=cfg, visible=visible)
 
     keys = jax.random.split(jax.random.key(0), members)
-    states = jax.jit(jax.vmap(begin))(keys)
-    epoch = many.members(lambda key, state, rows: learn.epoch(key, state, rows, cfg=cfg, visible=visible))
-    run, _ = measure.compiled(epoch, keys, states, data)
-    return lambda: run(keys, states, data)
+    epoch = many.members(lambda key, state, rows: learn.epoch(key, state, rows, cfg=cfg, visible=visible), batch_size=2)
+    mesh = devices.mesh(members)
+    rule = Rule(epoch, None, loop.whole, "train", (members,), None, "min", None, 0.0, 1, mesh)
+    train = begin_run(jax.jit(jax.vmap(begin))(keys), rule)
+    if mesh is not None:
+        keys, train = devices.place((keys, train), mesh, members)
+        data = devices.place(data, mesh, -1)
+
+    def call() -> Any:
+        nonlocal train
+        train, info = advance(keys, train, data, rule=rule)
+        return info
+
+    return call
 
 
 def work(options: common.Options, observer: Any) -> Any:
     """Measure one and sixteen members in turn."""
+    devices.use_cores()
     started = time.monotonic()
     rows, seeds, runs = (31_232, 16, 5) if options.size == "full" else (256, 2, 1)
     data = jnp.asarray(np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283, jnp.uint8)

@@ -203,10 +203,12 @@ def _fit(
 ) -> None:
     import jax
 
+    from wmjax.core import devices
     from wmjax.report import console
     from wmjax.report.run import Run
     from wmjax.worlds import consumer
 
+    devices.use_cores()
     run = Run(out)
     run.claim(panel, cfg, seed, overwrite=overwrite, targeted=targeted)
     console.say(

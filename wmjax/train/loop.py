@@ -16,8 +16,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from wmjax.core import devices
 from wmjax.core.errors import DivergedError, UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
@@ -84,6 +86,7 @@ def run(
     stage: str = "train",
     snapshot: Callable[[Any], Any] = whole,
     fingerprint: str = "",
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, History]:
     """Train to the end, to the end of patience, or on from where a killed run of the same folder stood.
 
@@ -103,6 +106,8 @@ def run(
         stage: the name of this run: in events, in errors and in the keys.
         snapshot: the part of the model's state that `best` keeps, for example its averaged parameters.
         fingerprint: of the configuration and data; a folder of another fingerprint is refused.
+        mesh: devices over which members are laid in equal shares (`core.devices.mesh`); every metric is then
+            `[members]`, and there is one key a member. None is the default device.
 
     Returns:
         The state, and the metrics by name: `[epochs]`, or `[epochs, members]`, NaN where not measured.
@@ -115,11 +120,25 @@ def run(
     data, model = jax.device_put(data), own(state)
     shape = _check(key, model, epoch_fn, evaluate, snapshot, data, cfg)
     rule = Rule(
-        epoch_fn, evaluate, snapshot, stage, shape, cfg.monitor, cfg.mode, cfg.patience, cfg.min_delta, cfg.eval_every
+        epoch_fn,
+        evaluate,
+        snapshot,
+        stage,
+        shape,
+        cfg.monitor,
+        cfg.mode,
+        cfg.patience,
+        cfg.min_delta,
+        cfg.eval_every,
+        mesh,
     )
     owner = {"stage": stage, "key": hash_of(np.asarray(jax.random.key_data(key))), "fingerprint": fingerprint}
     host = _Host(folder, cfg, stage, observer, owner)
-    train = host.resume(begin(model, rule))
+    train = begin(model, rule)
+    if mesh is not None:
+        key, train = devices.place((key, train), mesh, *shape)
+        data = devices.place(data, mesh, -1)
+    train = host.resume(train)
     done = int(train.epoch)
     going = done < cfg.epochs and bool(running(train, rule).any())
     observer(Event(stage, done, cfg.epochs if going else done))
@@ -135,7 +154,7 @@ def run(
         if due:
             host.save(done, train)
     host.save(done, train)
-    return train, history.stack(host.rows, shape)
+    return train if mesh is None else devices.gather(train), history.stack(host.rows, shape)
 
 
 class _Host:

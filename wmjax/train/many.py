@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
-from wmjax.core import keys
+from wmjax.core import devices, keys
 from wmjax.core.observe import Observer, silent
 from wmjax.train import loop
 from wmjax.train.history import History
@@ -94,7 +94,10 @@ def fit_many(
         epoch: `(key, state, data) -> (state, metrics)` of one model.
         cfg, data, evaluate, observer, folder, stage, snapshot, fingerprint: as in `loop.run`; `evaluate` and
             `snapshot` are those of one model.
-        batch_size: members trained side by side, see `members`; None is all.
+        batch_size: members trained side by side on each device, see `members`; None is all.
+
+    Members are laid over as many of this process's devices as divide them; on a CPU, `core.devices.use_cores()` at the
+    start of a program makes a device of every core.
     """
     start = partial(keys.key_for, name=f"{stage}/init")
     state = jax.jit(members(init, batch_size=batch_size))(jax.vmap(start)(key), hyper)
@@ -110,4 +113,5 @@ def fit_many(
         stage=stage,
         snapshot=snapshot if snapshot is loop.whole else members(snapshot, 1),
         fingerprint=fingerprint,
+        mesh=devices.mesh(key.shape[0]),
     )

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from wmjax.core import keys
+from wmjax.core import devices, keys
 
 Metrics = dict[str, Any]
 EpochFn = Callable[[Any, Any, Any], tuple[Any, Metrics]]
@@ -61,6 +62,7 @@ class Rule(NamedTuple):
     patience: int | None
     min_delta: float
     eval_every: int
+    mesh: Mesh | None = None
 
 
 def own(tree: Any) -> Any:
@@ -112,12 +114,22 @@ def advance(key: Any, state: TrainState, data: Any, *, rule: Rule) -> tuple[Trai
         metrics |= scores
     new = _judge(state, model, metrics, going, finite, measured, rule)
     metrics = {name: jnp.where(going, value, jnp.nan) for name, value in metrics.items()}
+    if rule.mesh is not None:
+        new = devices.keep(new, rule.mesh, *rule.shape)  # as it came, or the next epoch would be another program
     return new, EpochInfo(metrics, running(new, rule), new.diverged)
+
+
+def _over_devices(fn: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
+    """Give each device its share of the members, and all of the data."""
+    if rule.mesh is None:
+        return fn
+    own, whole = PartitionSpec(devices.AXIS), PartitionSpec()
+    return jax.shard_map(fn, mesh=rule.mesh, in_specs=(own, own, whole), out_specs=own, check_vma=False)
 
 
 def _train(key: Any, state: TrainState, data: Any, going: Any, rule: Rule) -> tuple[Any, dict[str, Any]]:
     """Run the epoch if anyone goes on. The host learns one epoch late that nobody does; that epoch costs nothing."""
-    train = jax.jit(rule.epoch_fn)
+    train = jax.jit(_over_devices(rule.epoch_fn, rule))
     args = (epoch_key(key, rule.stage, state.epoch), state.model, data)
     names = jax.eval_shape(train, *args)[1].keys()
 
@@ -132,7 +144,7 @@ def _score(
     evaluate: EvaluateFn, key: Any, epoch: Any, model: Any, data: Any, due: Any, rule: Rule
 ) -> dict[str, Float[Array, "*members"]]:
     """Evaluate where it is due; metrics are NaN where it is not."""
-    score = jax.jit(evaluate)
+    score = jax.jit(_over_devices(evaluate, rule))
     args = (epoch_key(key, f"{rule.stage}/evaluate", epoch), model, data)
     names = jax.eval_shape(score, *args).keys()
     return lax.cond(

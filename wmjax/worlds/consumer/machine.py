@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
 
+from wmjax.core import devices
 from wmjax.core.keys import key_for
 from wmjax.core.visible import Visible
 from wmjax.dbm import learn, meanfield, pretrain, readout, types
@@ -46,7 +47,15 @@ def fit_members(
     )
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
-        keys, state, _epoch(model), stage="belief", cfg=options, data=data, evaluate=_evaluate(model), snapshot=_params
+        keys,
+        state,
+        _epoch(model),
+        stage="belief",
+        cfg=options,
+        data=data,
+        evaluate=_evaluate(model),
+        snapshot=_params,
+        mesh=devices.mesh(cfg.members),
     )
     curves.append(curve_table(history, "belief"))
     settled = _settled(done.best, data[1], model=model)

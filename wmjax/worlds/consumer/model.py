@@ -126,8 +126,13 @@ def linear(
 
 def respond(params: ConsumerParams, eta: Float[Array, "*rows outcomes"], *, model: ConsumerModel):
     """Turn linear predictors into expected outcomes in the table's units: probabilities for binary outcomes."""
-    binary = jnp.asarray(model.binary)
-    return jnp.where(binary, jax.nn.sigmoid(eta), params.scales.outcome_centre + params.scales.outcome_scale * eta)
+    return respond_scaled(params.scales, eta, model=model)
+
+
+def respond_scaled(scales: Scales, eta: Float[Array, "*rows outcomes"], *, model: ConsumerModel):
+    """Turn linear predictors into expected outcomes, where nothing but the scales is at hand."""
+    in_units = scales.outcome_centre + scales.outcome_scale * eta
+    return jnp.where(jnp.asarray(model.binary), jax.nn.sigmoid(eta), in_units)
 
 
 def predict(params: ConsumerParams, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
@@ -177,22 +182,51 @@ def simulate(
     The noise of period t depends on the key and t alone, so that two plans under one key meet the same luck (common
     random numbers) and their difference is paired.
     """
-    binary, floors = jnp.asarray(model.binary), jnp.asarray(model.floors)
+    return roll(key, params, history, actions, model=model)[1]
 
-    def period(state: FrameState, inputs):
-        t, action, calendar, covariates, present = inputs
-        visible = frames.read(model.frame, state, history.static, calendar, covariates)
-        eta = linear(params, belief(params, visible, model=model), action, model=model)
-        mean = respond(params, eta, model=model)
-        luck, noise = jax.random.split(key_for(key, "outcome", t))
-        drawn = jnp.where(
-            binary,
-            (jax.random.uniform(luck, mean.shape) < mean).astype(mean.dtype),
-            jnp.maximum(mean + params.scales.residual * jax.random.normal(noise, mean.shape), floors),
-        )
-        state = frames.advance(model.frame, state, action, drawn, present)
-        return state, Rollout(drawn, mean)
 
-    times = jnp.arange(actions.shape[0])
-    inputs = (times, actions, history.calendar, history.covariates, history.present)
-    return jax.lax.scan(period, history.state, inputs)[1]
+def roll(
+    key: Key[Array, ""],
+    params: ConsumerParams,
+    history: History,
+    actions: Float[Array, "periods units actions"],
+    *,
+    model: ConsumerModel,
+    first: int = 0,
+) -> tuple[FrameState, Rollout]:
+    """Roll forward as `simulate`, and give the memory after the last period as well.
+
+    Args:
+        first: number of the first period, for its luck: a roll-out cut in two meets the luck of the whole.
+    """
+
+    def one(state: FrameState, inputs: Any) -> tuple[FrameState, Rollout]:
+        t, action, *at = inputs
+        return period(key, params, state, (history.static, *at), action, t, model=model)
+
+    times = first + jnp.arange(actions.shape[0])
+    return jax.lax.scan(one, history.state, (times, actions, history.calendar, history.covariates, history.present))
+
+
+def period(
+    key: Key[Array, ""],
+    params: ConsumerParams,
+    state: FrameState,
+    seen: tuple[Array, Array, Array, Array],
+    action: Float[Array, "units actions"],
+    t: Int[Array, ""] | int,
+    *,
+    model: ConsumerModel,
+) -> tuple[FrameState, Rollout]:
+    """Live through one period, number `t`; `seen` are its static columns, calendar, covariates and who is present."""
+    static, calendar, covariates, present = seen
+    visible = frames.read(model.frame, state, static, calendar, covariates)
+    eta = linear(params, belief(params, visible, model=model), action, model=model)
+    mean = respond(params, eta, model=model)
+    luck, noise = jax.random.split(key_for(key, "outcome", t))
+    drawn = jnp.where(
+        jnp.asarray(model.binary),
+        (jax.random.uniform(luck, mean.shape) < mean).astype(mean.dtype),
+        jnp.maximum(mean + params.scales.residual * jax.random.normal(noise, mean.shape), jnp.asarray(model.floors)),
+    )
+    return frames.advance(model.frame, state, action, drawn, present), Rollout(drawn, mean)

@@ -52,19 +52,22 @@ class Rows:
 
     def segment(self, panel: Panel, by: str | None) -> np.ndarray:
         """Label each row by its unit's level of a static column; real values are cut at their quintiles."""
-        if by is None:
-            return np.full(len(self), "all", dtype=object)
-        if by not in panel.static_names:
-            raise UserError(f"by is {by!r}, must be a static column; there are {list(panel.static_names)}")
-        values = panel.values(by)
-        if by in panel.levels:
-            names = np.asarray(panel.levels[by], dtype=object)[values.astype(int)]
-        elif panel.schema.column(by).kind == "binary":
-            names = np.where(values > 0.5, "yes", "no").astype(object)
-        else:
-            cut: Any = pd.qcut(pd.Series(values), 5, duplicates="drop")
-            names = cut.astype(str).to_numpy(dtype=object)
-        return names[self.unit]
+        return unit_labels(panel, by)[self.unit]
+
+
+def unit_labels(panel: Panel, by: str | None) -> np.ndarray:
+    """Label each unit by its level of a static column; real values are cut at their quintiles."""
+    if by is None:
+        return np.full(panel.num_units, "all", dtype=object)
+    if by not in panel.static_names:
+        raise UserError(f"by is {by!r}, must be a static column; there are {list(panel.static_names)}")
+    values = panel.values(by)
+    if by in panel.levels:
+        return np.asarray(panel.levels[by], dtype=object)[values.astype(int)]
+    if panel.schema.column(by).kind == "binary":
+        return np.where(values > 0.5, "yes", "no").astype(object)
+    cut: Any = pd.qcut(pd.Series(values), 5, duplicates="drop")
+    return cut.astype(str).to_numpy(dtype=object)
 
 
 def take_rows(frame: Frame, panel: Panel, times: slice | None = None) -> Rows:

@@ -325,7 +325,7 @@ class ConsumerWorld:
         if not 0 <= start < panel.num_times:
             raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
         check_same_columns(self.schema, self.levels, panel)
-        history = self._history(panel, start)
+        history = self.history(panel, start)
         plan = jnp.swapaxes(jnp.asarray(actions, jnp.float32)[:, start:], 0, 1)
         keys = jax.random.split(key, (self.members, draws))
         found = self._rollout(keys, self.params, history, plan)
@@ -372,7 +372,8 @@ class ConsumerWorld:
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
         return result.assign_attrs(alpha=alpha, provenance=dict(self.provenance))
 
-    def _history(self, panel: Panel, start: int) -> History:
+    def history(self, panel: Panel, start: int) -> History:
+        """Replay every unit's past before period `start`; what a roll-out starts from."""
         arrays = panel.arrays
         return History(
             state=frames.replay(

@@ -1,0 +1,63 @@
+"""Devices as a plain axis: how many there are, and how equal shares are laid over them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+
+
+def use_cores() -> None:
+    """Make each core of this machine a device of its own, where JAX runs on a CPU.
+
+    Small programs use one core however many there are; laid over devices, independent ones use all. Call it before
+    JAX is used, as a command does; later it changes nothing. The environment's own choice is left alone.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or os.environ.get(
+        "JAX_NUM_CPU_DEVICES"
+    ):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except (RuntimeError, AttributeError):
+        return  # JAX is in use already, or this system does not tell
+
+
+def mesh(count: int) -> Mesh | None:
+    """Lay `count` equal shares over as many of this process's devices as divide it; None where that is one."""
+    devices = jax.local_devices()
+    lanes = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+    return None if lanes == 1 else Mesh(np.array(devices[:lanes]), (AXIS,))
+
+
+def sharding(x: Any, on: Mesh, count: int) -> NamedSharding:
+    """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere."""
+    shared = np.ndim(x) > 0 and np.shape(x)[0] == count
+    return NamedSharding(on, PartitionSpec(AXIS) if shared else PartitionSpec())
+
+
+def place(tree: Any, on: Mesh, count: int) -> Any:
+    """Put every leaf where it belongs."""
+    return jax.tree.map(lambda x: jax.device_put(x, sharding(x, on, count)), tree)
+
+
+def keep(tree: Any, on: Mesh, count: int) -> Any:
+    """Hold every leaf where it belongs, inside a compiled program."""
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding(x, on, count)), tree)
+
+
+def gather(tree: Any) -> Any:
+    """Bring every leaf back to the default device, bound to none."""
+
+    def one(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jnp.array(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x))
+        return jnp.array(np.asarray(x))
+
+    return jax.tree.map(one, tree)
