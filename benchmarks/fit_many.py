@@ -29,8 +29,8 @@ from wmjax.train.state import begin as begin_run
 SIZES = (72, 64, 32, 16)
 
 
-def program(members: int, data: Any) -> Any:
-    """Compile an epoch of `members` machines as a fit would run it; return a call that trains one more."""
+def program(members: int | None, data: Any) -> Any:
+    """Compile an epoch as a fit would run it, of `members` machines or of one; return a call that trains one more."""
     visible, cfg = Visible.bernoulli(SIZES[0]), LearnConfig()
     bias = learn.visible_bias(data, visible=visible)
 
@@ -38,18 +38,27 @@ def program(members: int, data: Any) -> Any:
         params = types.init(key, bias, cfg=DBMConfig(hidden=SIZES[1:]))
         return learn.init(key, params, data, cfg=cfg, visible=visible)
 
-    keys = jax.random.split(jax.random.key(0), members)
-    epoch = many.members(lambda key, state, rows: learn.epoch(key, state, rows, cfg=cfg, visible=visible), batch_size=2)
-    mesh = devices.mesh(members)
-    rule = Rule(epoch, None, loop.whole, "train", (members,), None, "min", None, 0.0, 1, mesh)
-    train = begin_run(jax.jit(jax.vmap(begin))(keys), rule)
-    if mesh is not None:
-        keys, train = devices.place((keys, train), mesh, members)
-        data = devices.place(data, mesh, -1)
+    def epoch(key: Any, state: Any, rows: Any) -> Any:
+        return learn.epoch(key, state, rows, cfg=cfg, visible=visible)
+
+    def rule(epoch: Any, shape: tuple[int, ...], mesh: Any) -> Rule:
+        return Rule(epoch, None, loop.whole, "train", shape, None, "min", None, 0.0, 1, mesh)
+
+    key = jax.random.key(0)
+    if members is None:
+        how = rule(epoch, (), None)
+        train = begin_run(jax.jit(begin)(key), how)
+    else:
+        key, mesh = jax.random.split(key, members), devices.mesh(members)
+        how = rule(many.members(epoch, batch_size=2), (members,), mesh)
+        train = begin_run(jax.jit(jax.vmap(begin))(key), how)
+        if mesh is not None:
+            key, train = devices.place((key, train), mesh, members)
+            data = devices.place(data, mesh, -1)
 
     def call() -> Any:
         nonlocal train
-        train, info = advance(keys, train, data, rule=rule)
+        train, info = advance(key, train, data, rule=how)
         return info
 
     return call
@@ -61,7 +70,7 @@ def work(options: common.Options, observer: Any) -> Any:
     started = time.monotonic()
     rows, seeds, runs = (31_232, 16, 5) if options.size == "full" else (256, 2, 1)
     data = jnp.asarray(np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283, jnp.uint8)
-    seconds = measure.interleaved({"1": program(1, data), "many": program(seeds, data)}, runs=runs)
+    seconds = measure.interleaved({"1": program(None, data), "many": program(seeds, data)}, runs=runs)
     scores = {
         Cell("72-64-32-16", "wmjax", f"seeds{seeds}_over_seed1"): seconds["many"] / seconds["1"],
         Cell("72-64-32-16", "wmjax", "member_rows_per_s"): seeds * rows / seconds["many"],
