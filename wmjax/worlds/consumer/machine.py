@@ -94,9 +94,11 @@ def _thin(rows: np.ndarray) -> np.ndarray:
 def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
     """Share of rows and members whose mean field settled."""
     sweeps = model.cfg.learn.mean_field_sweeps
-    sample = val.astype(jnp.float32)
-    infer = jax.jit(jax.vmap(lambda p: meanfield.infer(p, sample, sweeps=sweeps, report=1e-2)[1].converged.mean()))
-    return float(infer(machine).mean())
+
+    def share(params: DBMParams, rows: Array) -> Array:
+        return meanfield.infer(params, rows, sweeps=sweeps, report=1e-2)[1].converged.mean()
+
+    return float(jax.jit(jax.vmap(share, (0, None)))(machine, val.astype(jnp.float32)).mean())
 
 
 def start(
@@ -142,7 +144,7 @@ def _greedy_start(
                 keys, done.best, problem.data
             )
     assemble = functools.partial(pretrain.assemble, scheme=cfg.scheme)
-    return jax.jit(jax.vmap(lambda rbms: assemble(rbms, train)))(tuple(layers)), curves
+    return jax.jit(jax.vmap(assemble, (0, None)))(tuple(layers), train), curves
 
 
 @functools.cache
