@@ -74,10 +74,10 @@ class Study:
     validation: int = 16
     test: int = 32
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(hidden=32))
-    encoder_epochs: int = 60
+    encoder_epochs: int = 40
     encoder_rate: float = 2e-3
-    decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(hidden=32))
-    decoder_epochs: int = 40
+    decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(hidden=24))
+    decoder_epochs: int = 30
     decoder_rate: float = 3e-3
     batch_size: int = 28
     push: InfluenceConfig = field(default_factory=InfluenceConfig)

@@ -1,0 +1,134 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from wmjax.graph import support
+from wmjax.graph.support import SupportConfig
+
+CFG = SupportConfig(decays=(0.3, 0.7), shapes=(2.0,), halves=(1.0,), components=3, draws=0)
+SHOPS, TIMES, NODES = 40, 40, 4
+
+
+def shops(rng, *, edge=0.0, demand=0.0, floor=False, nodes=NODES):
+    """Channels and a target; 0 acts on the target through a memory, a demand moves all channels at once."""
+    x = np.full((SHOPS, TIMES, nodes), 4.0)
+    memory, common = np.full(SHOPS, 4.0), np.zeros(SHOPS)
+    for t in range(1, TIMES):
+        memory = 0.5 * memory + 0.5 * x[:, t - 1, 0]
+        own = rng.normal(size=(SHOPS, nodes)) * 0.3
+        x[:, t] = 4 + 0.5 * (x[:, t - 1] - 4) + own
+        x[:, t, :-1] += demand * common[:, None]
+        x[:, t, -1] += edge * memory
+        if floor:
+            x[:, t, 1] = np.maximum(x[:, t, 1], 3.8)
+        common = 0.8 * common + rng.normal(size=SHOPS)
+    return x
+
+
+def test_one_edge_is_found_and_ranked_first():
+    found = support.select(np.random.default_rng(0), shops(np.random.default_rng(1), edge=0.5), cfg=CFG)
+    assert found.graph[0, -1] == 1
+    assert np.unravel_index(found.t.argmax(), found.t.shape) == (0, NODES - 1)
+    assert found.graph.sum() <= 3
+    # One standard deviation of the memory moves the target by about edge times that deviation.
+    assert 0.05 < found.effect[0, -1] < 0.25
+    for matrix, diagonal in ((found.graph, 0), (found.t, 0), (found.p_value, 1), (found.q_value, 1), (found.effect, 0)):
+        np.testing.assert_array_equal(np.diagonal(matrix), diagonal)
+
+
+def test_falls_are_no_evidence():
+    found = support.select(np.random.default_rng(0), shops(np.random.default_rng(1), edge=-0.5), cfg=CFG)
+    assert found.t[0, -1] < -5
+    assert found.graph[0, -1] == 0
+
+
+def test_without_edges_the_p_values_are_uniform():
+    p = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        p.append(support.select(rng, shops(rng), cfg=CFG).p_value[~np.eye(NODES, dtype=bool)])
+    p = np.concatenate(p)
+    # 144 p values, nearly independent: under the null a Kolmogorov-Smirnov p below 1e-4 has probability 1e-4.
+    assert stats.kstest(p, "uniform").pvalue > 1e-4
+
+
+def test_a_common_demand_is_no_edge():
+    found, plain = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = shops(rng, demand=0.6, nodes=8)
+        found.append(support.select(rng, x, cfg=CFG).graph[:-1, :-1].sum())
+        plain.append(support.select(rng, x, cfg=dataclasses.replace(CFG, common=False)).graph[:-1, :-1].sum())
+    # 21 columns without an edge, in each of which something is chosen with probability 0.1: more than 9 columns has
+    # probability below 1e-4, and a column that chooses seldom chooses twice.
+    assert sum(found) <= 12
+    assert sum(plain) > 30
+
+
+def test_a_floor_is_left_out_and_breaks_nothing():
+    rng = np.random.default_rng(3)
+    x = shops(rng, edge=0.5, floor=True)
+    panel = support._Panel(x, CFG)
+    kept = panel.designs[1].outcome != 0
+    assert 0.02 < kept.mean() < 0.7
+    assert np.all(panel.designs[0].outcome != 0)
+    assert support.select(rng, x, cfg=CFG).graph[0, -1] == 1
+
+
+def test_the_units_of_a_channel_do_not_matter():
+    x = shops(np.random.default_rng(1), edge=0.3)
+    one = support.select(np.random.default_rng(0), x, cfg=CFG)
+    other = support.select(np.random.default_rng(0), x * np.array([10.0, 1, 0.1, 3]), cfg=CFG)
+    np.testing.assert_allclose(one.t, other.t, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_are_those_of_a_regression_by_hand():
+    x = shops(np.random.default_rng(1), edge=0.3)
+    panel = support._Panel(x, CFG)
+    best = np.array([0, 1, 2, 3])
+    found, _, slope = panel.scores(3, best)
+    d = panel.designs[3]
+    fixed = d.columns[(d.owner != 0) & (d.owner != 3)]
+    columns = np.column_stack([d.family[0, best[0]], fixed.T])
+    coefficient = np.linalg.lstsq(columns, d.outcome, rcond=None)[0]
+    assert slope[0] == pytest.approx(coefficient[0], rel=1e-4)
+    own = d.family[0, best[0]] - fixed.T @ np.linalg.lstsq(fixed.T, d.family[0, best[0]], rcond=None)[0]
+    assert found[0].sum() == pytest.approx(slope[0] * np.linalg.norm(own), rel=1e-3)
+    # The quick t value of the search is the classical one, but for degrees of freedom and the effect's own variance.
+    noise = np.sqrt(np.mean((d.outcome - columns[:, 1:] @ np.linalg.lstsq(fixed.T, d.outcome, rcond=None)[0]) ** 2))
+    assert panel.gains(3)[0, best[0]] == pytest.approx(slope[0] * np.linalg.norm(own) / noise, rel=1e-3)
+
+
+def test_memories_are_adstock_and_hill():
+    x = np.abs(np.random.default_rng(0).normal(size=(2, 5)))
+    family = support.memories(x, cfg=CFG)
+    memory = x[:, 0].copy()
+    for t in range(1, 5):
+        memory = 0.7 * memory + 0.3 * x[:, t]
+    np.testing.assert_allclose(family[2, :, -1], memory)
+    middle = np.median(family[2])
+    np.testing.assert_allclose(family[3, :, -1], memory**2 / (memory**2 + middle**2))
+
+
+def test_stability_counts_the_draws_that_choose():
+    x = shops(np.random.default_rng(1), edge=0.5)
+    found = support.select(np.random.default_rng(0), x, cfg=dataclasses.replace(CFG, draws=40))
+    assert found.stability[0, -1] > 0.9
+    assert found.stability[1, -1] < 0.5
+    assert np.all(np.diagonal(found.stability) == 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"rate": 0.0}, "rate is"), ({"decays": (1.0,)}, "decays are"), ({"components": 0}, "components is 0")],
+)
+def test_a_config_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CFG, **changes)
+
+
+def test_too_few_shops_are_refused():
+    with pytest.raises(ValueError, match="5 shops"):
+        support.select(np.random.default_rng(0), np.zeros((5, 20, 3)), cfg=CFG)
