@@ -131,7 +131,9 @@ def test_no_spend_adds_exactly_nothing():
     spend = jnp.zeros((9, 2)).at[4, 1].set(1.0)
     media = np.asarray(response.media(curves, spend, jnp.ones(2), cfg=TINY))
     assert (media[:, 0] == 0).all()
-    assert (media[:4, 1] == 0).all() and (media[4:8, 1] > 0).all() and media[8, 1] == 0
+    assert (media[:4, 1] == 0).all()
+    assert (media[4:8, 1] > 0).all()
+    assert media[8, 1] == 0
     slope = jax.grad(lambda s: response.media(curves, s, jnp.ones(2), cfg=TINY).sum())(spend)
     assert np.isfinite(slope).all()
 

@@ -50,7 +50,7 @@ def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels
     weights = weights / weights.sum(0)
     time = spend.shape[0]
     padded = jnp.concatenate([jnp.zeros((carry, spend.shape[1])), spend])
-    return sum(weights[lag] * jax.lax.dynamic_slice_in_dim(padded, carry - lag, time) for lag in range(carry + 1))
+    return jnp.stack([weights[lag] * padded[carry - lag : carry - lag + time] for lag in range(carry + 1)]).sum(0)
 
 
 def hill(x: Float[Array, "*axes"], half: Array | float, slope: Array | float) -> Float[Array, "*axes"]:

@@ -10,7 +10,7 @@ attention's keys and values are kept, and one period is computed at a time by th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from wmjax.transformer.nets import Params
 
 STREAMS = 3
 SEEDS = 7
-"""Dropouts of one stream's layer: three attentions, what is heard from itself and from others, and two in the feed-forward."""
+"""Dropouts of one stream's layer: three attentions, what is heard from itself and from others, two in the feed-forward."""
 
 
 class Cache(NamedTuple):
@@ -126,14 +126,15 @@ def _layer(
     write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, first, axis=1)  # noqa: E731
     cache = Cache(write(cache.keys, keys), write(cache.values, values))
 
-    def attend(own: Params, kept: Cache, seed: Array | None, query: Array) -> Array:
+    def attend(own: Params, kept: Cache, seed: Any, query: Array) -> Array:
         return attention.attend(own, look.relative, query, kept.keys, kept.values, look.seen, cfg=cfg, seed=seed)
 
-    weights, drawn = params["attention"], None if seeds is None else seeds[:3]
-    mine, others = (jax.tree.map(lambda p: p[part], (weights, cache, drawn)) for part in (0, slice(1, None)))
-    x = x + drop(3, attend(*mine, inputs[0]))
+    drawn = None if seeds is None else seeds[:3]
+    own, kept, seed = jax.tree.map(lambda p: p[0], (params["attention"], cache, drawn))
+    x = x + drop(3, attend(own, kept, seed, inputs[0]))
     h = nets.layer_norm(params["norm_cross"], x)
-    heard = jax.vmap(lambda *own: attend(*own, h))(*others)
+    others = jax.tree.map(lambda p: p[1:], (params["attention"], cache, drawn))
+    heard = jax.vmap(lambda own, kept, seed: attend(own, kept, seed, h))(*others)
     x = x + drop(4, heard).sum(0) + static
     h = nets.layer_norm(params["norm_feed"], x)
     h = drop(5, jax.nn.gelu(nets.dense(params["feed_in"], h)))
