@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,6 +183,35 @@ def apply(
     if cfg.form == "mlp":
         return network.rest(network.features(x) + network.actions(actions), dropout_key)
     return network.rest(network.features(x), dropout_key) + jnp.sum(network.tau(x) * actions, axis=1)
+
+
+class Projected(NamedTuple):
+    """What an adapter makes of a row before it sees an action: it serves all plans that share the row's history.
+
+    base: `[rows, hidden]`, the features' share of the first layer's sum (mlp); `[rows]`, f(x) (additive).
+    tau: `[rows, actions]`, effects of one unit of each action (additive); `[rows, 0]` (mlp).
+    """
+
+    base: Float[Array, "rows *hidden"]
+    tau: Float[Array, "rows effects"]
+
+
+def project(params: Params, features: Features, *, cfg: AdapterConfig, num_actions: int) -> Projected:
+    """Apply what does not depend on the actions."""
+    network, x = _network(params, num_actions, cfg), features.astype(jnp.float32)
+    if cfg.form == "mlp":
+        return Projected(network.features(x), jnp.zeros((x.shape[0], 0)))
+    return Projected(network.rest(network.features(x), None), network.tau(x))
+
+
+def complete(
+    params: Params, projected: Projected, actions: Float[Array, "rows actions"], *, cfg: AdapterConfig
+) -> Float[Array, " rows"]:
+    """Compute the linear predictor from a projection: `apply(x, a) = complete(project(x), a)`."""
+    if cfg.form == "mlp":
+        network = _network(params, actions.shape[1], cfg)
+        return network.rest(projected.base + network.actions(actions), None)
+    return projected.base + jnp.sum(projected.tau * actions, axis=1)
 
 
 def effect(

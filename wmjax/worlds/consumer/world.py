@@ -336,11 +336,10 @@ class ConsumerWorld:
             "unit": list(panel.units),
             "time": panel.times[start:],
         }
-        absent = ~panel.arrays.mask[:, start:]
         arrays = {}
         for name, value in (("outcome", found.outcomes), ("mean", found.means)):
             array = np.moveaxis(np.asarray(value), (2, 3, 4), (4, 3, 2)).copy()
-            array[..., absent] = np.nan
+            array[..., ~panel.arrays.mask[:, start:]] = np.nan
             arrays[name if name == "mean" else "drawn"] = (tuple(labels), array)
         return xr.Dataset(arrays, coords=labels, attrs={"provenance": dict(self.provenance)})
 

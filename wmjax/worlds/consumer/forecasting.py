@@ -1,0 +1,182 @@
+"""Expected outcomes under many plans: the consumer world's part of a sweep, with all that plans share computed once.
+
+`rows` keeps each row's own history, as `effect` does: beliefs and the adapters' projections of them are computed before
+the sweep, and what is left of a plan is the first layer's sum over the actions and the layers above it.
+
+`rollout` feeds drawn outcomes and the plan's actions back into the history, as `simulate` does: the periods before the
+first one that any plan changes, and the belief of that period, do not depend on the plan; the sweep's `vmap` leaves
+them alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from wmjax.core.keys import key_for
+from wmjax.data import frame as frames
+from wmjax.data.panel import Panel
+from wmjax.heads import adapter
+from wmjax.heads.adapter import Projected
+from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
+from wmjax.worlds.consumer.world import ConsumerWorld
+
+BLOCK = 256
+"""Rows that one pass through the adapters' layers holds for each plan, so that they stay in the processor's cache."""
+SERVING = 8192
+"""Rows projected at once."""
+
+
+class RowsData(NamedTuple):
+    """What is kept of the rows: unit by unit and in the order of time, in blocks, the last one padded.
+
+    adapters, scales: as in `ConsumerParams`, leaves `[members, ..]`.
+    projected: leaves `[blocks, members, outcomes, rows of a block, ..]`.
+    """
+
+    adapters: Any
+    scales: Any
+    projected: Projected
+
+
+@dataclass(frozen=True)
+class RowsForecast:
+    """Expected outcomes of each row from its own observed history."""
+
+    model: ConsumerModel
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        data: RowsData,
+        factual: Float[Array, "units periods actions"],
+        actions: Float[Array, "units periods actions"],
+        member: Int[Array, ""] | None,
+    ) -> Float[Array, "units periods outcomes"]:
+        """Expect outcomes under `actions`; the mean over members, or one member's."""
+        blocks, _, _, size = data.projected.base.shape[:4]
+        rows = actions.reshape(-1, actions.shape[-1])
+        padded = jnp.pad(rows, ((0, blocks * size - rows.shape[0]), (0, 0))).reshape(blocks, size, -1)
+        adapters, scales, projected = data
+        if member is not None:
+            adapters, scales = jax.tree.map(lambda x: x[member][None], (adapters, scales))
+            projected = jax.tree.map(lambda x: x[:, member][:, None], projected)
+
+        def one(params: Any, scale: Any, own: Projected, action: Array) -> Array:
+            scaled = (action - scale.action_centre) / scale.action_scale
+            each = jax.vmap(lambda p, x: adapter.complete(p, x, scaled, cfg=self.model.cfg.adapter), out_axes=-1)
+            return pure.respond_scaled(scale, each(params, own), model=self.model)
+
+        def block(inputs: tuple[Projected, Array]) -> Array:
+            return jax.vmap(one, (0, 0, 0, None))(adapters, scales, *inputs).mean(0)
+
+        found = jax.lax.map(block, (projected, padded)) if blocks > 1 else block((_first(projected), padded[0]))[None]
+        return found.reshape(blocks * size, -1)[: rows.shape[0]].reshape(*actions.shape[:2], -1)
+
+
+def _first(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def project_rows(world: ConsumerWorld, panel: Panel, window: slice) -> RowsData:
+    """Infer the belief of every row of a window of periods and project it through every adapter's first layer."""
+    visible = frames.build(world.model.frame, panel)[:, window]
+    flat = visible.reshape(-1, visible.shape[-1])
+    size = min(BLOCK, len(flat))
+    blocks = -(-len(flat) // size)
+    flat = np.concatenate([flat, np.zeros((blocks * size - len(flat), flat.shape[1]), flat.dtype)])
+    step = max(1, SERVING // size)
+    parts = [
+        _project(world.params, flat[at * size : (at + step) * size].reshape(-1, size, flat.shape[1]), world.model)
+        for at in range(0, blocks, step)
+    ]
+    projected = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    return RowsData(world.params.adapters, world.params.scales, projected)
+
+
+@partial(jax.jit, static_argnums=2)
+def _project(params: ConsumerParams, visible: Float[Array, "blocks size v"], model: ConsumerModel) -> Projected:
+    num_actions = params.scales.action_centre.shape[-1]
+
+    def member(p: ConsumerParams, rows: Array) -> Projected:
+        features = pure.belief(p, rows, model=model)
+        one = partial(adapter.project, cfg=model.cfg.adapter, num_actions=num_actions)
+        return jax.vmap(one, (0, None))(p.adapters, features)
+
+    return jax.lax.map(lambda rows: jax.vmap(member, (0, None))(params, rows), visible)
+
+
+class RolloutData(NamedTuple):
+    """Parameters of all members, and the history that roll-outs start from."""
+
+    params: ConsumerParams
+    history: History
+
+
+@dataclass(frozen=True)
+class RolloutForecast:
+    """Expected outcomes of each period, given what the roll-out itself drew before it.
+
+    Attributes:
+        model: what is fixed.
+        first: the first period that any plan changes.
+    """
+
+    model: ConsumerModel
+    first: int
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        data: RolloutData,
+        factual: Float[Array, "units periods actions"],
+        actions: Float[Array, "units periods actions"],
+        member: Int[Array, ""] | None,
+    ) -> Float[Array, "units periods outcomes"]:
+        """Roll out every member with luck of its own, the same for all plans; the mean over them, or one member's."""
+        members = jnp.arange(self.model.cfg.members) if member is None else member[None]
+        params = data.params if member is None else jax.tree.map(lambda x: x[member][None], data.params)
+        one = partial(self._member, key, data.history, jnp.swapaxes(factual, 0, 1), jnp.swapaxes(actions, 0, 1))
+        return jnp.swapaxes(jax.vmap(one)(params, members).mean(0), 0, 1)
+
+    def _member(
+        self, key: Key[Array, ""], history: History, factual: Array, actions: Array, params: Any, m: Array
+    ) -> Float[Array, "periods units outcomes"]:
+        key, cut, model = key_for(key, "member", m), self.first, self.model
+        head = _periods(history, slice(0, cut))
+        state, before = pure.roll(key, params, head, factual[:cut], model=model)
+        at = (history.static, history.calendar[cut], history.covariates[cut], history.present[cut])
+        # Apart from the scan, whose memory is the plan's own: here the history is still everyone's.
+        state, now = pure.period(key, params, state, at, actions[cut], cut, model=model)
+        rest = _periods(history, slice(cut + 1, None))._replace(state=state)
+        _, after = pure.roll(key, params, rest, actions[cut + 1 :], model=model, first=cut + 1)
+        return jnp.concatenate([before.means, now.means[None], after.means])
+
+
+def _periods(history: History, at: slice) -> History:
+    return history._replace(
+        calendar=history.calendar[at], covariates=history.covariates[at], present=history.present[at]
+    )
+
+
+def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:
+    """Give the function that expects outcomes under a plan, and its data.
+
+    Args:
+        window: periods of the panel.
+        feedback: whether outcomes and actions are fed back into the history (`rollout`) or not (`rows`).
+        first: first period of the window that any plan changes.
+    """
+    if not feedback:
+        return RowsForecast(world.model), project_rows(world, panel, window)
+    history = world.history(panel, window.start)
+    return RolloutForecast(world.model, first), RolloutData(
+        world.params, _periods(history, slice(0, window.stop - window.start))
+    )

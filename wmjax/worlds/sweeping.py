@@ -1,0 +1,332 @@
+"""Any grid of plans on a fitted world: what every plan would bring, cost and gain, by unit and outcome.
+
+What does not depend on the swept axes is computed once. Before the sweep: beliefs of every row and the adapters'
+projections of them (`feedback=False`), the history before the first period asked for, what happens without any plan.
+In it, by `vmap`: with feedback, the periods before the first one that any plan changes, and the belief of that period;
+and all that depends on the grid's first dimensions alone, so put members, segments and starts first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Key
+
+from wmjax.core.errors import UserError
+from wmjax.core.observe import Observer, silent
+from wmjax.core.provenance import fingerprint as hash_of
+from wmjax.core.provenance import to_plain
+from wmjax.data.panel import Panel
+from wmjax.sweep import engine, plan_reading, plans
+from wmjax.sweep.grids import Grid
+from wmjax.sweep.plans import Axis, Plan
+from wmjax.sweep.reduce import Full, Reduction, Segments
+from wmjax.sweep.sizing import SweepPlan
+
+FORECASTS = {"ConsumerWorld": "wmjax.worlds.consumer.forecasting"}
+"""Where each kind of world keeps its `forecast(world, panel, window, *, feedback, first)`."""
+HORIZON, MEMBER = "horizon", "member"
+CPU_BYTES = 2**26
+"""Budget of a box on a processor, where a large one only leaves the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is asked of each plan.
+
+    Attributes:
+        start: position of the panel's first period in question; plans count their periods from it.
+        periods: how many.
+        feedback: whether outcomes that the plan brings, and its actions, change later histories (a roll-out, whose luck
+            axes of seeds average), or each row keeps its observed history (a one-step effect in every row).
+        by: a static column whose levels are the groups that plans may name (an axis `segment`).
+        worth: of one unit of each outcome, in money.
+        cost: of one unit of each action in one period.
+    """
+
+    start: int
+    periods: int = 1
+    feedback: bool = False
+    by: str | None = None
+    worth: tuple[tuple[str, float], ...] = ()
+    cost: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("start", 0), ("periods", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+
+
+class SweepData(NamedTuple):
+    """Arrays that every point reads.
+
+    forecast: of the world.
+    factual: [units, periods, actions], what was done.
+    present: [units, periods].
+    groups: masks of units by name.
+    worth: [outcomes]. cost: [actions].
+    usual: [units, periods, outcomes], expected of what was done, where no luck is in it; else empty.
+    """
+
+    forecast: Any
+    factual: Float[Array, "units periods actions"]
+    present: Bool[Array, "units periods"]
+    groups: Mapping[str, Any]
+    worth: Float[Array, " outcomes"]
+    cost: Float[Array, " actions"]
+    usual: Float[Array, "units periods *outcomes"]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What one point of the grid brings; equal settings are equal programs, which compile once.
+
+    Attributes:
+        expect: of the world.
+        plan: edits of the factual actions.
+        actions: names.
+        choices: of the grid.
+        lucky: whether `expect` draws luck, so that what was done must be told under the same luck.
+    """
+
+    expect: Callable[..., Array]
+    plan: Plan
+    actions: tuple[str, ...]
+    choices: tuple[tuple[str, tuple[str, ...]], ...]
+    lucky: bool
+
+    def __call__(self, key: Key[Array, ""], point: Mapping[str, Any], data: SweepData) -> dict[str, Array]:
+        """Give `total` and `gain` over what was done, [units, outcomes]; `cost` and `profit`, [units]; `path`."""
+        planned = plans.apply(
+            self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
+        )
+        planned = jnp.where(data.present[..., None], planned, data.factual)
+        member = point.get(MEMBER)
+        path = self.expect(key, data.forecast, data.factual, planned, member)
+        usual = data.usual
+        if self.lucky or member is not None:
+            usual = self.expect(key, data.forecast, data.factual, data.factual, member)
+        weight = data.present
+        if HORIZON in point:
+            weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])
+        total, before = (jnp.where(weight[..., None], x, 0.0).sum(1) for x in (path, usual))
+        spent = jnp.where(weight[..., None], planned * data.cost, 0.0).sum((1, 2))
+        spared = jnp.where(weight[..., None], data.factual * data.cost, 0.0).sum((1, 2))
+        gain, cost = total - before, spent - spared
+        return {"total": total, "gain": gain, "cost": cost, "profit": gain @ data.worth - cost, "path": path}
+
+
+DIMS = {
+    "total": ("unit", "outcome"),
+    "gain": ("unit", "outcome"),
+    "cost": ("unit",),
+    "profit": ("unit",),
+    "path": ("unit", "time", "outcome"),
+}
+"""Dimensions of each output."""
+
+
+class Prepared(NamedTuple):
+    """Arguments of the engine."""
+
+    evaluate: Evaluate
+    grid: Grid
+    options: dict[str, Any]
+
+
+def sweep(
+    world: Any,
+    panel: Panel,
+    grid: Grid,
+    *,
+    key: Key[Array, ""],
+    setting: Setting,
+    plan: Plan | None = None,
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    chunk: int | None = None,
+    budget_bytes: int | None = None,
+    mesh: Mesh | None = None,
+    out: str | Path | None = None,
+    worker: tuple[int, int] = (0, 1),
+    patience_seconds: float = 3600.0,
+    observer: Observer = silent,
+) -> xr.Dataset | None:
+    """Expect what every plan of a grid brings to every unit.
+
+    Outputs that reductions may read (`of`), of each point, all over the units present: `total`, the expected outcomes
+    summed over the periods (up to an axis `horizon`, where there is one); `gain`, the same less that of what was done,
+    under the same luck; `cost`, of the actions more than were done; `profit`, what the gain is worth less the cost;
+    `path`, the expected outcomes of each period. The mean over the members, or an axis `member` of the grid.
+
+    Args:
+        world: a fitted world.
+        panel: histories, and the actions that plans edit.
+        grid: of plans. Axes named as actions set them; see `plan_from_axes` for all names that need no `plan`.
+        key: of the luck, which all plans share.
+        setting: what is asked.
+        plan: edits that read the grid's axes; made from the axes' names if not given.
+        reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given.
+        chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
+
+    Returns:
+        A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance; None for a
+        worker but the first.
+
+    Raises:
+        UserError: axes, names or periods that do not fit the panel.
+    """
+    evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
+    about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
+    return engine.sweep(
+        evaluate,
+        grid,
+        key=key,
+        reduce=options["reduce"],
+        data=options["data"],
+        chunk=chunk,
+        budget_bytes=budget_bytes or default_budget(mesh),
+        mesh=mesh,
+        out=out,
+        dims=DIMS,
+        coords=options["coords"],
+        provenance=about,
+        fingerprint=hash_of(about, list(evaluate.actions)),
+        worker=worker,
+        patience_seconds=patience_seconds,
+        observer=observer,
+    )
+
+
+def plan_sweep(
+    world: Any,
+    panel: Panel,
+    grid: Grid,
+    *,
+    key: Key[Array, ""],
+    setting: Setting,
+    plan: Plan | None = None,
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+    chunk: int | None = None,
+    budget_bytes: int | None = None,
+    mesh: Mesh | None = None,
+) -> SweepPlan:
+    """Say what a sweep would take, without running it; arguments as of `sweep`."""
+    evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
+    return engine.plan_sweep(
+        evaluate,
+        grid,
+        key=key,
+        reduce=options["reduce"],
+        data=options["data"],
+        chunk=chunk,
+        budget_bytes=budget_bytes or default_budget(mesh),
+        mesh=mesh,
+        dims=DIMS,
+    )
+
+
+def default_budget(mesh: Mesh | None) -> int | None:
+    """Keep boxes small on a processor; None leaves it to the device's free memory."""
+    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+    return CPU_BYTES if device.platform == "cpu" else None
+
+
+def prepare(
+    world: Any,
+    panel: Panel,
+    grid: Grid,
+    *,
+    key: Key[Array, ""],
+    setting: Setting,
+    plan: Plan | None = None,
+    reduce: Reduction | Mapping[str, Reduction] | None = None,
+) -> Prepared:
+    """Compute what all plans share, and name what is asked of each; `options` are those of the engine."""
+    window = _window(panel, setting)
+    plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
+    first = _first_changed(plan, grid, setting)
+    room = import_module(_forecasting(world))
+    expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
+    factual = jnp.asarray(panel.arrays.actions[:, window])
+    usual = jnp.zeros((*factual.shape[:2], 1))
+    if not setting.feedback:
+        usual = jax.jit(lambda d, x: expect(key, d, x, x, None))(data, factual)
+    found = SweepData(
+        forecast=data,
+        factual=factual,
+        present=jnp.asarray(panel.arrays.mask[:, window]),
+        groups=_groups(panel, setting.by),
+        worth=jnp.asarray(_prices(setting.worth, panel.outcome_names, "outcome")),
+        cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
+        usual=usual,
+    )
+    choices = tuple(grid.choices.items())
+    evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
+    coords = {"unit": list(panel.units), "outcome": list(panel.outcome_names), "time": panel.times[window]}
+    return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
+
+
+def segments(panel: Panel, by: str) -> Segments:
+    """Group the panel's units by a static column, for a reduction; real values are cut at their quintiles."""
+    from wmjax.worlds.consumer.rows import unit_labels
+
+    return Segments.of(list(unit_labels(panel, by)))
+
+
+def _forecasting(world: Any) -> str:
+    kind = type(world).__name__
+    if kind not in FORECASTS:
+        raise UserError(f"a {kind} cannot be swept; worlds that can are {', '.join(FORECASTS)}")
+    return FORECASTS[kind]
+
+
+def _window(panel: Panel, setting: Setting) -> slice:
+    stop = setting.start + setting.periods
+    if stop > panel.num_times:
+        raise UserError(f"periods {setting.start} to {stop - 1} are asked for; the panel has {panel.num_times}")
+    return slice(setting.start, stop)
+
+
+def _first_changed(plan: Plan, grid: Grid, setting: Setting) -> int:
+    """Find the first period that any plan of the grid may change."""
+    columns, least = {c.name: c for c in grid.columns}, setting.periods - 1
+    for edit in plan:
+        start = edit.start
+        if isinstance(start, Axis):
+            if start.name not in columns:
+                raise UserError(f"the plan names the grid axis {start.name!r}; {plans.near(start.name, columns)}")
+            start = int(columns[start.name].labels().min())
+        least = min(least, int(start))
+    return least
+
+
+def _groups(panel: Panel, by: str | None) -> dict[str, Array]:
+    if by is None:
+        return {}
+    found = segments(panel, by)
+    return {name: jnp.asarray(np.array(found.codes) == code) for code, name in enumerate(found.names)}
+
+
+def _prices(prices: tuple[tuple[str, float], ...], names: tuple[str, ...], what: str) -> np.ndarray:
+    strange = [name for name, _ in prices if name not in names]
+    if strange:
+        raise UserError(f"no {what} {strange[0]!r} to price; {plans.near(strange[0], names)}")
+    return np.array([dict(prices).get(name, 0.0) for name in names], np.float32)
+
+
+def _reductions(reduce: Any) -> Any:
+    """Let reductions that name no output read the total."""
+    if isinstance(reduce, Mapping):
+        return {name: _reductions(one) for name, one in reduce.items()}
+    kept: Any = Full() if reduce is None else reduce
+    return kept if kept.of is not None else dataclasses.replace(kept, of="total")
