@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from wmjax.core.errors import DivergedError, UserError
+from wmjax.evaluate.certificate import CertificateConfig
 from wmjax.worlds.consumer.config import DEMO, SMOKE, ConsumerConfig
+from wmjax.worlds.graph.config import GraphConfig
 
 if TYPE_CHECKING:
     from wmjax.data.panel import Panel
 
-WORLDS = ("consumer",)
+WORLDS = ("consumer", "graph")
 Fold = Annotated[ConsumerConfig, tyro.conf.arg(name="")]
+FoldGraph = Annotated[GraphConfig, tyro.conf.arg(name="")]
+FoldCertificate = Annotated[CertificateConfig, tyro.conf.arg(name="")]
 RunFolder = Annotated[Path, tyro.conf.Positional]
 TARGETED = "Campaigns were targeted, not randomised: households were chosen by what they had bought before."
 
@@ -161,9 +165,59 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
     _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
 
 
+def fit_graph(
+    *,
+    panel: Path,
+    schema: Path,
+    out: Path,
+    seed: int = 0,
+    overwrite: bool = False,
+    cfg: FoldGraph = GraphConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Choose the graph between channels and outcomes from data alone, and fit decoders that may only talk along it.
+
+    Args:
+        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        schema: TOML file that says what the columns mean; actions and outcomes are the nodes.
+        out: folder of the run; the same command goes on with a run that was killed.
+        seed: seed of everything random.
+        overwrite: begin anew where the folder holds another run.
+        cfg: how the world is fitted.
+    """
+    from wmjax.data.readers import read_panel
+    from wmjax.report import graph
+
+    graph.fit_run(read_panel(panel, schema), cfg, out, seed, overwrite=overwrite)
+
+
+def certify(
+    run: RunFolder,
+    *,
+    claims: Path | None = None,
+    panel: Path | None = None,
+    cfg: FoldCertificate = CertificateConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Say whether a world of any kind routes its what-if answers along what it claims; exit 1 on attribution bypass.
+
+    Args:
+        run: folder of a finished run.
+        claims: TOML file, an action and the outcomes that it may reach a line: `tv = ["sales"]`; by default the graph
+            world's own claims, and for other worlds that every action may reach every outcome.
+        panel: another table of the same columns; by default the run's own.
+        cfg: how it is tested.
+    """
+    from wmjax.report import graph
+
+    world, table = _open(run, panel)
+    if graph.certify_run(run, table, world, claims=claims, cfg=cfg).bypass:
+        raise SystemExit(1)
+
+
 COMMANDS = {
     "demo": demo,
     "fit consumer": fit_consumer,
+    "fit graph": fit_graph,
+    "certify": certify,
     "predict": predict,
     "effect": effect,
     "plausibility": plausibility,

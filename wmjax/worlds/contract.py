@@ -19,7 +19,7 @@ from wmjax.core.files import read_json
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
 
-KINDS = {"consumer": "wmjax.worlds.consumer.store"}
+KINDS = {"consumer": "wmjax.worlds.consumer.store", "graph": "wmjax.worlds.graph.store"}
 
 
 class World(Protocol):

@@ -1,0 +1,197 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import wmjax as wm
+from wmjax import cli
+from wmjax.core.errors import UserError
+from wmjax.data.readers import read_panel
+from wmjax.data.schema import Column, PanelSchema
+from wmjax.graph.decoder import DecoderConfig
+from wmjax.graph.support import SupportConfig
+from wmjax.worlds import certifying, graph
+from wmjax.worlds.graph import GraphConfig
+from wmjax.worlds.graph import model as pure
+
+CFG = GraphConfig(
+    support=SupportConfig(decays=(0.3, 0.7), shapes=(2.0,), halves=(1.0,), components=3, draws=30, common=False),
+    decoder=DecoderConfig(hidden=6, embedding=2, horizon=3, first=8, stride=8),
+    members=2,
+    epochs=25,
+    batch_size=8,
+    learning_rate=2e-2,
+)
+UNITS, TIMES, START = 30, 40, 33
+
+
+def table():
+    """Two channels and sales: `tv` acts on sales a day later, `radio` on nothing."""
+    rng = np.random.default_rng(0)
+    x = np.full((UNITS, TIMES, 3), 4.0)
+    for t in range(1, TIMES):
+        x[:, t] = 4 + 0.5 * (x[:, t - 1] - 4) + 0.4 * rng.normal(size=(UNITS, 3))
+        x[:, t, 2] += 0.8 * (x[:, t - 1, 0] - 4)
+    rows = x.reshape(-1, 3)
+    days = pd.date_range("2026-01-01", periods=TIMES)
+    frame = pd.DataFrame(rows, columns=["tv", "radio", "sales"])
+    frame.insert(0, "day", np.tile(days, UNITS))
+    frame.insert(0, "shop", np.repeat(np.arange(UNITS), TIMES))
+    return frame
+
+
+SCHEMA = PanelSchema(
+    unit="shop",
+    time="day",
+    columns=(
+        Column(name="tv", role="action", kind="currency"),
+        Column(name="radio", role="action", kind="currency"),
+        Column(name="sales", role="outcome", kind="continuous"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return read_panel(table(), SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def world(panel):
+    return graph.fit(jax.random.key(0), panel, CFG)
+
+
+def test_the_graph_that_acts_is_chosen_and_claimed(world):
+    found = world.graph()
+    assert list(found.sender.values) == ["tv", "radio", "sales"]
+    assert float(found.edge.sel(sender="tv", receiver="sales")) == 1
+    assert float(found.t.sel(sender="tv", receiver="sales")) == float(found.t.max())
+    assert float(found.stability.sel(sender="tv", receiver="sales")) == 1
+    assert world.claims().tolist() == [[1.0], [0.0]]
+
+
+def test_nothing_travels_without_an_edge(world, panel):
+    radio = world.effect(panel, "radio", 2.0, 6.0)
+    assert np.all(radio.effect.to_numpy() == 0.0)
+    assert "no path" in radio.attrs["warnings"][0]
+    tv = world.effect_interval(panel, "tv", 3.0, 5.0)
+    assert tv.effect.dims == ("outcome", "unit", "time")
+    assert 0.3 < float(tv.effect.mean()) < 2.2  # truth: 1.6
+    assert (tv.lo <= tv.effect).all()
+    found = world.influence(panel)
+    assert float(found.ar_cig.sel(sender="radio", receiver="sales")) == 0
+    assert float(found.ar_cig.sel(sender="tv", receiver="sales")) > 0
+
+
+def test_plans_differ_by_the_plan_alone(world, panel):
+    key, actions = jax.random.key(3), panel.arrays.actions
+    base = world.simulate(key, panel, actions, start=START, draws=2)
+    assert dict(base.sizes) == {"member": 2, "draw": 2, "outcome": 1, "unit": UNITS, "time": TIMES - START}
+    more = np.array(actions)
+    more[:, START + 2 :, 0] += 1.0
+    lifted = world.simulate(key, panel, more, start=START, draws=2)
+    gap = (lifted.drawn - base.drawn).to_numpy()
+    assert np.all(gap[..., :3] == 0)
+    assert gap[..., 3:].mean() > 0.1
+    other = np.array(actions)
+    other[:, START:, 1] += 5.0
+    np.testing.assert_array_equal(world.simulate(key, panel, other, start=START, draws=2).drawn, base.drawn)
+    noise = (base.drawn - base["mean"]).to_numpy().std((1, 2, 3, 4)) / np.asarray(world.params.scale.sd[0, 2])
+    np.testing.assert_allclose(noise, np.asarray(world.params.noise)[:, 0], rtol=0.15)
+
+
+def test_the_pure_function_is_what_a_world_runs(world, panel):
+    values = np.concatenate([panel.arrays.actions, panel.arrays.outcomes], -1)
+    own = jax.tree.map(lambda a: a[1], world.params)
+    key = jax.random.split(jax.random.key(3), (2, 1, UNITS))[1, 0, 4]
+    found = jax.jit(lambda p, h, plan: pure.simulate(key, p, h, plan, model=world.model))(
+        own, values[4, :START], values[4, START:, :2]
+    )
+    whole = world.simulate(jax.random.key(3), panel, panel.arrays.actions, start=START)
+    np.testing.assert_allclose(whole.drawn[1, 0, 0, 4], found.drawn[:, 0], rtol=1e-4)
+
+
+def test_predictions_see_the_past_only(world, panel):
+    found = world.predict(panel)
+    assert np.isnan(found["mean"][:, :, 0]).all()
+    error = (found["mean"][0].to_numpy() - panel.arrays.outcomes[..., 0])[:, 1:]
+    assert error.std() < 0.9 * panel.arrays.outcomes.std()
+    changed = np.array(panel.arrays.actions)
+    changed[:, 20:] += 3.0
+    other = world.predict(panel.with_actions(changed))["mean"]
+    np.testing.assert_array_equal(other[:, :, 1:21], found["mean"][:, :, 1:21])
+    surprise = world.plausibility(panel, changed)
+    assert float(surprise.surprise[:, 20].mean()) > 3 * float(surprise.surprise[:, 1:20].mean())
+    assert float(surprise["rank"][:, 20].mean()) < 0.1
+
+
+def test_a_swap_lists_error_beside_influence(world, panel):
+    found = world.swap(panel).set_index("graph")
+    assert found.loc["none", "nauprc_target"] == pytest.approx(0, abs=1e-6)
+    assert found.loc["selected", "nauprc_target"] == 1
+    assert found.loc["selected", "mse"] < found.loc["none", "mse"]
+    assert found.loc["full", "density"] == 1
+
+
+def test_a_saved_world_answers_alike(world, panel, tmp_path):
+    world.save(tmp_path / "world")
+    again = wm.load(tmp_path / "world")
+    assert again.model == world.model
+    for name, value in world.graph().data_vars.items():
+        np.testing.assert_array_equal(again.graph()[name], value)
+    np.testing.assert_array_equal(again.predict(panel)["mean"], world.predict(panel)["mean"])
+    assert again.facts == world.facts
+
+
+def test_the_certificate_passes_a_world_that_keeps_to_its_graph_and_fails_one_that_does_not(world, panel):
+    kept = certifying.certify(world, panel)
+    assert not kept.bypass
+    assert kept.along == 1
+    assert kept.skill > 0
+    # The same decoders under the full graph still claim the chosen support, and move along other edges.
+    loose = jnp.broadcast_to(1 - jnp.eye(3), world.params.graph.shape)
+    escaped = dataclasses.replace(world, params=world.params._replace(graph=loose))
+    assert certifying.certify(escaped, panel).along < 1
+    shut = dataclasses.replace(world, params=world.params._replace(graph=0 * loose))
+    found = certifying.certify(shut, panel)
+    assert found.reasons == ("none of the 1 claimed pairs moves",)
+    assert found.kept == pytest.approx(1, abs=1e-4)
+    declared = certifying.certify(world, panel, claims={"radio": ["sales"]})
+    assert declared.along == 0
+
+
+def test_tables_that_do_not_fit_are_refused(panel):
+    with pytest.raises(UserError, match="5 units"):
+        graph.fit(jax.random.key(0), panel.select(units=panel.units[:5]), CFG)
+    gaps = table().drop(index=[3])
+    with pytest.raises(UserError, match="1 of 30 units have periods without a row"):
+        graph.fit(jax.random.key(0), read_panel(gaps, SCHEMA), CFG)
+    with pytest.raises(UserError, match="9 periods are too few"):
+        graph.fit(jax.random.key(0), panel.select(times=slice(0, 9)), CFG)
+
+
+def test_the_command_fits_certifies_and_says_no(tmp_path, capsys):
+    table().to_parquet(tmp_path / "shops.parquet")
+    (tmp_path / "schema.toml").write_text(SCHEMA.to_toml())
+    # The module's own configuration, whose programs are compiled already.
+    same = (
+        "--support.decays 0.3 0.7 --support.shapes 2.0 --support.halves 1.0 --support.components 3 --support.draws 30"
+    )
+    same += " --support.no-common --decoder.hidden 6 --decoder.embedding 2 --decoder.horizon 3 --decoder.first 8"
+    same += " --decoder.stride 8 --members 2 --epochs 25 --batch-size 8 --learning-rate 0.02"
+    run = tmp_path / "run"
+    asked = {"--panel": tmp_path / "shops.parquet", "--schema": tmp_path / "schema.toml", "--out": run}
+    cli.main(["fit", "graph", *(str(word) for pair in asked.items() for word in pair), *same.split()])
+    assert {"sender", "receiver", "edge", "ar_cig"} <= set(pd.read_parquet(run / "graph.parquet").columns)
+    cli.main(["certify", str(run)])
+    assert json.loads((run / "certificate.json").read_text())["bypass"] is False
+    (tmp_path / "claims.toml").write_text('radio = ["sales"]\n')
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["certify", str(run), "--claims", str(tmp_path / "claims.toml")])
+    assert stopped.value.code == 1
+    assert json.loads((run / "certificate.json").read_text())["bypass"] is True
+    assert "outside the claims" in "".join(capsys.readouterr())

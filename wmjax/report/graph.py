@@ -1,0 +1,65 @@
+"""What the commands of the graph world and of the certificate do with a run's folder."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+from wmjax.core.errors import UserError
+from wmjax.core.files import write_json, write_parquet
+from wmjax.data.panel import Panel
+from wmjax.evaluate.certificate import Certificate, CertificateConfig
+from wmjax.report import console
+from wmjax.report.run import Run
+from wmjax.worlds import certifying, graph
+from wmjax.worlds.graph import GraphConfig, GraphWorld
+
+
+def fit_run(panel: Panel, cfg: GraphConfig, out: Path, seed: int, *, overwrite: bool) -> GraphWorld:
+    """Fit a graph world into a run's folder and write `graph.parquet` (every edge) and `swap.parquet`."""
+    Run(out).claim(panel, cfg, seed, overwrite=overwrite)
+    with console.console_observer() as observer:
+        world = graph.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        world.save(out / "world")
+    pairs, swapped = edges(world, panel), world.swap(panel)
+    write_parquet(out / "graph.parquet", pairs, dict(world.provenance))
+    write_parquet(out / "swap.parquet", swapped, dict(world.provenance))
+    chosen = pairs.query("edge == 1").filter(["sender", "receiver", "t", "q_value", "stability", "ar_cig"])
+    console.table(chosen, title=f"Edges chosen at {cfg.support.rate:.0%} false discoveries")
+    console.table(swapped, title="The frozen decoders under other graphs: forecast error is no evidence of attribution")
+    return world
+
+
+def edges(world: GraphWorld, panel: Panel) -> pd.DataFrame:
+    """Lay every pair of nodes out: what the data say of the edge, and the influence routed along it."""
+    found = world.graph().merge(world.influence(panel), combine_attrs="override").to_dataframe().reset_index()
+    return found.query("sender != receiver").reset_index(drop=True)
+
+
+def certify_run(run: Path, panel: Panel, world: Any, *, claims: Path | None, cfg: CertificateConfig) -> Certificate:
+    """Certify a run's world, show what was found and write `certificate.json`.
+
+    Raises:
+        UserError: where the claims cannot be read or name columns that are not there.
+    """
+    try:
+        declared = None if claims is None else tomllib.loads(claims.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{claims}: cannot be read ({error})") from error
+    found = certifying.certify(world, panel, claims=declared, cfg=cfg)
+    write_json(run / "certificate.json", certifying.summary(found))
+    console.table(certifying.table(found, panel), title="Influence of each action, in sd of the outcome")
+    console.say(f"Influence along the claims: {found.along:.1%}. Forecasting skill over no change: {found.skill:.1%}.")
+    if found.kept == found.kept:
+        console.say(f"With every unit given another's actions, {found.kept:.0%} of that skill stays.")
+    for line in found.notes:
+        console.warning(line)
+    if found.bypass:
+        console.error("attribution bypass: " + "; ".join(found.reasons))
+    else:
+        console.say("No attribution bypass found.")
+    return found

@@ -1,0 +1,220 @@
+"""Fitting a graph world: the support first, then an ensemble of decoders that may only talk along it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.errors import UserError
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.core.provenance import fingerprint, provenance
+from wmjax.data.panel import Panel
+from wmjax.graph import edges, learn, series, support
+from wmjax.graph.learn import LearnConfig, LearnState
+from wmjax.graph.series import Batch, Split
+from wmjax.graph.support import Support
+from wmjax.train import loop, many
+from wmjax.worlds.graph import model as pure
+from wmjax.worlds.graph.config import GraphConfig
+from wmjax.worlds.graph.model import GraphModel, GraphParams
+from wmjax.worlds.graph.world import GraphWorld
+
+
+def values_of(panel: Panel) -> Float[np.ndarray, "unit time node"]:
+    """Lay a panel out as nodes: actions, then outcomes.
+
+    Raises:
+        UserError: where a node is categorical or a unit has gaps.
+    """
+    for name in (*panel.action_names, *panel.outcome_names):
+        if panel.schema.column(name).kind == "categorical":
+            raise UserError(f"column {name!r} is categorical; the graph world's nodes are numbers")
+    gaps = int((~panel.arrays.mask.all(1)).sum())
+    if gaps:
+        raise UserError(f"{gaps} of {panel.num_units} units have periods without a row; the graph world needs them all")
+    if not panel.action_names or not panel.outcome_names:
+        raise UserError("the graph world needs at least one action and one outcome")
+    return np.concatenate([panel.arrays.actions, panel.arrays.outcomes], -1)
+
+
+def fit(
+    key: Key[Array, ""],
+    panel: Panel,
+    cfg: GraphConfig,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    observer: Observer = silent,
+) -> GraphWorld:
+    """Fit a graph world.
+
+    The last periods are not touched. The support comes from all units' other periods; each decoder learns from its own
+    bootstrap of the training units and keeps the epoch that forecasts the validation units best. Static columns and
+    covariates are not used.
+
+    Args:
+        key: seeds everything.
+        panel: at least 8 units without gaps; numeric actions and outcomes. The last outcome is the target.
+        cfg: how.
+        seed: written to the results' provenance; use it to make `key`.
+        folder: where the decoders keep their checkpoints; a killed fit goes on from them.
+        observer: told of progress.
+
+    Raises:
+        UserError: where the panel does not fit, or the folder belongs to another fit.
+    """
+    values = values_of(panel)
+    if panel.num_units < 8:
+        raise UserError(f"{panel.num_units} units: the graph world needs at least 8 to tell an edge from luck")
+    train_times = panel.num_times - max(1, round(cfg.test * panel.num_times))
+    if train_times < cfg.decoder.horizon + cfg.support.own_lags + 8:
+        raise UserError(f"{panel.num_times} periods are too few for a horizon of {cfg.decoder.horizon}")
+    # NumPy's generator, seeded by the key: the support is a statistic of the host.
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key_for(key, "support"))).tolist())
+    observer(Event("support", 0, 1, unit="graph"))
+    chosen = support.select(rng, values[:, :train_times], cfg=cfg.support)
+    observer(Event("support", 1, 1, unit="graph"))
+    model = GraphModel(cfg, len(panel.action_names), len(panel.outcome_names))
+    graph = supplied(chosen, cfg)
+    parts, scale = _deal(rng, values[:, :train_times], graph, cfg)
+    params, history = _learn(key_for(key, "decoders"), parts, cfg, rng, folder, observer, panel)
+    stacked = GraphParams(
+        decoder=params,
+        graph=jnp.broadcast_to(graph, (cfg.members, *graph.shape)),
+        scale=jax.tree.map(lambda a: jnp.broadcast_to(a, (cfg.members, *a.shape)), scale),
+        noise=jnp.ones((cfg.members, model.outcomes)),
+    )
+    return GraphWorld(
+        model=model,
+        params=stacked._replace(noise=_noise(stacked, parts.validation.values, model)),
+        support=chosen,
+        schema=panel.schema,
+        training=_curves(history),
+        facts={
+            "train": [str(panel.times[0]), str(panel.times[train_times - 1])],
+            "test": [str(panel.times[train_times]), str(panel.times[-1])],
+            "train_periods": train_times,
+        },
+        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+    )
+
+
+def supplied(chosen: Support, cfg: GraphConfig) -> Float[Array, "nodes nodes"]:
+    """Give the graph that the decoder may talk along."""
+    nodes = chosen.graph.shape[0]
+    graphs = {
+        "selected": jnp.asarray(chosen.graph, jnp.float32),
+        "full": edges.off_diagonal(nodes),
+        "none": jnp.zeros((nodes, nodes)),
+    }
+    return graphs[cfg.supply]
+
+
+def _deal(rng: np.random.Generator, values: np.ndarray, graph: Array, cfg: GraphConfig) -> tuple[Split, series.Scale]:
+    """Deal the units to training and validation, standardised by the former."""
+    units = len(values)
+    order = rng.permutation(units)
+    count = min(max(2, round(cfg.val * units)), units - 2)
+    scale = series.fit_scale(jnp.asarray(values[order[count:]]))
+    whole = series.standardise(jnp.asarray(values), scale)
+
+    def batch(rows: np.ndarray) -> Batch:
+        return Batch(whole[rows], jnp.broadcast_to(graph, (len(rows), *graph.shape)), jnp.zeros((len(rows), 0)))
+
+    return Split(batch(order[count:]), batch(order[:count])), scale
+
+
+class Member(NamedTuple):
+    """One decoder and the units of its bootstrap."""
+
+    state: LearnState
+    units: Array
+
+
+@dataclass(frozen=True)
+class MemberEpoch:
+    """One epoch of one decoder; a value, so that a second run compiles nothing."""
+
+    cfg: LearnConfig
+
+    def __call__(self, key: Array, member: Member, data: Split) -> tuple[Member, dict[str, Array]]:
+        own = data._replace(train=series.take(data.train, member.units))
+        state, metrics = learn.epoch(key, member.state, own, cfg=self.cfg)
+        # Infinite until the first window of epochs is full, which the loop would take for divergence.
+        metrics.pop("selection")
+        return member._replace(state=state), metrics
+
+
+def _best(member: Member) -> Any:
+    return member.state.best_params
+
+
+def _learn(
+    key: Array,
+    parts: Split,
+    cfg: GraphConfig,
+    rng: np.random.Generator,
+    folder: Any,
+    observer: Observer,
+    panel: Panel,
+) -> tuple[Any, dict[str, np.ndarray]]:
+    own = LearnConfig(
+        model=cfg.decoder,
+        epochs=cfg.epochs,
+        batch_size=cfg.batch_size,
+        learning_rate=cfg.learning_rate,
+        schedule="cosine",
+        select_window=min(5, cfg.epochs),
+    )
+    units = parts.train.values.shape[0]
+    drawn = jnp.asarray(rng.integers(0, units, (cfg.members, units)), jnp.int32)
+
+    def init(key: Array, mine: Array) -> Member:
+        return Member(learn.init(key, parts, cfg=own), mine)
+
+    done, history = many.fit_many(
+        jax.random.split(key, cfg.members),
+        drawn,
+        init,
+        MemberEpoch(own),
+        cfg=loop.LoopConfig(epochs=cfg.epochs),
+        data=parts,
+        observer=observer,
+        folder=None if folder is None else Path(folder) / "decoders",
+        stage="decoders",
+        snapshot=_best,
+        fingerprint=fingerprint(cfg, panel.schema) + panel.fingerprint,
+    )
+    return done.best, dict(history)
+
+
+def _noise(params: GraphParams, values: Array, model: GraphModel) -> Float[Array, "members outcomes"]:
+    """Measure the one-step errors of each member on units that it has not learnt from."""
+
+    @jax.jit
+    def all_members(params: GraphParams) -> Array:
+        def one(own: GraphParams) -> Array:
+            ahead = jax.vmap(lambda v: pure.listen(own, v, model=model)[1])(values)
+            return (ahead[:, :-1] - values[:, 1:])[..., model.actions :].std((0, 1))
+
+        return jax.lax.map(one, params)
+
+    return all_members(params)
+
+
+def _curves(history: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Lay the training curves out as a tidy table."""
+    parts = []
+    for metric, values in history.items():
+        epoch, member = np.indices(np.shape(values))
+        columns = {"epoch": epoch.ravel() + 1, "member": member.ravel(), "value": np.ravel(values)}
+        parts.append(pd.DataFrame({"stage": "decoders", "metric": metric, **columns}))
+    return pd.concat(parts, ignore_index=True)
