@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # Opened on first use, so that `import wmjax` stays fast and has no effect.
 _DOORS = {
     "consumer": ("wmjax.worlds.consumer", None),
+    "graph": ("wmjax.worlds.graph", None),
     "read_panel": ("wmjax.data.readers", "read_panel"),
     "read_schema": ("wmjax.data.schema", "read_schema"),
     "Panel": ("wmjax.data.panel", "Panel"),
@@ -17,7 +18,7 @@ _DOORS = {
     "load": ("wmjax.worlds.contract", "load"),
 }
 
-__all__ = ["Column", "Panel", "PanelSchema", "consumer", "load", "read_panel", "read_schema"]
+__all__ = ["Column", "Panel", "PanelSchema", "consumer", "graph", "load", "read_panel", "read_schema"]
 
 
 def __getattr__(name: str) -> Any:
