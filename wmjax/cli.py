@@ -11,6 +11,7 @@ import tyro
 
 from wmjax.core.errors import DivergedError, UserError
 from wmjax.evaluate.certificate import CertificateConfig
+from wmjax.report import sweep_commands
 from wmjax.worlds.consumer.config import DEMO, SMOKE, ConsumerConfig
 from wmjax.worlds.graph.config import GraphConfig
 
@@ -222,6 +223,8 @@ COMMANDS = {
     "effect": effect,
     "plausibility": plausibility,
     "report": report,
+    "sweep": sweep_commands.sweep,
+    "best": sweep_commands.best,
 }
 
 

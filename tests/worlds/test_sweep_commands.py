@@ -1,0 +1,95 @@
+"""`wmjax sweep` and `wmjax best` from a run's folder, in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wmjax import cli
+from wmjax.report import sweeping
+from wmjax.report.run import Run
+from wmjax.sweep import store
+
+GRID = ["--grid", "push=0,1 coupon=0,1"]
+
+
+@pytest.fixture(scope="module")
+def run(world, panel, cfg, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    Run(folder).claim(panel, cfg, 0, overwrite=False)
+    world.save(folder / "world")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(run):
+    """Every plan's gain and cost, by the command."""
+    out = run / "s.zarr"
+    words = ["--reduce", "gain.full cost.full gain.best", "--cost", "push=0.1 coupon=0.5", "--periods", "2"]
+    cli.main(["sweep", str(run), *GRID, *words, "--out", str(out)])
+    return out
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, capsys):
+    cli.main(["sweep", str(run), *GRID, "--out", str(run / "dry.zarr"), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "points: 4" in said
+    assert "MiB at its peak" in said
+    assert not list(run.glob("dry.zarr*"))
+
+
+def test_best_within_a_budget(run, swept, panel, capsys):
+    found = store.read(swept)
+    assert found["gain_full_gain"].dims == ("push", "coupon", "unit", "outcome")
+    gain = found["gain_full_gain"].sel(outcome="purchase").values.reshape(4, -1).astype(float)
+    cost = found["cost_full_cost"].values.reshape(4, -1).astype(float)
+    budget = 0.3 * cost.max(0).sum() + 0.7 * cost.min(0).sum()
+    for method in ("greedy", "exact"):
+        out = run / f"{method}.parquet"
+        words = ["--budget", str(budget), "--outcome", "purchase", "--method", method, "--out", str(out)]
+        cli.main(["best", str(swept), *words])
+        table = pd.read_parquet(out)
+        assert table["unit"].tolist() == list(panel.units)
+        plan = (2 * table["push"] + table["coupon"]).to_numpy()
+        at = np.arange(len(plan))
+        np.testing.assert_allclose(table["value"], gain[plan, at], rtol=1e-6)
+        np.testing.assert_allclose(table["cost"], cost[plan, at], rtol=1e-6)
+        assert table["cost"].sum() <= budget + 1e-6
+    assert "none is above" in capsys.readouterr().out
+    # Prices of the axes instead of the sweep's own costs.
+    table, chosen = sweeping.best(swept, budget=0.0, cost="push=1 coupon=1", outcome="purchase")
+    assert chosen.cost == 0.0
+    assert (table["push"] + table["coupon"] == 0).all()
+    free, _ = sweeping.best(swept, outcome="purchase")
+    np.testing.assert_allclose(free["value"].sum(), gain.max(0).sum(), rtol=1e-6)
+
+
+def test_two_processes_from_one_command(run, swept, panel):
+    out = run / "two.zarr"
+    words = ["--reduce", "gain.full cost.full gain.best", "--cost", "push=0.1 coupon=0.5", "--periods", "2"]
+    cli.main(["sweep", str(run), *GRID, *words, "--chunk", "1", "--out", str(out), "--processes", "2"])
+    one, two = store.read(swept), store.read(out)
+    assert two.attrs["sweep"]["workers"] == 2
+    for name in one.data_vars:
+        np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sweep", "RUN", "--grid", "push", "--out", "x.zarr"], "is no axis of a grid"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--reduce", "bestest", "--out", "x.zarr"], "did you mean 'best'"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--cost", "push", "--out", "x.zarr"], "must be NAME=NUMBER"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
+        (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
+        (["best", "SWEPT"], "say which --outcome"),
+        (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),
+        (["best", "RUN"], "no sweep here"),
+    ],
+)
+def test_mistakes_are_one_line(run, swept, words, said, capsys):
+    words = [{"RUN": str(run), "SWEPT": str(swept)}.get(word, word) for word in words]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    told = capsys.readouterr()
+    assert said in (told.out + told.err).replace("\n", " ")

@@ -1,0 +1,138 @@
+"""The commands `wmjax sweep` and `wmjax best`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wmjax.core.errors import UserError
+
+RunFolder = Annotated[Path, tyro.conf.Positional]
+
+
+def sweep(
+    run: RunFolder,
+    *,
+    grid: str,
+    out: Path,
+    reduce: str = "full",
+    plan: Path | None = None,
+    start: int | None = None,
+    periods: int = 1,
+    feedback: bool = False,
+    by: str | None = None,
+    worth: str = "",
+    cost: str = "",
+    panel: Path | None = None,
+    seed: int = 0,
+    chunk: int | None = None,
+    dry_run: bool = False,
+    processes: int = 1,
+    worker: str | None = None,
+    distributed: bool = False,
+) -> None:
+    """Evaluate every plan of a grid; killed, the same command goes on from what is finished.
+
+    Args:
+        run: folder of a finished run.
+        grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest.
+        out: Zarr store of the result.
+        reduce: what is kept: `full`, `mean:discount`, `quantiles`, `top:20`, `best`; `gain.best` reads the output gain
+            (total, gain, cost, profit, path).
+        plan: TOML file of edits that read the axes; axes named as actions set them without one.
+        start: position of the first period; by default the first one of the test periods.
+        periods: how many periods are summed.
+        feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
+        by: a static column whose levels an axis `segment` may name.
+        worth: of one unit of each outcome, `"buy=3.5"`.
+        cost: of one unit of each action in a period, `"discount=10"`.
+        panel: another table of the same columns; by default the run's own.
+        seed: of the luck that all plans share.
+        chunk: plans at once; by default as many as fit.
+        dry_run: say what it would take, and stop.
+        processes: workers on this machine, each with its share of the cores.
+        worker: `NUMBER/COUNT`, from 0: this process is one of several that share `out`.
+        distributed: read worker and count from the cluster (Slurm, TPU pod, ..) through `jax.distributed`.
+    """
+    from wmjax.report import console, sweeping
+    from wmjax.sweep import processes as many
+
+    words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
+    asked = sweeping.Asked(**words)
+    if processes > 1 and not dry_run:
+        if worker is not None or distributed:
+            raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
+        _start(run, asked, out, panel, processes)
+        console.say(f"Sweep: {out}")
+        return
+    number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
+    world, table = _open(run, panel)
+    for name, value in sweeping.predicted(world, table, asked).items() if number[0] == 0 else ():
+        console.say(f"{name}: {value:,.6g}")
+    if dry_run:
+        return
+    with console.console_observer() as observer:
+        found = sweeping.run(world, table, asked, out, worker=number, observer=observer)
+    if found is not None:
+        console.say(f"Sweep: {out}")
+
+
+def best(
+    sweep: RunFolder,
+    *,
+    budget: float | None = None,
+    cost: str = "",
+    outcome: str | None = None,
+    method: Literal["greedy", "exact"] = "greedy",
+    out: Path | None = None,
+) -> None:
+    """Choose the best plan for each unit from a finished sweep that kept every plan's numbers, within a budget.
+
+    Args:
+        sweep: Zarr store of the sweep.
+        budget: the most that all units' plans may cost together; by default there is none.
+        cost: prices of one unit of an axis's level, `"discount=10"`; by default the sweep's own cost.
+        outcome: which one, where there are several.
+        method: `greedy`, which is within one step of the best, or `exact`, by integer programming.
+        out: Parquet file; by default `best.parquet` beside the store.
+    """
+    from wmjax.core.files import write_parquet
+    from wmjax.report import console, sweeping
+    from wmjax.sweep import store
+
+    table, chosen = sweeping.best(sweep, budget=budget, cost=cost, outcome=outcome, method=method)
+    levels = [name for name in table if name not in ("unit", "value", "cost")]
+    counts = table.groupby(levels, as_index=False).agg(
+        units=("unit", "size"), value=("value", "sum"), cost=("cost", "sum")
+    )
+    console.table(counts.sort_values("units", ascending=False).head(20), title="Plans and how many units get each")
+    console.say(f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), cost {chosen.cost:,.6g}")
+    path = out or sweep.with_name("best.parquet")
+    write_parquet(path, table, dict(store.read(sweep).attrs))
+    console.say(f"{len(table):,} rows: {path}")
+
+
+def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) -> None:
+    """Start workers with the same words."""
+    from wmjax.report import sweeping
+
+    words = ["sweep", str(run), "--out", str(out)]
+    options = {**vars(asked), **({} if panel is None else {"panel": panel})}
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif value not in (None, ""):
+            words += [flag, str(value)]
+    sweeping.start_workers(words, count)
+
+
+def _open(run: Path, panel: Path | None):
+    from wmjax.data.readers import read_panel
+    from wmjax.report.run import Run
+
+    world = Run(run).world()
+    return world, Run(run).panel() if panel is None else read_panel(panel, world.schema, levels=world.levels)

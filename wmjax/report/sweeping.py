@@ -1,0 +1,202 @@
+"""What `wmjax sweep` and `wmjax best` do: a sweep of a run's world in words, and the best plans from its result."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from wmjax.core.errors import UserError
+from wmjax.core.observe import Observer
+from wmjax.data.panel import Panel
+from wmjax.evaluate import policy
+from wmjax.sweep import plan_reading, processes, reading, reduce_reading, store
+from wmjax.sweep.grids import Grid
+from wmjax.worlds import sweeping
+from wmjax.worlds.sweeping import Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A sweep in words; see `wmjax sweep --help`."""
+
+    grid: str
+    reduce: str = "full"
+    plan: Path | None = None
+    start: int | None = None
+    periods: int = 1
+    feedback: bool = False
+    by: str | None = None
+    worth: str = ""
+    cost: str = ""
+    seed: int = 0
+    chunk: int | None = None
+
+    def arguments(self, world: Any, panel: Panel) -> dict[str, Any]:
+        """Give the arguments of `sweeping.sweep`."""
+        start = world.periods(panel).start if self.start is None else self.start
+        setting = Setting(
+            start=start,
+            periods=self.periods,
+            feedback=self.feedback,
+            by=self.by,
+            worth=prices(self.worth, "worth"),
+            cost=prices(self.cost, "cost"),
+        )
+        return {
+            "grid": read_grid(self.grid),
+            "key": jax.random.key(self.seed),
+            "setting": setting,
+            "plan": None if self.plan is None else plan_reading.read_plan(self.plan),
+            "reduce": reduce_reading.reduce_from_words(self.reduce.split()),
+            "chunk": self.chunk,
+            "mesh": processes.local_mesh(),
+        }
+
+
+def read_grid(words: str) -> Grid:
+    """Read a grid from words, or from a TOML file."""
+    return reading.read_grid(words) if words.endswith(".toml") else reading.grid_from_words(words.split())
+
+
+def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
+    """Read `buy=3.5 visit=0.1`.
+
+    Raises:
+        UserError: a word that is not NAME=NUMBER.
+    """
+    found = []
+    for word in words.split():
+        name, _, value = word.partition("=")
+        try:
+            found.append((name, float(value)))
+        except ValueError:
+            raise UserError(f"{what} {word!r} must be NAME=NUMBER, for example buy=3.5") from None
+    return tuple(found)
+
+
+def predicted(world: Any, panel: Panel, asked: Asked) -> dict[str, Any]:
+    """Say what a sweep would take: points, boxes, bytes, and seconds from the time of a few of its boxes."""
+    options = asked.arguments(world, panel)
+    told = sweeping.plan_sweep(world, panel, **options)
+    return {
+        "points": told.points,
+        "points a box": told.chunk,
+        "boxes": told.regions,
+        "devices": told.devices,
+        "MiB at its peak, each device": round(told.bytes / 2**20, 1),
+        "MiB written": round(told.stored_bytes / 2**20, 1),
+        "operations a point": told.flops,
+    }
+
+
+def run(
+    world: Any,
+    panel: Panel,
+    asked: Asked,
+    out: Path,
+    *,
+    worker: tuple[int, int] = (0, 1),
+    patience_seconds: float = 3600.0,
+    observer: Observer,
+) -> xr.Dataset | None:
+    """Sweep, or go on with a sweep that was stopped."""
+    options = asked.arguments(world, panel)
+    return sweeping.sweep(
+        world, panel, **options, out=out, worker=worker, patience_seconds=patience_seconds, observer=observer
+    )
+
+
+def start_workers(words: list[str], count: int) -> None:
+    """Run `wmjax sweep` once a worker, on this machine; `words` are those of the command without `--processes`."""
+    command = [sys.executable, "-m", "wmjax.cli", *words]
+    processes.start([[*command, "--worker", f"{number}/{count}"] for number in range(count)])
+
+
+# ---- best -----------------------------------------------------------------------------------------------------------
+
+VALUES = ("profit", "gain", "total")
+
+
+def best(
+    path: Path,
+    *,
+    budget: float | None = None,
+    cost: str = "",
+    outcome: str | None = None,
+    method: Literal["greedy", "exact"] = "greedy",
+) -> tuple[pd.DataFrame, policy.Allocation]:
+    """Choose each unit's plan from a sweep that kept every plan's numbers (`--reduce full`, of profit, gain or total).
+
+    Args:
+        path: a finished sweep.
+        budget: the most that all units' plans may cost together; none is no bound.
+        cost: prices of one unit of an axis's level, `coupon=0.5`; by default the sweep's own `cost`.
+        outcome: which, where there are several.
+        method: `"greedy"`, within one step of the best, or `"exact"`.
+
+    Returns:
+        A table of units, their plan's levels, its value and cost; and the allocation.
+    """
+    found = store.read(path)
+    values = _values(found, outcome)
+    dims = [d for d in values.dims if d != "unit"]
+    gain = _plans_by_units(values, dims)
+    paid = _costs(found, gain, cost, dims, budget)
+    limit = float(paid.max(0).sum()) if budget is None else budget
+    chosen = getattr(policy, method)(gain.values.astype(np.float64), paid, limit)
+    at = np.arange(gain.sizes["unit"])
+    table = pd.DataFrame({"unit": gain["unit"].values.astype(object)})
+    for name in _axes(found, dims):
+        table[name] = gain[name].values[chosen.plan]
+    table["value"], table["cost"] = gain.values[chosen.plan, at], paid[chosen.plan, at]
+    return table, chosen
+
+
+def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
+    grid = set(found.attrs["sweep"]["grid"])
+    for value in VALUES:
+        names = [n for n in found.data_vars if str(n).split("_")[-1] == value and grid <= set(found[n].dims)]
+        if names:
+            break
+    else:
+        raise UserError("the sweep did not keep every plan; sweep with --reduce full, gain.full or profit.full")
+    values = found[names[0]]
+    if "outcome" in values.dims:
+        known = [str(x) for x in values["outcome"].values]
+        if outcome is None and len(known) > 1:
+            raise UserError(f"say which --outcome; there are {', '.join(known)}")
+        if outcome is not None and outcome not in known:
+            raise UserError(f"no outcome {outcome!r}; there are {', '.join(known)}")
+        values = values.isel(outcome=0 if outcome is None else known.index(outcome), drop=True)
+    if "unit" not in values.dims:
+        raise UserError("the sweep has no units to choose plans for")
+    return values
+
+
+def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None) -> np.ndarray:
+    own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) == {*dims, "unit"}]
+    if own and not cost:
+        return _plans_by_units(found[own[0]], dims).values.astype(np.float64)
+    if budget is not None and not cost:
+        raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
+    total = np.zeros(gain.sizes["plan"])
+    for name, price in prices(cost, "cost"):
+        if name not in _axes(found, dims):
+            raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
+        total += price * np.asarray(gain[name].values, np.float64)
+    return np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
+
+
+def _plans_by_units(values: xr.DataArray, dims: list[Any]) -> xr.DataArray:
+    return values.stack(plan=dims).transpose("plan", "unit")  # noqa: PD013 - an xarray
+
+
+def _axes(found: xr.Dataset, dims: list[Any]) -> list[str]:
+    return [str(name) for name, c in found.coords.items() if c.dims and c.dims[0] in dims]
