@@ -125,7 +125,7 @@ def _simulate(seed: jax.Array, *, cfg: ChannelConfig | LogConfig) -> tuple[jax.A
     key = jax.random.fold_in(jax.random.key(3), seed)
     if isinstance(cfg, ChannelConfig):
         truth, _, series = channels.simulate(key, cfg=cfg)
-        features = channels.hill(series.adstock, truth.shape[:, None], truth.half[:, None])
+        features = jax.vmap(channels.hill, (1, None, None), 1)(series.adstock, truth.shape, truth.half)
         return series.values, truth.graph[0], features, series.demand
     truth, _, values = channel_logs.simulate(key, cfg=cfg)
 
@@ -284,44 +284,65 @@ def checks(rows: list[Row], size: str) -> list[Check]:
     return found
 
 
+def select_cell(setting: str, seeds: list[int], *, study: Study, folder: Path) -> tuple[list[Scores], list[np.ndarray]]:
+    """Score every seed of a cell, and keep each as it is done: scores and supports."""
+    cfg = study.cells[setting]
+    owner = fingerprint(study.selection, FIXED, cfg)
+    found, chosen = [], []
+    for seed in seeds:
+        kept = folder / f"seed-{seed}.json"
+        saved = files.read_json(kept) if kept.exists() else {}
+        if saved.get("owner") != owner:
+            scores, graph = score_selection(setting, seed, make(seed, cfg), study=study)
+            plain = [[*c, v if math.isfinite(v) else None] for c, v in scores.items()]
+            saved = {"owner": owner, "scores": plain, "graph": graph.tolist()}
+            files.write_json(kept, saved)
+        found.append({Cell(*c): math.nan if v is None else v for *c, v in saved["scores"]})
+        chosen.append(np.array(saved["graph"]))
+    return found, chosen
+
+
 def main(options: Options, observer: Observer, study: Study | None = None) -> Path:
-    """Run the study and write its result; every cell and seed is kept as it is done."""
+    """Run the study; its result is written once every support is chosen, and again after each setting's decoders."""
     study = study or (FULL if options.size == "full" else SMOKE)
-    count = options.seeds or study.seeds
-    clock, rows = common.Clock(options.out), []
-    for number, (setting, cfg) in enumerate(study.cells.items()):
-        folder = options.out / setting.replace("/", "-").replace(" ", "_")
-        owner = fingerprint(study.selection, FIXED, cfg)
-        found, chosen = [], []
-        for seed in range(study.first, study.first + count):
-            kept = folder / f"seed-{seed}.json"
-            saved = files.read_json(kept) if kept.exists() else {}
-            if saved.get("owner") != owner:
-                scores, graph = score_selection(setting, seed, make(seed, cfg), study=study)
-                saved = {"owner": owner, "scores": [[*c, v] for c, v in scores.items()], "graph": graph.tolist()}
-                files.write_json(kept, common._finite(saved))
-            found.append({Cell(*c): math.nan if v is None else v for *c, v in saved["scores"]})
-            chosen.append(np.array(saved["graph"]))
+    seeds = [study.first + at for at in range(options.seeds or study.seeds)]
+    few = seeds[: study.decoder_seeds]
+    clock = common.Clock(options.out)
+    folders = {s: options.out / s.replace("/", "-").replace(" ", "_") for s in study.cells}
+    found, supports, done = {}, {}, []
+    for at, setting in enumerate(study.cells):
+        found[setting], supports[setting] = select_cell(setting, seeds, study=study, folder=folders[setting])
         clock.read()
+        observer(Event("supports", at + 1, len(study.cells), unit="cell"))
+
+    def write() -> Path:
+        rows = [row for setting in study.cells for row in common.summarise(found[setting])]
+        facts: dict[str, Any] = {
+            "selection": dataclasses.asdict(study.selection),
+            "decoding": dataclasses.asdict(study.decoding),
+            "cells": {name: dataclasses.asdict(cfg) for name, cfg in study.cells.items()},
+            "decoder_seeds": few,
+            "decoders_of": list(done),
+        }
+        return common.write_result(
+            options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks(rows, options.size), facts=facts
+        )
+
+    path = write()
+    for setting, cfg in study.cells.items():
         if "/" not in setting:
-            few = range(min(study.decoder_seeds, count))
-            worlds = [make(study.first + at, cfg) for at in few]
-            found += score_decoders(
-                setting, worlds, [chosen[at] for at in few], study=study, folder=folder / "decoders", observer=observer
+            worlds = [make(seed, cfg) for seed in few]
+            found[setting] = found[setting] + score_decoders(
+                setting,
+                worlds,
+                supports[setting][: len(few)],
+                study=study,
+                folder=folders[setting] / "decoders",
+                observer=observer,
             )
-            clock.read()
-        rows += common.summarise(found)
-        observer(Event("cells", number + 1, len(study.cells), unit="cell"))
-    facts: dict[str, Any] = {
-        "selection": dataclasses.asdict(study.selection),
-        "decoding": dataclasses.asdict(study.decoding),
-        "cells": {name: dataclasses.asdict(cfg) for name, cfg in study.cells.items()},
-        "decoder_seeds": min(study.decoder_seeds, count),
-    }
-    seeds = list(range(study.first, study.first + count))
-    return common.write_result(
-        options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks(rows, options.size), facts=facts
-    )
+            done.append(setting)
+            path = write()
+    return path
 
 
 if __name__ == "__main__":
