@@ -74,9 +74,20 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
     assert (run / "summary.json").read_text() == before
 
 
-def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, capsys):
+def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, tmp_path, capsys):
     capsys.readouterr()
+    broken, latin, blocked = tmp_path / "broken.parquet", tmp_path / "latin.csv", tmp_path / "file"
+    for path, content in ((broken, b"no parquet"), (latin, "\xe9,y\n".encode("latin1")), (blocked, b"")):
+        path.write_bytes(content)
+    fit, whole = ["fit", "consumer", "--schema", str(table / "schema.toml")], str(table / "panel.parquet")
     for words in (
+        [*fit, "--panel", whole, "--out", str(tmp_path / "new"), "--members", "0"],
+        [*fit, "--panel", whole, "--out", str(tmp_path / "new"), "--val", "0.9", "--test", "0.5"],
+        [*fit, "--panel", str(broken), "--out", str(tmp_path / "new")],
+        [*fit, "--panel", str(latin), "--out", str(tmp_path / "new")],
+        [*fit, "--panel", whole, "--out", str(blocked / "new")],
+        ["effect", str(run), "--action", "push", "--alpha", "2"],
+        ["plausibility", str(run), "--out", str(tmp_path)],
         ["effect", str(run), "--action", "pusch"],
         ["effect", str(table), "--action", "push"],
         ["fit", "consumer", "--panel", "none.csv", "--schema", str(table / "schema.toml"), "--out", "x"],
@@ -88,7 +99,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, capsys):
         assert stopped.value.code == 2
         told = capsys.readouterr().err.strip()
         assert told.startswith("error: ")
-        assert "Traceback" not in told
+        assert "\n" not in told
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -236,9 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["fit"] and len(words) > 1 and words[1] in WORLDS:
         words[:2] = [" ".join(words[:2])]
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="wmjax", description=__doc__, args=words)
-    except (UserError, FileNotFoundError) as error:
+        _parse(words)()
+    except UserError as error:
         console.error(str(error))
+        raise SystemExit(2) from None
+    except OSError as error:
+        console.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise SystemExit(2) from None
     except DivergedError as error:
         console.error(str(error))
@@ -246,6 +250,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         console.error("stopped; the same command goes on from the last checkpoint")
         raise SystemExit(130) from None
+
+
+def _parse(words: list[str]) -> partial[None]:
+    """Read a command line into a call, so that what an option's own rule refuses is told apart from a fault within.
+
+    Raises:
+        UserError: options out of their range.
+    """
+
+    def later(command: Callable[..., None]) -> Callable[..., partial[None]]:
+        return wraps(command)(lambda *args, **options: partial(command, *args, **options))
+
+    commands = {name: later(command) for name, command in COMMANDS.items()}
+    try:
+        call = tyro.extras.subcommand_cli_from_dict(commands, prog="wmjax", description=__doc__, args=words)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    alpha = call.keywords.get("alpha", 0.1)
+    if not 0 < alpha < 1:
+        raise UserError(f"--alpha is {alpha}, must lie in (0, 1)")
+    return call
 
 
 def _fit(

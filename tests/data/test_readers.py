@@ -215,6 +215,23 @@ def test_sources_that_cannot_be_read_are_told(tmp_path):
         read_panel(twice, SCHEMA)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("broken.parquet", b"no parquet"),
+        ("cut.parquet", b"PAR1PAR1"),
+        ("latin.csv", "household,day\n\xe9,2\n".encode("latin1")),
+        ("empty.csv", b""),
+        ("plain.csv.gz", b"household,day"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_told_in_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    schema = {"unit": "household", "columns": {"day": {"role": "outcome", "kind": "count"}}}
+    with pytest.raises(UserError, match=rf"{name}: cannot be read \([^\n]+\)$"):
+        read_panel(tmp_path / name, schema)
+
+
 def test_times_that_blow_up_the_panel_are_told():
     frame = pd.DataFrame(
         {"u": np.repeat(np.arange(5000), 2), "t": np.tile([0, 900_000], 5000), "y": np.tile([0, 1], 5000)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,14 +108,24 @@ def _load(source: object, schema: PanelSchema) -> tuple[pd.DataFrame, pd.Index |
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    try:
+        return _load_file(path, schema), None
+    except UserError:
+        raise
+    # What pandas, pyarrow and gzip raise of a file that is not what its name says, or is not UTF-8.
+    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _load_file(path: Path, schema: PanelSchema) -> pd.DataFrame:
     if path.suffix in (".parquet", ".pq"):
         import pyarrow.parquet as pq
 
         _require(pq.read_schema(path).names, schema, str(path))
-        return pd.read_parquet(path, columns=list(schema.table_names)), None
+        return pd.read_parquet(path, columns=list(schema.table_names))
     if path.name.endswith((".csv", ".csv.gz")):
         _require(pd.read_csv(path, nrows=0).columns, schema, str(path))
-        return pd.read_csv(path, usecols=list(schema.table_names), low_memory=False), None
+        return pd.read_csv(path, usecols=list(schema.table_names), low_memory=False)
     raise UserError(f"{path}: not a .csv, .csv.gz or .parquet file")
 
 
