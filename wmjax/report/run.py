@@ -58,7 +58,7 @@ class Run:
 
     def panel(self) -> Panel:
         """Read the panel that the run was fitted on."""
-        return read_panel(self._need("panel.parquet"), self._need("schema.toml"))
+        return read_panel(self._need("panel.parquet"), self._need("schema.toml"), min_units=1)
 
     def world(self) -> Any:
         """Open the fitted world."""

@@ -122,7 +122,7 @@ def simulate(seed: int, cfg: MediaSimConfig) -> MediaSim:
         pull = follow * (cfg.confounding * demand[:, t, None] / 4 + cfg.feedback * last)
         spend[:, t] = on[:, t] * np.exp(np.minimum(pull + 0.35 * luck[:, t], 3.0)) * 0.45
         recent = spend[:, max(0, t - cfg.carry) : t + 1]
-        outcome[:, t] = left[:, t] + np.asarray(_combined(truth, recent, np))[:, -1]
+        outcome[:, t] = left[:, t] + np.asarray(combined(truth, recent, np))[:, -1]
     return MediaSim(truth, spend, outcome + base, left + base, demand, proxy, price, holiday)
 
 
@@ -160,17 +160,18 @@ def _media(truth: MediaTruth, spend: np.ndarray | Array, carry: int, xp: object)
     return np_.where(stock > 0, truth.beta * raised / (raised + truth.half**truth.slope), 0.0)
 
 
-def _combined(truth: MediaTruth, spend: np.ndarray | Array, xp: object, carry: int = 13) -> np.ndarray | Array:
+def combined(truth: MediaTruth, spend: np.ndarray | Array, xp: object, carry: int = 13) -> np.ndarray | Array:
+    """Sum the channels' contributions and their synergy: `[geos, weeks]`."""
     own = _media(truth, spend, carry, xp)
     total = own.sum(-1)
-    return total + truth.synergy * own[..., 0] * own[..., 1] if truth.synergy else total
+    return total + truth.synergy * own[..., 0] * own[..., 1] if own.shape[-1] > 1 else total
 
 
 def respond(
     sim: MediaSim, spend: Float[Array | np.ndarray, "geos weeks channels"], *, cfg: MediaSimConfig
 ) -> Float[Array, "geos weeks"]:
     """Give the outcome under another plan, all else as it happened; JAX can map and differentiate it."""
-    return jnp.asarray(sim.without, jnp.float32) + _combined(sim.truth, jnp.asarray(spend, jnp.float32), jnp, cfg.carry)
+    return jnp.asarray(sim.without, jnp.float32) + combined(sim.truth, jnp.asarray(spend, jnp.float32), jnp, cfg.carry)
 
 
 def panel(sim: MediaSim) -> Panel:

@@ -23,7 +23,7 @@ from wmjax.transformer.nets import Params
 
 STREAMS = 3
 SEEDS = 7
-"""Dropouts of one stream's layer: three attentions, what is heard from itself and from others, two in the feed-forward."""
+"""Dropouts of one stream's layer: three attentions, what itself and others said, twice the feed-forward."""
 
 
 class Cache(NamedTuple):

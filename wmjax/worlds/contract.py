@@ -19,7 +19,11 @@ from wmjax.core.files import read_json
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
 
-KINDS = {"consumer": "wmjax.worlds.consumer.store", "graph": "wmjax.worlds.graph.store"}
+KINDS = {
+    "consumer": "wmjax.worlds.consumer.store",
+    "graph": "wmjax.worlds.graph.store",
+    "media": "wmjax.worlds.media.store",
+}
 
 
 class World(Protocol):

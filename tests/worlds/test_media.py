@@ -1,0 +1,270 @@
+"""The media world on a small simulated panel: the contract, attribution, storage, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from wmjax.core.errors import UserError
+from wmjax.data.readers import read_panel
+from wmjax.simulate import media as simulated
+from wmjax.simulate.media import MediaSimConfig
+from wmjax.train import many
+from wmjax.transformer import network, response, tokens
+from wmjax.worlds import contract, media
+from wmjax.worlds.media import budget, learning, prepare, tables
+from wmjax.worlds.media.config import SMOKE, MediaConfig
+
+SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
+
+
+@pytest.fixture(scope="module")
+def panel():
+    return simulated.panel(simulated.simulate(3, SIM))
+
+
+@pytest.fixture(scope="module")
+def world(panel):
+    return media.fit(jax.random.key(0), panel, SMOKE)
+
+
+@pytest.fixture(scope="module")
+def found(world, panel):
+    return world.attribute(panel, grid=(0.0, 1.0, 2.0))
+
+
+def test_predictions_are_labelled_and_in_units(world, panel):
+    got = world.predict(panel)
+    assert got["mean"].dims == ("outcome", "unit", "time")
+    assert got.sizes == {"outcome": 1, "unit": 5, "time": 48}
+    assert (got.lo <= got["mean"]).all()
+    # Warm curves and controls alone explain most of a panel whose covariates do.
+    y = panel.arrays.outcomes[..., 0]
+    assert np.corrcoef(got["mean"].values[0].ravel(), y.ravel())[0, 1] > 0.8
+
+
+def test_attribution_is_consistent(found, world, panel):
+    """Sums over units are `all`, media and baseline make the whole, both derivatives agree, no spend adds nothing."""
+    got = found
+    np.testing.assert_allclose(got.contribution[:, 0], got.contribution[:, 1:].sum("unit"), rtol=1e-6)
+    np.testing.assert_allclose(got.roi * got.spend, got.contribution, rtol=1e-6)
+    np.testing.assert_allclose(got.share.sum("channel"), 1, rtol=1e-3)
+    # Channels do not interact in the response form; float32 sums of outcomes of about 5,000.
+    assert abs(got.interaction).max() < 0.5
+    assert (got.curve.sel(factor=0.0) == 0).all()
+    np.testing.assert_allclose(got.curve.sel(factor=1.0), got.contribution, rtol=1e-3, atol=5e-2)
+    assert (got.contribution > 0).all()
+    assert (got.marginal_roi > 0).all()
+    np.testing.assert_allclose(got.marginal_roi[:, 0], got.marginal_roi_difference[:, 0], rtol=0.05)
+    assert got.extrapolated.sel(factor=2.0).all()
+    assert not got.extrapolated.sel(factor=1.0).any()
+    assert any("channel_2: always on" in line for line in got.attrs["warnings"])
+
+
+def test_tables_are_tidy(found):
+    """One row a channel, geo and quantity; a curve's row knows its spend and whether it was ever seen."""
+    worth = tables.roi(found)
+    assert list(worth.columns) == ["channel", "geo", "quantity", "mean", "lo", "hi", "unit"]
+    assert len(worth) == 3 * 6 * 4
+    one = worth.query("channel == 'channel_1' and geo == 'geo_02' and quantity == 'roi'").iloc[0]
+    assert one["mean"] == pytest.approx(float(found.roi.sel(channel="channel_1", unit="geo_02")))
+    assert one["unit"] == "sales per unit of spend"
+    traced = tables.curves(found)
+    assert len(traced) == 3 * 3 * 6
+    assert traced.query("factor == 2.0").extrapolated.all()
+    np.testing.assert_allclose(traced.query("factor == 2.0 and geo == 'all'").spend, 2 * found.spend[:, 0])
+
+
+def test_contributions_by_week_sum_to_the_attribution(found, world, panel):
+    by_week = world.contributions(panel)
+    np.testing.assert_allclose(by_week.contribution.sum("time"), found.contribution[:, 1:], rtol=2e-3, atol=5e-2)
+    assert (by_week.contribution.values >= 0).all()
+
+
+def test_an_effect_is_a_difference_of_its_own_week(world, panel):
+    got = world.effect_interval(panel, "channel_0", 0.0, 0.5)
+    assert (got.effect > 0).all()
+    assert (got.lo <= got.effect).all()
+    same = world.effect(panel, "channel_0", 0.3, 0.3)
+    assert (same.effect == 0).all()
+    assert "lo" not in same
+    assert not world.effect(panel, "channel_0", 0.0, 1e6).supported.any()
+
+
+def test_simulations_share_their_luck(world, panel):
+    more = np.array(panel.arrays.actions)
+    more[..., 0] += 0.2
+    pair = [world.simulate(jax.random.key(1), panel, a, start=40, draws=2) for a in (panel.arrays.actions, more)]
+    assert pair[0].drawn.dims == ("member", "draw", "outcome", "unit", "time")
+    assert pair[0].sizes["time"] == 8
+    gain = (pair[1] - pair[0]).drawn
+    # The same noise in both: what is left is the plan, the same in every draw.
+    np.testing.assert_allclose(gain[:, 0], gain[:, 1], atol=2e-2)
+    assert gain.mean() > 0
+
+
+def test_a_world_comes_back_from_disk_as_it_was(world, panel, tmp_path):
+    world.save(tmp_path / "world")
+    again = contract.load(tmp_path / "world")
+    np.testing.assert_array_equal(again.predict(panel)["mean"], world.predict(panel)["mean"])
+    assert again.cfg == world.cfg
+    assert again.units == world.units
+
+
+def test_a_budget_is_split_no_worse_than_it_was(world, panel):
+    table, numbers = world.optimize_budget(panel, bounds=(0.5, 2.0))
+    assert table.new_spend.sum() == pytest.approx(table.spend.sum(), rel=1e-6)
+    assert numbers["value"] >= numbers["start"]
+    assert numbers["residual"] < 0.05
+    assert ((table.factor >= 0.5 - 1e-6) & (table.factor <= 2 + 1e-6)).all()
+    moved = world.shift(panel, "channel_0", "channel_1", 0.1)
+    assert moved["lo"] <= moved["mean"] <= moved["hi"]
+    assert moved["moved"] > 0
+    assert world.shift(panel, "channel_0", "channel_1", 0.0)["mean"] == 0
+
+
+def test_the_split_of_a_known_return_is_found():
+    """sum b sqrt(m c): at the optimum m c is in proportion to b^2; a bound that binds is told."""
+    b, c = np.array([1.0, 2.0, 3.0]), np.array([10.0, 10.0, 20.0])
+
+    def value(m):
+        return float((b * np.sqrt(m * c)).sum()), b * np.sqrt(c) / (2 * np.sqrt(m))
+
+    got = budget.best(value, c, np.full(3, 0.01), np.full(3, 9.0), 40.0)
+    np.testing.assert_allclose(got.factors * c, 40 * b**2 / (b**2).sum(), rtol=1e-3)
+    assert got.residual < 1e-3
+    assert not got.bound.any()
+    tight = budget.best(value, c, np.full(3, 0.8), np.full(3, 1.2), 40.0)
+    assert tight.bound.any()
+    assert tight.value > tight.start
+    with pytest.raises(UserError, match="cannot be met"):
+        budget.best(value, c, np.full(3, 0.8), np.full(3, 1.2), 400.0)
+
+
+# ---- preparation ----------------------------------------------------------------------------------------------------
+
+
+def test_scales_come_from_train_weeks_and_no_spend_stays_none(panel):
+    train = np.arange(48) < 30
+    a = prepare.fit_scales(panel, train, SMOKE)
+    arrays = panel.arrays._replace(
+        actions=np.where(train[:, None], panel.arrays.actions, 99.0).astype(np.float32),
+        outcomes=np.where(train[:, None], panel.arrays.outcomes, -1e4).astype(np.float32),
+    )
+    b = prepare.fit_scales(dataclasses.replace(panel, arrays=arrays), train, SMOKE)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+    spend = np.asarray(prepare.series(panel, a, SMOKE).spend)
+    np.testing.assert_array_equal(spend == 0, panel.arrays.actions == 0)
+    assert spend[:, train].max() == pytest.approx(1.0)
+
+
+def test_mediators_are_not_shown(panel):
+    columns = tuple(
+        dataclasses.replace(c, future="mediator") if c.name == "demand_proxy" else c for c in panel.schema.columns
+    )
+    other = dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, columns=columns))
+    train = np.ones(48, bool)
+    shapes = [prepare.covariates(p, SMOKE, None, train).shape[-1] for p in (panel, other)]
+    assert shapes[0] - shapes[1] == 2  # itself and its mean over units
+
+
+def test_bad_panels_get_one_clear_error(panel):
+    def spoil(name, index, value):
+        array = np.array(getattr(panel.arrays, name))
+        array[index] = value
+        return dataclasses.replace(panel, arrays=panel.arrays._replace(**{name: array}))
+
+    cases = (
+        ("spend is negative in 1 rows, first at unit 'geo_01'", "actions", (1, 2, 0), -1.0),
+        ("no spend anywhere", "actions", np.s_[:, :, 1], 0.0),
+        ("only later", "actions", np.s_[:, :38, 1], 0.0),
+        ("outcome is 0 in all", "outcomes", np.s_[:], 0.0),
+    )
+    for message, *change in cases:
+        with pytest.raises(UserError, match=message):
+            media.fit(jax.random.key(0), spoil(*change), SMOKE)
+    with pytest.raises(UserError, match="only 1 train periods"):
+        media.fit(jax.random.key(0), panel.select(times=slice(0, 1)), dataclasses.replace(SMOKE, val=0, test=0))
+    with pytest.raises(UserError, match="names 'tv'"):
+        media.fit(jax.random.key(0), panel, dataclasses.replace(SMOKE, negative=("tv",)))
+
+
+def test_the_users_mistakes_are_named(world, panel):
+    with pytest.raises(UserError, match="no channel 'chanel_0'"):
+        world.effect(panel, "chanel_0", 0, 1)
+    with pytest.raises(UserError, match="negative"):
+        world.effect(panel, "channel_0", -1, 1)
+    with pytest.raises(UserError, match="start is 99"):
+        world.simulate(jax.random.key(0), panel, panel.arrays.actions, start=99)
+    stranger = dataclasses.replace(panel, units=("geo_00", "geo_01", "geo_02", "geo_03", "mars"))
+    with pytest.raises(UserError, match="first 'mars'"):
+        world.predict(stranger)
+
+
+# ---- learning -------------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_weights_cover_the_train_weeks_once_on_average():
+    """Mean over weeks is 1 in every draw; mean over 400 draws of a middle week is 1 (sd about 1 / 20: five of them)."""
+    train = jnp.arange(50) < 43
+    draw = jax.jit(jax.vmap(lambda k: learning.block_weights(k, train, 8)))
+    w = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
+    np.testing.assert_allclose(w.sum(1), 43, rtol=1e-4)
+    assert (w[:, 43:] == 0).all()
+    assert abs(w[:, 20].mean() - 1) < 0.3
+
+
+def test_a_gappy_national_panel_of_months_is_fitted_and_answered():
+    """One series by itself, two months missing, a belief about one channel's return."""
+    rng = np.random.default_rng(0)
+    spend = rng.random((40, 2)) * 100
+    spend[::5, 0] = 0
+    table = pd.DataFrame({"month": pd.date_range("2020-01-01", periods=40, freq="MS"), "tv": spend[:, 0]})
+    table["radio"] = spend[:, 1]
+    table["sales"] = 500 + 2 * spend[:, 0] + rng.normal(0, 5, 40)
+    schema = {
+        "unit": None,
+        "time": "month",
+        "columns": {
+            "tv": {"role": "action", "kind": "currency"},
+            "radio": {"role": "action", "kind": "currency"},
+            "sales": {"role": "outcome", "kind": "continuous"},
+        },
+    }
+    national = read_panel(table.drop(index=[20, 21]), schema)
+    belief = media.ROIPrior(channel="tv", a=2.0, b=0.2)
+    world = media.fit(jax.random.key(0), national, dataclasses.replace(SMOKE, alpha=0.0, warm=150, roi=(belief,)))
+    got = world.attribute(national, times=slice(30, 38), grid=(1.0,), chunk=4)
+    assert float(got.spend.sel(unit="all", channel="tv")) == pytest.approx(spend[30:38, 0].sum(), rel=1e-5)
+    assert got.contribution.sel(unit="all", channel="tv") > got.contribution.sel(unit="all", channel="radio")
+    assert np.isnan(world.predict(national)["mean"]).sum() == 2
+
+
+def test_the_published_head_is_asked_by_the_same_calls(world, panel):
+    """Untrained: that the roll-out answers, and that a plan that is the plan changes nothing."""
+    free = dataclasses.replace(SMOKE, network=dataclasses.replace(SMOKE.network, head="free"), members=2)
+    known = tokens.channels(3, cfg=free.network)
+    covariates = world.params["outcome"]["covariates"]["w"].shape[1]
+    draw = lambda m: network.init(  # noqa: E731
+        jax.random.key(m),
+        known,
+        cfg=free.network,
+        num_covariates=covariates,
+        num_static=0,
+        curves=response.centre(jnp.ones(3)),
+    )
+    other = dataclasses.replace(world, cfg=free, params=many.stack([draw(0), draw(1)]))
+    assert other.shift(panel, "channel_0", "channel_1", 0.0)["mean"] == 0
+    assert other.shift(panel, "channel_0", "channel_1", 0.5, times=slice(10, 20))["mean"] != 0
+
+
+def test_configs_refuse_nonsense():
+    for wrong in ({"members": 0}, {"alpha": -1.0}, {"ema": 1.0}, {"epochs": 99999}, {"clip": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MediaConfig(**wrong)

@@ -1,0 +1,123 @@
+"""How a media world is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from wmjax.transformer.config import SMALL, MMMConfig
+from wmjax.transformer.losses import ROIPrior
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig:
+    """How a media world is fitted.
+
+    Attributes:
+        members: models in the ensemble. Each has its own seed, its own moving-block bootstrap of the periods and
+            its own draw of the priors' centres, and intervals come from their spread; with fewer than three there are
+            none to speak of.
+        val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
+            scores. 0 leaves a part out.
+        network: shape of the transformer and form of its head.
+        outcome: the outcome's column; empty takes the first.
+        size: what spend and outcome of a unit are divided by: nothing (`none`), or its mean outcome in the train
+            periods relative to all units' (`outcome`), for units of very different size.
+        seasons: yearly sine and cosine pairs added to the covariates.
+        trend: add a linear trend to the covariates.
+        peers: with five units or more, add the mean over units of each covariate of the period: what moves all units
+            alike is then known much better than from one unit's noisy column (Pesaran 2006).
+        negative: channels that lower the outcome; the others raise it.
+        warm: updates of the `response` head's curves and linear controls alone, on all rows, before the network joins.
+        steps: updates in all, after those.
+        epochs: parts that they are cut into, for reports and checkpoints.
+        batch: units in an update, at most.
+        window: periods in an update, at most; the first `network.carry` of a window are only context.
+        learning_rate, curve_rate, spend_rate: of the network, of response curves and linear controls, and of the
+            adversary. All but the last fall to 0 along a cosine.
+        weight_decay: decoupled, on the network.
+        clip: largest norm of the network's gradient.
+        alpha: weight of the confusion loss at the end of its rise; 0 leaves the adversary out.
+        confusion: what the encoder makes the adversary say: one half (`half`, the published target), the channel's mean
+            (`mean`), or one half of spend that was turned into ranks (`rank`), whose mean it is.
+        order: which player moves first.
+        ema: decay of the averaged parameters, which every answer comes from.
+        prior_weight: factor on the log priors of the response curves and of ROI; 1 is Bayes' own.
+        roi: beliefs about returns.
+        block: periods in a block of the bootstrap; 0 leaves it out.
+    """
+
+    members: int = 5
+    val: float | int = 0.1
+    test: float | int = 0.1
+    network: MMMConfig = dataclasses.replace(SMALL, head="response")  # noqa: RUF009 - frozen
+    outcome: str = ""
+    size: Literal["none", "outcome"] = "none"
+    seasons: int = 2
+    trend: bool = True
+    peers: bool = True
+    negative: tuple[str, ...] = ()
+    warm: int = 300
+    steps: int = 120
+    epochs: int = 4
+    batch: int = 8
+    window: int = 65
+    learning_rate: float = 2e-3
+    curve_rate: float = 2e-2
+    spend_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    alpha: float = 0.01
+    confusion: Literal["half", "mean", "rank"] = "rank"
+    order: Literal["spend_first", "outcome_first"] = "spend_first"
+    ema: float = 0.98
+    prior_weight: float = 1.0
+    roi: tuple[ROIPrior, ...] = ()
+    block: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("members", 1),
+            ("seasons", 0),
+            ("warm", 0),
+            ("steps", 1),
+            ("epochs", 1),
+            ("batch", 1),
+            ("window", 2),
+            ("block", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        for name in ("learning_rate", "curve_rate", "spend_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+        for name in ("alpha", "weight_decay", "prior_weight", "val", "test"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must not be negative")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, must be in [0, 1)")
+        if self.epochs > self.steps:
+            raise ValueError(f"epochs is {self.epochs}, must be at most steps = {self.steps}")
+
+
+SMOKE = MediaConfig(
+    members=3,
+    warm=20,
+    steps=4,
+    epochs=2,
+    window=30,
+    network=MMMConfig(
+        width=8,
+        heads=2,
+        blocks=1,
+        feed_forward=8,
+        frequencies=3,
+        code=4,
+        representation=4,
+        head_units=4,
+        head="response",
+        carry=4,
+    ),
+)
+"""Only to see that everything runs."""

@@ -1,0 +1,156 @@
+"""Fitting a media world: split, scales, members trained together, what the data can and cannot tell of each channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Key
+
+from wmjax.core.observe import Observer, silent
+from wmjax.core.provenance import fingerprint, provenance
+from wmjax.data.panel import Panel, show_time
+from wmjax.data.splits import Split, split_times
+from wmjax.train import loop, many
+from wmjax.train.loop import LoopConfig
+from wmjax.transformer import response, tokens
+from wmjax.worlds.contract import member_key
+from wmjax.worlds.media import prepare
+from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
+from wmjax.worlds.media.prepare import Scales
+from wmjax.worlds.media.world import MediaWorld
+
+
+def fit(
+    key: Key[Array, ""],
+    panel: Panel,
+    cfg: MediaConfig,
+    *,
+    seed: int = 0,
+    creative: np.ndarray | None = None,
+    folder: str | Path | None = None,
+    observer: Observer = silent,
+) -> MediaWorld:
+    """Fit a media world.
+
+    The test periods are not touched: scales and parameters come from the train periods; validation is only watched.
+
+    Args:
+        key: seeds everything.
+        panel: one series, or geos; actions are the channels' spend.
+        cfg: how.
+        seed: written to the results' provenance; use it to make `key`.
+        creative: [channels, c], vectors of the channels' advertisements (CLIP, BERT); the `free` head reads them.
+        folder: where checkpoints are kept; a killed fit goes on from them, bitwise.
+        observer: told of progress.
+
+    Raises:
+        UserError: see `prepare.check`; or the folder belongs to another fit.
+        DivergedError: where every member meets values that are not finite.
+    """
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    scales = prepare.fit_scales(panel, split.train, cfg)
+    learner = Learner(cfg, panel.action_names, int(split.train.sum()))
+    data = learn_data(panel, scales, split, cfg, creative)
+    keys = jnp.stack([member_key(key, m) for m in range(cfg.members)])
+    begin = many.Members(Begin(learner), 1, None)
+    done, history = loop.run(
+        keys,
+        jax.jit(begin)(keys, data),
+        many.members(Epoch(learner)),
+        cfg=LoopConfig(epochs=cfg.epochs),
+        data=data,
+        folder=folder,
+        observer=observer,
+        stage="media",
+        snapshot=many.members(averaged, 1),
+        fingerprint=fingerprint(cfg, panel.schema) + panel.fingerprint,
+    )
+    world = MediaWorld(
+        cfg=cfg,
+        params=done.best,
+        scales=scales,
+        creative=np.asarray(data.known.creative),
+        residual=np.zeros(cfg.members),
+        schema=panel.schema,
+        levels=panel.levels,
+        units=panel.units,
+        support=support(panel, scales, split, cfg),
+        training=_curves(history),
+        facts=_dates(panel, split),
+        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+    )
+    return world.with_residual(panel, split.val if split.val.any() else split.train)
+
+
+def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, creative: np.ndarray | None) -> LearnData:
+    """Lay a panel out for learning; the adversary's target is spend, or its rank among the train rows."""
+    series = prepare.series(panel, scales, cfg)
+    train = np.asarray(series.observed) & split.train
+    sign = tuple(-1.0 if name in cfg.negative else 1.0 for name in panel.action_names)
+    target = np.asarray(series.spend)
+    if cfg.confusion == "rank":
+        target = np.stack([_ranks(target[..., k], train) for k in range(target.shape[-1])], -1)
+    aim = target[train].mean(0) if cfg.confusion == "mean" else np.full(target.shape[-1], 0.5)
+    return LearnData(
+        series=series,
+        known=tokens.channels(len(sign), cfg=cfg.network, creative=creative, sign=sign),
+        train=jnp.asarray(train),
+        val=jnp.asarray(np.asarray(series.observed) & split.val),
+        spend_target=jnp.asarray(target, jnp.float32),
+        confusion=jnp.asarray(aim, jnp.float32),
+        size=jnp.asarray(scales.size, jnp.float32),
+        exchange=jnp.asarray(scales.outcome_scale / scales.spend, jnp.float32),
+        centre=response.centre(jnp.asarray(scales.typical, jnp.float32)),
+    )
+
+
+def _ranks(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Give the share of train rows below, ties counting one half: mean one half over the train rows."""
+    known = np.sort(values[train])
+    ends = [np.searchsorted(known, values, side=side) for side in ("left", "right")]
+    return (ends[0] + ends[1]) / (2 * len(known))
+
+
+def support(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig) -> pd.DataFrame:
+    """Tell what the train periods can say of each channel.
+
+    Returns:
+        channel; idle, the share of rows with next to no spend (below 5 % of the typical one); top, the largest spend of
+        a row in the table's units per unit of size; explained, the R2 of spend given covariates and last period's
+        outcome, linearly.
+    """
+    series = prepare.series(panel, scales, cfg)
+    rows = np.asarray(series.observed) & split.train
+    before = np.concatenate([np.zeros((len(rows), 1)), np.asarray(series.outcome)[:, :-1]], axis=1)[..., None]
+    x = np.concatenate([np.asarray(series.covariates), before, np.ones_like(before)], -1)[rows].astype(np.float64)
+    spend = np.asarray(series.spend, np.float64)[rows]
+    left = spend - x @ np.linalg.lstsq(x, spend, rcond=None)[0]
+    return pd.DataFrame(
+        {
+            "channel": list(panel.action_names),
+            "idle": (spend < 0.05 * scales.typical).mean(0),
+            "top": scales.spend,
+            "explained": 1 - left.var(0) / np.maximum(spend.var(0), 1e-12),
+        }
+    )
+
+
+def _dates(panel: Panel, split: Split) -> dict[str, Any]:
+    named = zip(Split._fields, split, strict=True)
+    return {n: [show_time(panel.times[m][0]), show_time(panel.times[m][-1])] if m.any() else None for n, m in named}
+
+
+def _curves(history: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Lay training curves out: epoch, member, metric, value."""
+    parts = []
+    for name, values in history.items():
+        epoch, member = np.indices(values.shape)
+        columns = {"epoch": epoch.ravel() + 1, "member": member.ravel(), "metric": name, "value": values.ravel()}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,393 @@
+"""Training of one member: two players who move in turn on the same batch, averaged parameters, an epoch in one scan.
+
+    adversary:          spend_loss(G_A(Phi of the averaged encoder), spend)
+    encoder, outcome:   outcome_loss + alpha_e confusion(averaged G_A, Phi) + priors
+    alpha_e = alpha (2 / (1 + exp(-10 e / epochs)) - 1)
+
+A batch is a draw of units and of one window of periods. Effects of a member are those of a posterior draw, roughly: its
+periods are weighed by a moving-block bootstrap and the centres of its priors are drawn from them (randomised maximum a
+posteriori; Lu and Van Roy 2017, Pearce et al. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from wmjax.core import draws
+from wmjax.core.keys import key_for
+from wmjax.train import ema
+from wmjax.transformer import losses, network, response
+from wmjax.transformer.network import Forecast, Series
+from wmjax.transformer.response import Curves
+from wmjax.transformer.tokens import Channels
+from wmjax.worlds.media.config import MediaConfig
+
+SLOW = ("curves", "controls")
+"""Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
+
+
+class LearnData(NamedTuple):
+    """What all members learn from.
+
+    series: see `Series`, leaves [units, time, ..]. train, val: bool [units, time], the rows that teach and that are
+    watched. spend_target: [units, time, channels], what the adversary predicts. confusion: [channels], what it is made
+    to say. size: [units]. exchange: [channels], outcome for a unit of spend at a scaled ratio of 1.
+    """
+
+    series: Series
+    known: Channels
+    train: Bool[Array, "units time"]
+    val: Bool[Array, "units time"]
+    spend_target: Float[Array, "units time channels"]
+    confusion: Float[Array, " channels"]
+    size: Float[Array, " units"]
+    exchange: Float[Array, " channels"]
+    centre: Curves
+
+
+class MediaState(NamedTuple):
+    """One member in training.
+
+    params, average: see `network.init`. opt_state: of both players. step: updates done. weights: [time], of the
+    bootstrap. centre: of this member's curve priors. offset: [channels], how far this member's ROI beliefs are
+    moved, in their standard deviations.
+    """
+
+    params: Any
+    average: Any
+    opt_state: Any
+    step: Int[Array, "*m"]
+    weights: Float[Array, "*m time"]
+    centre: Curves
+    offset: Float[Array, "*m channels"]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What is fixed when a program is compiled; a value, so that equal learners share their programs.
+
+    Attributes:
+        cfg: how it learns.
+        channels: the actions' names, in order.
+        periods: train periods.
+    """
+
+    cfg: MediaConfig
+    channels: tuple[str, ...]
+    periods: int
+
+    @property
+    def window(self) -> int:
+        return min(self.cfg.window + self.cfg.network.carry, self.periods)
+
+    @property
+    def steps(self) -> int:
+        """Updates in an epoch."""
+        return -(-self.cfg.steps // self.cfg.epochs)
+
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """Give the outcome player's optimiser, partitioned, and the adversary's."""
+        cfg = self.cfg
+        rate = partial(optax.cosine_decay_schedule, decay_steps=self.steps * cfg.epochs)
+        parts: dict[Any, Any] = {
+            "network": optax.chain(
+                optax.clip_by_global_norm(cfg.clip), optax.adamw(rate(cfg.learning_rate), weight_decay=cfg.weight_decay)
+            ),
+            "slow": optax.adam(rate(cfg.curve_rate)),
+        }
+        return optax.partition(parts, _labels), optax.adam(cfg.spend_rate)
+
+
+def _labels(params: Any) -> Any:
+    """Say by which optimiser each parameter moves; a label stands for all that is below it."""
+    return {name: "slow" if name in SLOW else "network" for name in params}
+
+
+def block_weights(key: Key[Array, ""], train: Bool[Array, " time"], block: int) -> Float[Array, " time"]:
+    """Draw blocks of periods with replacement until they cover the train periods once on average (Kuensch 1989)."""
+    time = train.shape[0]
+    count = train.sum()
+    longest = jnp.minimum(block, count)
+    chosen = jnp.floor(draws.uniform(key_for(key, "blocks"), (time,)) * (count - longest + 1)).astype(jnp.int32)
+    rows = jnp.arange(time)
+    # Block i counts while i blocks do not yet cover the periods; the last one counts in part.
+    share = jnp.clip((count - jnp.arange(time) * longest) / longest, 0.0, 1.0)
+    inside = (rows >= chosen[:, None]) & (rows < chosen[:, None] + longest)
+    return jnp.where(train, (share[:, None] * inside).sum(0), 0.0)
+
+
+def init(key: Key[Array, ""], data: LearnData, *, learner: Learner) -> MediaState:
+    """Start one member: its parameters, its bootstrap, its draw of the priors' centres."""
+    cfg, series = learner.cfg, data.series
+    noise = draws.normal(key_for(key, "priors"), (5, data.exchange.shape[0]))
+    alone = cfg.members == 1
+    moved = 0.0 if alone else 1.0
+    centre = Curves(*(c + moved * sd * e for c, sd, e in zip(data.centre, response.SPREAD, noise[:4], strict=True)))
+    params = network.init(
+        key_for(key, "params"),
+        data.known,
+        cfg=cfg.network,
+        num_covariates=series.covariates.shape[-1],
+        num_static=series.static.shape[-1],
+        # All start from the common centre: which basin is found must not hang on the draw.
+        curves=data.centre,
+    )
+    outcome, spend = learner.optimizers()
+    periods = data.train.any(0)
+    weights = periods.astype(jnp.float32) if alone or cfg.block == 0 else block_weights(key, periods, cfg.block)
+    return MediaState(
+        params=params,
+        average=jax.tree.map(jnp.copy, params),
+        opt_state=(outcome.init(params["outcome"]), spend.init(params["spend"])),
+        step=jnp.zeros((), jnp.int32),
+        weights=weights,
+        centre=centre,
+        offset=moved * noise[4],
+    )
+
+
+def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
+    """Fit curves and linear controls alone to all train rows, without the network, which then starts from there.
+
+    At its start the network's part is exactly 0 whatever it is told, so this is the same model.
+    """
+    cfg = learner.cfg
+    optimizer = optax.adam(optax.cosine_decay_schedule(cfg.curve_rate, cfg.warm))
+    weights = data.train * state.weights
+    own = {name: state.params["outcome"][name] for name in SLOW}
+
+    def loss(own: Any) -> Array:
+        found = jax.vmap(lambda s: network.controlled(own, s, data.known, cfg=cfg.network))(data.series)
+        error = losses.squared(found, data.series.outcome, weights)
+        weight = cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train)
+        return error + weight * losses.curves(own["curves"], state.centre)
+
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+        own, opt = carry
+        change, opt = optimizer.update(jax.grad(loss)(own), opt, own)
+        return (optax.apply_updates(own, change), opt), None
+
+    (own, _), _ = jax.lax.scan(step, (own, optimizer.init(own)), None, length=cfg.warm)
+    merged = lambda tree: {**tree, "outcome": {**tree["outcome"], **own}}  # noqa: E731
+    return state._replace(params=merged(state.params), average=merged(state.average))
+
+
+class Batch(NamedTuple):
+    """A draw of units and of one window; `weights` [units, time] are 0 where a row is only context."""
+
+    series: Series
+    weights: Float[Array, "units time"]
+    spend_target: Float[Array, "units time channels"]
+    size: Float[Array, " units"]
+
+
+def take(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Learner) -> Batch:
+    """Draw a batch: units without replacement, one window for all of them."""
+    units = data.train.shape[0]
+    chosen = jax.random.permutation(key_for(key, "units"), units)[: min(learner.cfg.batch, units)]
+    width = learner.window
+    start = jax.random.randint(key_for(key, "window"), (), 0, learner.periods - width + 1)
+
+    def cut(x: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(x[chosen], start, width, axis=1)
+
+    s = data.series
+    series = Series(cut(s.spend), cut(s.covariates), cut(s.outcome), s.static[chosen], cut(s.observed))
+    context = (jnp.arange(width) < learner.cfg.network.carry) & (start > 0)
+    weights = cut(data.train * state.weights) * ~context
+    return Batch(series, weights, cut(data.spend_target), data.size[chosen])
+
+
+def forward(params: Any, series: Series, known: Channels, key: Key[Array, ""] | None, *, cfg: MediaConfig) -> Forecast:
+    """Apply the network to a batch of units."""
+    if key is None:
+        return jax.vmap(lambda s: network.apply(params, s, known, cfg=cfg.network))(series)
+    keys = jax.random.split(key, series.outcome.shape[0])
+    return jax.vmap(lambda s, k: network.apply(params, s, known, cfg=cfg.network, key=k))(series, keys)
+
+
+def roi_of(
+    params: Any, batch: Batch, media: Array, data: LearnData, key: Key[Array, ""], *, learner: Learner
+) -> tuple[Float[Array, " channels"], Float[Array, ""]]:
+    """Give each channel's return over a batch, in the table's units, and the scale of the estimate.
+
+    The free form drops one channel with a belief, drawn at random, and counts it for all of them.
+    """
+    weights = batch.weights * batch.size[:, None]
+    spent = jnp.einsum("utk,ut->k", batch.series.spend, weights)
+    spent = jnp.where(spent > 0, spent, 1.0)
+    if learner.cfg.network.head == "response":
+        return data.exchange * jnp.einsum("utk,ut->k", media, weights) / spent, jnp.ones(())
+    believed = jnp.asarray([learner.channels.index(p.channel) for p in learner.cfg.roi])
+    at = believed[jax.random.randint(key_for(key, "channel"), (), 0, len(learner.cfg.roi))]
+    without = batch.series._replace(spend=batch.series.spend.at[..., at].set(0.0))
+    pair = [forward(params, s, data.known, None, cfg=learner.cfg).outcome for s in (batch.series, without)]
+    total = jnp.sum((pair[0] - pair[1]) * weights)
+    one = jnp.arange(spent.shape[0]) == at
+    return jnp.where(one, data.exchange * total / spent, jnp.nan), jnp.asarray(len(learner.cfg.roi), jnp.float32)
+
+
+def priors(
+    params: Any,
+    batch: Batch,
+    found: Forecast,
+    error: Float[Array, ""],
+    state: MediaState,
+    data: LearnData,
+    key: Key[Array, ""],
+    *,
+    learner: Learner,
+) -> Float[Array, ""]:
+    """Give minus the log priors, weighed against the mean squared error as normal errors of its size would."""
+    cfg = learner.cfg
+    value = jnp.zeros(())
+    if cfg.network.head == "response":
+        value += losses.curves(params["curves"], state.centre)
+    if cfg.roi:
+        returns, factor = roi_of(params, batch, found.media, data, key, learner=learner)
+        for prior in cfg.roi:
+            at = learner.channels.index(prior.channel)
+            moved = _moved(prior, returns[at], state.offset[at])
+            # A channel that this step did not drop has no return, and no say.
+            known = jnp.where(jnp.isnan(moved), 1.0, moved)
+            value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: prior.distribution()}))
+    rows = jnp.sum(data.train)
+    return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / rows * value
+
+
+def _moved(prior: losses.ROIPrior, value: Array, offset: Array) -> Array:
+    """Move a return against this member's draw of the belief's centre; a half-normal one has none to move."""
+    if prior.family == "normal":
+        return value - prior.b * offset
+    if prior.family == "lognormal":
+        return jnp.maximum(value, 1e-6) * jnp.exp(-prior.b * offset)
+    return jnp.maximum(value, 0.0)
+
+
+def sign_loss(params: Any, batch: Batch, data: LearnData, *, learner: Learner) -> Float[Array, ""]:
+    """Punish mean slopes of the free form that go the wrong way; in the response form none can."""
+
+    def total(spend: Array) -> Array:
+        found = forward(params, batch.series._replace(spend=spend), data.known, None, cfg=learner.cfg)
+        return jnp.sum(found.outcome * batch.weights) / jnp.maximum(batch.weights.sum(), 1.0)
+
+    slopes = jax.grad(total)(batch.series.spend)
+    return losses.sign(slopes.sum((0, 1)), data.known.sign)
+
+
+def outcome_loss(
+    params: Any,
+    against: Any,
+    batch: Batch,
+    state: MediaState,
+    data: LearnData,
+    alpha: Float[Array, ""],
+    key: Key[Array, ""],
+    *,
+    learner: Learner,
+) -> tuple[Float[Array, ""], tuple[Array, Array]]:
+    """Score the encoder and the outcome's head against a frozen adversary: `(loss, (mse, confusion))`."""
+    cfg = learner.cfg
+    found = forward(params, batch.series, data.known, key_for(key, "dropout"), cfg=cfg)
+    error = losses.squared(found.outcome, batch.series.outcome, batch.weights)
+    value = error + priors(params, batch, found, error, state, data, key, learner=learner)
+    confusion = jnp.zeros(())
+    if cfg.alpha > 0:
+        said = network.predict_spend(against, found.representation, data.known)
+        confusion = losses.by_channel(said, data.confusion, batch.weights)
+        value += alpha * confusion
+    if cfg.network.head == "free" and cfg.prior_weight > 0:
+        value += 0.1 * cfg.prior_weight * sign_loss(params, batch, data, learner=learner)
+    return value, (error, confusion)
+
+
+def update(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Learner) -> tuple[MediaState, Any]:
+    """Move both players once, in the order of the configuration, and the averages after them."""
+    cfg = learner.cfg
+    batch = take(key, state, data, learner=learner)
+    outcome_optimizer, spend_optimizer = learner.optimizers()
+    progress = (state.step // learner.steps) / cfg.epochs
+    alpha = cfg.alpha * (2 / (1 + jnp.exp(-10 * progress)) - 1)
+    average = partial(ema.update, step=state.step, decay=cfg.ema)
+
+    def move_spend(state: MediaState) -> tuple[MediaState, Array]:
+        if cfg.alpha == 0:
+            return state, jnp.zeros(())
+        phi = forward(state.average["outcome"], batch.series, data.known, None, cfg=cfg).representation
+
+        def loss(params: Any) -> Array:
+            said = network.predict_spend(params, jax.lax.stop_gradient(phi), data.known)
+            return losses.by_channel(said, batch.spend_target, batch.weights)
+
+        own = state.params["spend"]
+        value, grads = jax.value_and_grad(loss)(own)
+        change, opt = spend_optimizer.update(grads, state.opt_state[1], own)
+        own = optax.apply_updates(own, change)
+        return state._replace(
+            params={**state.params, "spend": own},
+            average={**state.average, "spend": average(state.average["spend"], own)},
+            opt_state=(state.opt_state[0], opt),
+        ), value
+
+    def move_outcome(state: MediaState) -> tuple[MediaState, tuple[Array, Array]]:
+        own = state.params["outcome"]
+        loss = jax.value_and_grad(partial(outcome_loss, learner=learner), has_aux=True)
+        (_, told), grads = loss(own, state.average["spend"], batch, state, data, alpha, key)
+        change, opt = outcome_optimizer.update(grads, state.opt_state[0], own)
+        own = optax.apply_updates(own, change)
+        return state._replace(
+            params={**state.params, "outcome": own},
+            average={**state.average, "outcome": average(state.average["outcome"], own)},
+            opt_state=(opt, state.opt_state[1]),
+        ), told
+
+    if cfg.order == "spend_first":
+        state, spend = move_spend(state)
+        state, (error, confusion) = move_outcome(state)
+    else:
+        state, (error, confusion) = move_outcome(state)
+        state, spend = move_spend(state)
+    return state._replace(step=state.step + 1), {"train_loss": error, "spend_loss": spend, "confusion": confusion}
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Start one member, warm: `(key, data) -> state`, as a value."""
+
+    learner: Learner
+
+    def __call__(self, key: Key[Array, ""], data: LearnData) -> MediaState:
+        state = init(key, data, learner=self.learner)
+        wanted = self.learner.cfg.network.head == "response" and self.learner.cfg.warm > 0
+        return warm(state, data, learner=self.learner) if wanted else state
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Train one member for an epoch and score the averaged parameters: an `epoch(key, state, data)` for a loop.
+
+    A value, not a closure: two of equal learners are equal, so a second run compiles nothing.
+    """
+
+    learner: Learner
+
+    def __call__(self, key: Key[Array, ""], state: MediaState, data: LearnData) -> tuple[MediaState, dict[str, Array]]:
+        def step(state: MediaState, t: Array) -> tuple[MediaState, dict[str, Array]]:
+            return update(key_for(key, "step", t), state, data, learner=self.learner)
+
+        state, told = jax.lax.scan(step, state, jnp.arange(self.learner.steps))
+        found = forward(state.average["outcome"], data.series, data.known, None, cfg=self.learner.cfg)
+        val = losses.squared(found.outcome, data.series.outcome, data.val.astype(jnp.float32))
+        return state, {**{name: value.mean() for name, value in told.items()}, "val_loss": val}
+
+
+def averaged(state: MediaState) -> Any:
+    """Take what a fit keeps: the averaged parameters."""
+    return state.average

@@ -1,0 +1,113 @@
+"""The media world's pure functions: one member, no labels; `jit`, `vmap` and `grad` see these.
+
+outcome_u,t = size_u (centre_u + scale network_u,t),   network spend = spend / (size_u scale_k)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from wmjax.transformer import network, response
+from wmjax.transformer.config import MMMConfig
+from wmjax.transformer.network import Series
+from wmjax.transformer.tokens import Channels
+
+
+class History(NamedTuple):
+    """A panel as a member sees it, and the way back to the table's units.
+
+    series: see `Series`, leaves [units, ..]. known: the channels. size, centre: [units]. scale: of the outcome. spend:
+    [channels], scale of spend.
+    """
+
+    series: Series
+    known: Channels
+    size: Float[Array, " units"]
+    centre: Float[Array, " units"]
+    scale: Float[Array, ""]
+    spend: Float[Array, " channels"]
+
+
+def in_units(history: History, values: Float[Array, "*draws units time"]) -> Float[Array, "*draws units time"]:
+    """Turn the network's outcomes into the table's."""
+    return history.size[:, None] * (history.centre[:, None] + history.scale * values)
+
+
+def on_scale(history: History, spend: Float[Array, "units time channels"]) -> Float[Array, "units time channels"]:
+    """Turn the table's spend into the network's; none stays exactly none."""
+    return spend / (history.size[:, None, None] * history.spend)
+
+
+def predict(params: Any, history: History, *, cfg: MMMConfig) -> Float[Array, "units time"]:
+    """Expect the outcome of each period given all before it and the period's spend."""
+    found = jax.vmap(lambda s: network.apply(params["outcome"], s, history.known, cfg=cfg).outcome)(history.series)
+    return in_units(history, found)
+
+
+class Ready(NamedTuple):
+    """What does not depend on a plan, computed once for all of them.
+
+    params: of the outcome. base: [units, time], the response form's outcome less its media; zeros in the free form.
+    """
+
+    params: Any
+    base: Float[Array, "units time"]
+
+
+def ready(params: Any, history: History, *, cfg: MMMConfig) -> Ready:
+    """Prepare a member to be asked about many plans."""
+    own = params["outcome"]
+    if cfg.head == "free":
+        return Ready(own, jnp.zeros(history.series.outcome.shape))
+    found = jax.vmap(lambda s: network.apply(own, s, history.known, cfg=cfg))(history.series)
+    return Ready(own, found.outcome - found.media.sum(-1))
+
+
+def respond(
+    member: Ready,
+    history: History,
+    spend: Float[Array, "units time channels"],
+    start: Int[Array, ""] | int,
+    *,
+    cfg: MMMConfig,
+) -> Float[Array, "units time"]:
+    """Expect the outcome had the spend been another one from `start` on, in the table's units, all else as it happened.
+
+    The free form feeds its own predictions back from `start` on; the response form needs not, see `network`.
+    """
+    scaled = on_scale(history, spend)
+    if cfg.head == "response":
+        add = jax.vmap(lambda s: response.media(member.params["curves"], s, history.known.sign, cfg=cfg).sum(-1))
+        return in_units(history, member.base + add(scaled))
+    roll = jax.vmap(lambda s, x: network.respond(member.params, s, x, history.known, start, cfg=cfg))
+    return in_units(history, roll(history.series, scaled))
+
+
+def simulate(
+    noise: Float[Array, "units time"],
+    params: Any,
+    history: History,
+    spend: Float[Array, "units time channels"],
+    start: Int[Array, ""] | int,
+    *,
+    cfg: MMMConfig,
+) -> tuple[Float[Array, "units time"], Float[Array, "units time"]]:
+    """Roll forward from `start` under a plan, feeding each outcome, noise included, into the next.
+
+    Args:
+        noise: on the network's scale; the same noise under two plans makes their difference paired.
+
+    Returns:
+        Outcomes as drawn, and as expected given each drawn past.
+    """
+    planned = history.series._replace(spend=on_scale(history, spend))
+
+    def one(s: Series, e: Array) -> Array:
+        return network.roll_out(params["outcome"], s, history.known, start, e, cfg=cfg).outcome
+
+    mean = jax.vmap(one)(planned, noise)
+    return in_units(history, mean + noise), in_units(history, mean)

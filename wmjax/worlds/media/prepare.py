@@ -1,0 +1,188 @@
+"""A panel on the network's scale: scales from train periods only, zero spend exactly zero, mediators left out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from wmjax.core.errors import UserError
+from wmjax.data import scaling
+from wmjax.data.panel import Panel, show_time
+from wmjax.data.schema import near
+from wmjax.transformer.network import Series
+from wmjax.worlds.media.config import MediaConfig
+
+YEAR = 365.25
+PEERS = 5
+"""Units from which their mean is worth a covariate."""
+
+
+class Scales(NamedTuple):
+    """Numbers between a table's units and the network's, fitted on the train periods; NumPy float64.
+
+    spend: [channels], largest spend of a period per unit of size. size: [units]. outcome_centre: [units], mean outcome
+    per unit of size. outcome_scale: one number. covariate_*: [covariates]. static_*: [static]. typical: [channels],
+    mean of the scaled spend where there is any. origin, span: of the trend, in days.
+    """
+
+    spend: np.ndarray
+    size: np.ndarray
+    outcome_centre: np.ndarray
+    outcome_scale: np.ndarray
+    covariate_centre: np.ndarray
+    covariate_scale: np.ndarray
+    static_centre: np.ndarray
+    static_scale: np.ndarray
+    typical: np.ndarray
+    origin: np.ndarray
+    span: np.ndarray
+
+
+def days(times: pd.Index) -> Float[np.ndarray, " time"]:
+    """Number the periods: days since 1970, or the steps themselves."""
+    if isinstance(times, pd.DatetimeIndex):
+        return times.to_numpy("datetime64[s]").astype(np.float64) / 86400
+    return times.to_numpy(np.float64)
+
+
+def outcome_name(panel: Panel, cfg: MediaConfig) -> str:
+    """Name the outcome that is modelled."""
+    if cfg.outcome and cfg.outcome not in panel.outcome_names:
+        raise UserError(f"no outcome {cfg.outcome!r}; {near(cfg.outcome, panel.outcome_names)}")
+    return cfg.outcome or panel.outcome_names[0]
+
+
+def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
+    """Say in one error what in a panel a media world cannot be fitted to.
+
+    Raises:
+        UserError: too few periods, negative spend, a channel or an outcome that is never there in the train periods.
+    """
+    problems = []
+    rows = panel.arrays.mask & train
+    if train.sum() < 8:
+        problems.append(f"only {int(train.sum())} train periods; a media world needs at least 8, and years to be good")
+    if not panel.action_names:
+        problems.append("the schema has no action: declare the channels' spend as actions")
+    for at, name in enumerate(panel.action_names):
+        values = np.where(panel.arrays.mask, panel.arrays.actions[..., at], 0)
+        if (values < 0).any():
+            u, t = (int(i[0]) for i in np.nonzero(values < 0))
+            problems.append(
+                f"column {name!r}: spend is negative in {int((values < 0).sum())} rows, first at unit "
+                f"{panel.units[u]!r}, time {show_time(panel.times[t])}"
+            )
+        elif not values[rows].any():
+            where = "anywhere" if not values.any() else "in the train periods, only later"
+            problems.append(f"column {name!r}: no spend {where}; its effect cannot be learnt, drop the channel")
+    name = outcome_name(panel, cfg)
+    values = panel.arrays.outcomes[..., panel.outcome_index(name)][rows]
+    if len(values) and (values == values[0]).all():
+        problems.append(f"column {name!r}: the outcome is {values[0]:g} in all train rows; there is nothing to explain")
+    for wrong in (n for n in cfg.negative if n not in panel.action_names):
+        problems.append(f"negative names {wrong!r}, which is no channel; {near(wrong, panel.action_names)}")
+    for wrong in (p.channel for p in cfg.roi if p.channel not in panel.action_names):
+        problems.append(f"an ROI prior names {wrong!r}, which is no channel; {near(wrong, panel.action_names)}")
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError(f"the panel has {len(problems)} problems:\n" + "\n".join(f"- {p}" for p in problems))
+
+
+def covariates(panel: Panel, cfg: MediaConfig, scales: Scales | None, train: np.ndarray) -> np.ndarray:
+    """Lay out what is known of a period beside spend, not yet scaled: `[units, time, covariates]`.
+
+    The schema's covariates (one column a level, mediators left out), their means over units, trend, seasons.
+    """
+    columns = [_expand(panel, n) for n in panel.covariate_names if panel.schema.column(n).future != "mediator"]
+    if cfg.peers and panel.num_units >= PEERS:
+        columns += [_peers(x, panel.arrays.mask) for x in columns]
+    at = days(panel.times)
+    origin, span = (at[train][0], max(np.ptp(at[train]), 1.0)) if scales is None else (scales.origin, scales.span)
+    shared = [(at - origin) / span - 0.5] if cfg.trend else []
+    if isinstance(panel.times, pd.DatetimeIndex):
+        for k in range(1, cfg.seasons + 1):
+            shared += [np.sin(2 * np.pi * k * at / YEAR), np.cos(2 * np.pi * k * at / YEAR)]
+    shape = panel.arrays.mask.shape
+    columns += [np.broadcast_to(x[None, :, None], (*shape, 1)) for x in shared]
+    return np.concatenate([np.zeros((*shape, 0)), *columns], axis=-1)
+
+
+def _peers(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Average a covariate over the units that were observed in the period."""
+    mean = (x * mask[..., None]).sum(0) / np.maximum(mask.sum(0), 1)[:, None]
+    return np.broadcast_to(mean, x.shape)
+
+
+def statics(panel: Panel) -> np.ndarray:
+    """Lay out what is fixed about the units, not yet scaled: `[units, static]`."""
+    return np.concatenate([np.zeros((panel.num_units, 0))] + [_expand(panel, n) for n in panel.static_names], axis=-1)
+
+
+def _expand(panel: Panel, name: str) -> np.ndarray:
+    values = panel.values(name)
+    if panel.schema.column(name).kind != "categorical":
+        return values[..., None].astype(np.float64)
+    return (values[..., None] == np.arange(1, len(panel.levels[name]))).astype(np.float64)
+
+
+def fit_scales(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> Scales:
+    """Fit every scale on the observed rows of the train periods."""
+    check(panel, train, cfg)
+    rows = panel.arrays.mask & train
+    y = panel.arrays.outcomes[..., panel.outcome_index(outcome_name(panel, cfg))].astype(np.float64)
+    count = rows.sum(1)
+    mean = np.where(count > 0, np.where(rows, y, 0).sum(1) / np.maximum(count, 1), y[rows].mean())
+    size = np.ones(panel.num_units)
+    if cfg.size == "outcome":
+        if (mean <= 0).any():
+            raise UserError('size = "outcome" needs a positive mean outcome of every unit in the train periods')
+        size = mean / mean.mean()
+    centre = mean / size
+    left = (y / size[:, None] - centre[:, None])[rows]
+    spend = panel.arrays.actions / size[:, None, None]
+    top = scaling.fit_max(spend, rows).scale
+    some = np.where(rows[..., None], spend / top, 0)
+    typical = some.sum((0, 1)) / np.maximum((some > 0).sum((0, 1)), 1)
+    x, at = covariates(panel, cfg, None, train), days(panel.times)
+    taught = np.asarray(rows.any(axis=1))
+    fitted, fixed = scaling.fit_standard(x, rows), scaling.fit_standard(statics(panel), taught)
+    return Scales(
+        spend=top,
+        size=size,
+        outcome_centre=centre,
+        outcome_scale=np.asarray(max(left.std(), 1e-12)),
+        covariate_centre=fitted.centre,
+        covariate_scale=fitted.scale,
+        static_centre=fixed.centre,
+        static_scale=fixed.scale,
+        typical=typical,
+        origin=np.asarray(at[train][0]),
+        span=np.asarray(max(np.ptp(at[train]), 1.0)),
+    )
+
+
+def scaled_spend(scales: Scales, spend: Float[np.ndarray, "*axes channels"]) -> Any:
+    """Put spend on the network's scale; the units are the third axis from the end."""
+    return spend / (scales.size[:, None, None] * scales.spend)
+
+
+def series(panel: Panel, scales: Scales, cfg: MediaConfig) -> Series:
+    """Put a panel on the network's scale."""
+    mask = panel.arrays.mask
+    y = panel.arrays.outcomes[..., panel.outcome_index(outcome_name(panel, cfg))]
+    z = (y / scales.size[:, None] - scales.outcome_centre[:, None]) / scales.outcome_scale
+    x = (
+        covariates(panel, cfg, scales, np.asarray(mask.any(axis=0))) - scales.covariate_centre
+    ) / scales.covariate_scale
+    s = (statics(panel) - scales.static_centre) / scales.static_scale
+    blank = lambda v: np.where(mask.reshape(mask.shape + (1,) * (v.ndim - 2)), v, 0)  # noqa: E731
+    spend, x, z, s = (
+        jnp.asarray(part, jnp.float32)
+        for part in (blank(scaled_spend(scales, panel.arrays.actions)), blank(x), blank(z), s)
+    )
+    return Series(spend, x, z, s, jnp.asarray(mask))

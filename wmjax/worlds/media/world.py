@@ -1,0 +1,381 @@
+"""A fitted media world: what a person asks of it, answered with names, units, dates, intervals and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array, Float, Key
+
+from wmjax.core.errors import UserError
+from wmjax.data.panel import Panel
+from wmjax.data.schema import PanelSchema, near
+from wmjax.evaluate import attribution
+from wmjax.evaluate.attribution import Window
+from wmjax.transformer import tokens
+from wmjax.worlds.consumer.intervals import bounds
+from wmjax.worlds.media import model as pure
+from wmjax.worlds.media import prepare, programs
+from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.model import History
+from wmjax.worlds.media.prepare import Scales
+
+ALL = "all"
+"""Label of the sum over units."""
+GRID = tuple(np.linspace(0, 2, 21).round(2))
+
+
+@dataclass(frozen=True, eq=False)
+class MediaWorld:
+    """A fitted media world.
+
+    Attributes:
+        cfg: how it was fitted.
+        params: averaged parameters with a leading axis of members.
+        scales: between the table's units and the network's.
+        creative: [channels, c], of length 1.
+        residual: [members], standard deviation of the outcome around its prediction, on the network's scale.
+        schema, levels, units: of the table it was fitted to.
+        support: what the train periods can tell of each channel, see `fitting.support`.
+        training: tidy table of the training curves.
+        facts: dates of the split.
+        provenance: seed, configuration, fingerprints, versions.
+    """
+
+    cfg: MediaConfig
+    params: Any
+    scales: Scales
+    creative: np.ndarray
+    residual: np.ndarray
+    schema: PanelSchema
+    levels: Mapping[str, tuple[str, ...]]
+    units: tuple[int, ...] | tuple[str, ...]
+    support: pd.DataFrame
+    training: pd.DataFrame
+    facts: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def members(self) -> int:
+        return self.cfg.members
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self.schema.names("action")
+
+    def history(self, panel: Panel) -> History:
+        """Put a panel on the network's scale; its units are among those that the world was fitted to.
+
+        Raises:
+            UserError: other columns, other units, or negative spend.
+        """
+        if panel.schema.plain().columns != self.schema.plain().columns:
+            raise UserError("the panel's columns are not those that the world was fitted to")
+        place = {unit: at for at, unit in enumerate(self.units)}
+        new = [u for u in panel.units if u not in place]
+        if new:
+            raise UserError(f"{len(new)} units are new to this world, first {new[0]!r}; {near(new[0], place)}")
+        if (panel.arrays.actions < 0).any():
+            at = int(np.nonzero((panel.arrays.actions < 0).any((0, 1)))[0][0])
+            raise UserError(f"column {self.channels[at]!r}: spend is negative")
+        chosen = np.array([place[u] for u in panel.units])
+        own = self.scales._replace(size=self.scales.size[chosen], outcome_centre=self.scales.outcome_centre[chosen])
+        sign = tuple(-1.0 if name in self.cfg.negative else 1.0 for name in self.channels)
+        known = tokens.channels(len(sign), cfg=self.cfg.network, creative=self.creative, sign=sign)
+        numbers = (own.size, own.outcome_centre, own.outcome_scale, own.spend)
+        return History(prepare.series(panel, own, self.cfg), known, *(jnp.asarray(x, jnp.float32) for x in numbers))
+
+    # ---- prediction -------------------------------------------------------------------------------------------------
+
+    def predict(self, panel: Panel, *, alpha: float = 0.1) -> xr.Dataset:
+        """Predict the outcome of every observed period from the periods before it, its covariates and its spend.
+
+        Returns:
+            `mean`, `lo`, `hi` over (outcome, unit, time), in the table's units; NaN where nothing was observed.
+        """
+        found = np.asarray(programs.predict(self.params, self.history(panel), cfg=self.cfg.network))
+        lo, hi = bounds(found, alpha)
+        return self._by_row(panel, {"mean": found.mean(0), "lo": lo, "hi": hi}, alpha=alpha)
+
+    def simulate(
+        self, key: Key[Array, ""], panel: Panel, actions: Float[Any, "unit time action"], *, start: int, draws: int = 1
+    ) -> xr.Dataset:
+        """Roll the panel out from period `start` under `actions`, feeding drawn outcomes back into the history.
+
+        Args:
+            key: one key means one luck: two plans under the same key differ by the plan alone.
+            actions: the whole panel's actions; those before `start` are read from the panel instead.
+            start: position of the first simulated period.
+            draws: independent roll-outs of each member.
+
+        Returns:
+            `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
+        """
+        if not 0 <= start < panel.num_times:
+            raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
+        if (np.asarray(actions)[:, start:] < 0).any():
+            raise UserError("the plan has negative spend")
+        plan = np.array(panel.arrays.actions)
+        plan[:, start:] = np.asarray(actions)[:, start:]
+        noise = programs.noise(key, (draws, *panel.arrays.mask.shape))
+        found = programs.simulate(
+            noise,
+            jnp.asarray(self.residual, jnp.float32),
+            self.params,
+            self.history(panel),
+            jnp.asarray(plan),
+            start,
+            cfg=self.cfg.network,
+        )
+        labels = {
+            "member": np.arange(self.members),
+            "draw": np.arange(draws),
+            "outcome": [prepare.outcome_name(panel, self.cfg)],
+            "unit": list(panel.units),
+            "time": panel.times[start:],
+        }
+        drawn, mean = (np.asarray(v)[:, :, None, :, start:] for v in found)
+        arrays = {"drawn": (tuple(labels), drawn), "mean": (tuple(labels), mean)}
+        return xr.Dataset(arrays, coords=labels, attrs={"provenance": dict(self.provenance)})
+
+    # ---- effects ----------------------------------------------------------------------------------------------------
+
+    def effect(self, panel: Panel, action: str, T0: float | int, T1: float | int) -> xr.Dataset:
+        """Contrast spend of `T1` with `T0` in each period: what it changes in the same period, all else as observed.
+
+        Returns:
+            `effect` over (outcome, unit, time) in the table's units. `attribute` counts carry-over too.
+        """
+        return self.effect_interval(panel, action, T0, T1).drop_vars(["lo", "hi"])
+
+    def effect_interval(
+        self, panel: Panel, action: str, T0: float | int, T1: float | int, *, alpha: float = 0.1
+    ) -> xr.Dataset:
+        """Add to `effect` the bounds `lo`, `hi` of level `1 - alpha`, and `supported`: spend that was seen."""
+        at = self._channel(action)
+        if min(T0, T1) < 0:
+            raise UserError(f"spend must not be negative; asked for {T0} and {T1}")
+        history = self.history(panel)
+        args = (self.params, history, jnp.asarray(panel.arrays.actions), at, float(T0), float(T1))
+        found = np.asarray(programs.effect(*args, cfg=self.cfg.network))
+        lo, hi = bounds(found, alpha)
+        result = self._by_row(panel, {"effect": found.mean(0), "lo": lo, "hi": hi}, action=action, T0=T0, T1=T1)
+        top = self.scales.spend[at] * np.asarray(history.size)
+        result["supported"] = (("unit",), max(T0, T1) <= top)
+        return result.assign_attrs(alpha=alpha, warnings=self.warnings())
+
+    def plausibility(self, panel: Panel, actions: Float[Any, "unit time action"] | None = None) -> xr.Dataset:
+        """Score each period's spend, factual or planned, against the largest of the train periods.
+
+        Returns:
+            `ratio` over (channel, unit, time): 1 is the largest spend seen; `extrapolated` where it is above.
+        """
+        history = self.history(panel if actions is None else panel.with_actions(np.asarray(actions)))
+        ratio = np.moveaxis(np.asarray(history.series.spend), -1, 0)
+        labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
+        data = {"ratio": (tuple(labels), ratio), "extrapolated": (tuple(labels), ratio > 1 + 1e-6)}
+        return xr.Dataset(data, coords=labels, attrs={"provenance": dict(self.provenance)})
+
+    # ---- attribution ------------------------------------------------------------------------------------------------
+
+    def attribute(
+        self,
+        panel: Panel,
+        *,
+        times: slice = slice(None),
+        grid: tuple[float, ...] = GRID,
+        carry: int | None = None,
+        alpha: float = 0.1,
+        chunk: int = 16,
+    ) -> xr.Dataset:
+        """Attribute the outcome to the channels; see `wmjax.evaluate.attribution` for the one definition behind it.
+
+        Args:
+            times: positions of the periods whose spend is asked about; all if not given.
+            grid: multiples of each channel's spend for its response curve.
+            carry: periods after `times` in which the outcome still counts; the network's own carry-over if not given.
+            alpha: `lo` and `hi` hold with probability `1 - alpha`.
+
+        Returns:
+            Over (channel, unit), unit `"all"` being the sum: `contribution` (zero-spend ATE), `spend`, `roi`,
+            `marginal_roi`, `marginal_roi_difference` (the same by a difference of 5 %), `share` (of all media), each
+            with `_lo` and `_hi` but for spend. Over (channel, factor, unit): `curve`, with bounds, and over (channel,
+            factor) `extrapolated`. Over unit: `baseline`, `interaction` (media together less the sum of channels).
+        """
+        over, plan = self._window(panel, times, carry), jnp.asarray(panel.arrays.actions)
+        args = (self.params, self.history(panel), plan, over, jnp.asarray(grid, jnp.float32))
+        start = times.indices(panel.num_times)[0]
+        found = jax.tree.map(np.asarray, programs.attribute(*args, start, cfg=self.cfg.network, chunk=chunk))
+        both = jax.tree.map(lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1).astype(np.float64), found)
+        change = np.asarray(over.change) > 0
+        cost = (panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64)
+        cost = np.concatenate([cost.sum(1, keepdims=True), cost], axis=1)
+        paid = np.where(cost > 0, cost, np.nan)
+        media = both.factual - both.none
+        values = {
+            "contribution": both.zero,
+            "roi": both.zero / paid,
+            "marginal_roi": both.marginal / paid,
+            "marginal_roi_difference": both.slope / paid,
+            "share": both.zero / np.where(media == 0, np.nan, media)[:, None],
+        }
+        coords = {
+            "channel": list(self.channels),
+            "factor": list(grid),
+            "unit": [ALL, *(str(u) for u in panel.units)],
+        }
+        data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
+        for name, value in values.items():
+            data |= _bounded(name, value, ("channel", "unit"), alpha)
+        data |= _bounded("curve", both.curve, ("channel", "factor", "unit"), alpha)
+        data |= _bounded("baseline", both.none, ("unit",), alpha)
+        data |= _bounded("interaction", media - both.zero.sum(1), ("unit",), alpha)
+        highest = np.asarray(self.history(panel).series.spend)[:, change].max((0, 1))
+        data["extrapolated"] = (("channel", "factor"), highest[:, None] * np.asarray(grid) > 1 + 1e-6)
+        attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": self.warnings()}
+        return xr.Dataset(data, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+
+    def contributions(self, panel: Panel, *, alpha: float = 0.1, chunk: int = 16) -> xr.Dataset:
+        """Give each period's contribution of each channel, and the baseline that is left without any spend.
+
+        Returns:
+            `contribution`, `lo`, `hi` over (channel, unit, time); `baseline` over (unit, time).
+        """
+        over, plan = self._window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
+        args = (self.params, self.history(panel), plan, over)
+        found, base = (np.asarray(x) for x in programs.contributions(*args, cfg=self.cfg.network, chunk=chunk))
+        labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
+        lo, hi = bounds(found[:, :-1], alpha)
+        parts = {"contribution": found[:, :-1].mean(0), "lo": lo, "hi": hi}
+        data: dict[str, Any] = {n: (tuple(labels), v) for n, v in parts.items()}
+        data["baseline"] = (("unit", "time"), (base - found[:, -1]).mean(0))
+        return xr.Dataset(data, coords=labels, attrs={"alpha": alpha, "provenance": dict(self.provenance)})
+
+    def shift(
+        self, panel: Panel, source: str, target: str, share: float, *, times: slice = slice(None), alpha: float = 0.1
+    ) -> dict[str, float]:
+        """Say what moving a share of one channel's spend to another changes: mean, lo, hi, and the amount moved."""
+        if not 0 <= share <= 1:
+            raise UserError(f"share is {share}, must be from 0 to 1")
+        i, j = self._channel(source), self._channel(target)
+        over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
+        moved = attribution.shifted(plan, i, j, share, over.change)
+        start = times.indices(panel.num_times)[0]
+        args = (self.params, self.history(panel), jnp.stack([plan, moved]), over, start)
+        found = np.asarray(programs.totals(*args, cfg=self.cfg.network), np.float64).sum(-1)
+        gain = found[:, 1] - found[:, 0]
+        lo, hi = (float(end[0]) for end in bounds(gain[:, None], alpha))
+        amount = float(jnp.sum(plan[..., i] * over.change) * share)
+        return {"mean": float(gain.mean()), "lo": lo, "hi": hi, "moved": amount}
+
+    def optimize_budget(
+        self,
+        panel: Panel,
+        *,
+        budget: float | None = None,
+        bounds: tuple[float, float] | Mapping[str, tuple[float, float]] = (0.5, 1.5),
+        times: slice = slice(None),
+    ) -> tuple[pd.DataFrame, dict[str, float]]:
+        """Split a budget over the channels for the largest expected outcome; see `budget.best`.
+
+        Args:
+            budget: spend in all; as it is now if not given.
+            bounds: least and largest multiple of each channel's spend; a channel that a mapping leaves out stays.
+            times: positions of the periods whose spend may change.
+
+        Returns:
+            A table (channel, factor, spend, new_spend, bound, extrapolated), and the numbers `start`, `value`, `price`
+            (marginal return), `residual` (of the optimality conditions).
+        """
+        from wmjax.worlds.media import budget as budgets
+
+        over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
+        cost = np.asarray(jnp.einsum("utk,t->k", plan, over.change), np.float64)
+        if not (cost > 0).all():
+            raise UserError(f"column {self.channels[int(cost.argmin())]!r}: no spend in these periods to scale")
+        pairs = {c: bounds.get(c, (1.0, 1.0)) for c in self.channels} if isinstance(bounds, Mapping) else bounds
+        low, high = np.array([pairs[c] if isinstance(pairs, dict) else pairs for c in self.channels], float).T
+        history, start = self.history(panel), times.indices(panel.num_times)[0]
+        members = programs.ready(self.params, history, cfg=self.cfg.network)
+
+        def value(m: np.ndarray) -> tuple[float, np.ndarray]:
+            args = (jnp.asarray(m, jnp.float32), members, history, plan, over, start)
+            r, g = programs.value(*args, cfg=self.cfg.network)
+            return float(r), np.asarray(g, np.float64)
+
+        found = budgets.best(value, cost, low, high, float(cost.sum()) if budget is None else float(budget))
+        highest = np.asarray(history.series.spend)[:, np.asarray(over.change) > 0].max((0, 1))
+        table = pd.DataFrame(
+            {
+                "channel": list(self.channels),
+                "factor": found.factors,
+                "spend": cost,
+                "new_spend": cost * found.factors,
+                "bound": found.bound,
+                "extrapolated": highest * found.factors > 1 + 1e-6,
+            }
+        )
+        numbers = {"start": found.start, "value": found.value, "price": found.price, "residual": found.residual}
+        return table, numbers
+
+    # ---- what may be believed, labels -------------------------------------------------------------------------------
+
+    def warnings(self) -> list[str]:
+        """Say in words which channels' effects lean on the model more than on the data."""
+        found = []
+        columns = (self.support[name] for name in ("channel", "idle", "explained"))
+        for channel, idle, explained in zip(*columns, strict=True):
+            if explained > 0.95:
+                found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
+            elif idle < 0.02:
+                found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
+        if self.members < 3:
+            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
+        return found
+
+    def with_residual(self, panel: Panel, part: np.ndarray) -> MediaWorld:
+        """Measure the outcome's spread around each member's prediction, over the given periods."""
+        history = self.history(panel)
+        mean = np.asarray(programs.predict(self.params, history, cfg=self.cfg.network), np.float64)
+        y = np.asarray(pure.in_units(history, history.series.outcome), np.float64)
+        unit = np.asarray(history.size)[:, None] * float(history.scale)
+        rows = panel.arrays.mask & part
+        return replace(self, residual=np.sqrt([np.mean((((y - m) / unit)[rows]) ** 2) for m in mean]))
+
+    def save(self, path: str | Path) -> None:
+        """Write the world's folder, whole or not at all."""
+        from wmjax.worlds.media import store
+
+        store.save(self, path)
+
+    def _channel(self, name: str) -> int:
+        if name not in self.channels:
+            raise UserError(f"no channel {name!r}; {near(name, self.channels)}")
+        return self.channels.index(name)
+
+    def _window(self, panel: Panel, times: slice, carry: int | None) -> Window:
+        start, stop, _ = times.indices(panel.num_times)
+        after = self.cfg.network.carry if carry is None else carry
+        return attribution.window(panel.num_times, start, stop, carry=after, observed=panel.arrays.mask)
+
+    def _by_row(self, panel: Panel, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
+        coords = {
+            "outcome": [prepare.outcome_name(panel, self.cfg)],
+            "unit": list(panel.units),
+            "time": panel.times,
+        }
+        arrays = {n: (tuple(coords), np.where(panel.arrays.mask, v, np.nan)[None]) for n, v in values.items()}
+        return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+
+
+def _bounded(name: str, values: np.ndarray, dims: tuple[str, ...], alpha: float) -> dict[str, Any]:
+    """Give the mean over members and its bounds as three variables."""
+    lo, hi = bounds(values, alpha)
+    return {name: (dims, values.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
