@@ -36,8 +36,8 @@ from wmjax.sweep.sizing import SweepPlan
 FORECASTS = {"ConsumerWorld": "wmjax.worlds.consumer.forecasting"}
 """Where each kind of world keeps its `forecast(world, panel, window, *, feedback, first)`."""
 HORIZON, MEMBER = "horizon", "member"
-CPU_BYTES = 2**26
-"""Budget of a box on a processor, where a large one only leaves the cache."""
+CPU_BYTES = 2**28
+"""Budget of a box on a processor: by then a larger one is no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,217 @@
+"""A sweep of the consumer world: 1,024 consumers x 30 days x 1,024 plans at the published adapter's sizes, 64-32-16.
+
+An evaluation is one plan in one consumer's day. Floor: the products of the layers above the hoisted projection, on the
+same shapes, each measured alone in the same run. Peer: the same network in scikit-learn, called once a plan, as a user
+would without a sweep. Memory, and two workers against one, each on one core, are measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from experiments import common
+from experiments.common import Cell
+from wmjax.heads import adapter
+from wmjax.heads.adapter import AdapterConfig, Projected
+from wmjax.sweep import axes, engine
+from wmjax.sweep.grids import Grid
+from wmjax.sweep.plan_reading import plan_from_axes
+from wmjax.sweep.ranks import Best, Top
+from wmjax.sweep.reduce import Full
+from wmjax.worlds import sweeping
+from wmjax.worlds.consumer.config import ConsumerConfig
+from wmjax.worlds.consumer.forecasting import BLOCK, RowsData, RowsForecast
+from wmjax.worlds.consumer.model import ConsumerModel, Scales
+from wmjax.worlds.sweeping import Evaluate, SweepData
+
+FEATURES = 112
+"""Width of the published machine's belief, 64 + 32 + 16."""
+ACTIONS = ("discount", "campaign_a", "campaign_b", "coupon", "push")
+CFG = ConsumerConfig(members=1, adapter=AdapterConfig(hidden=(64, 32, 16)))
+
+
+class Problem(NamedTuple):
+    """A world's part of a sweep without the fit: random beliefs and a random adapter cost what fitted ones do."""
+
+    evaluate: Evaluate
+    data: SweepData
+    params: Any
+    features: Any
+
+
+def problem(units: int, periods: int) -> Problem:
+    """Make the arrays that a sweep reads."""
+    rng = np.random.default_rng(0)
+    rows = units * periods
+    size = min(BLOCK, rows)
+    blocks = -(-rows // size)
+    start = jax.jit(lambda key: adapter.init(key, cfg=CFG.adapter, num_features=FEATURES, num_actions=len(ACTIONS)))
+    params = start(jax.random.key(0))
+    features = jnp.asarray(rng.random((blocks * size, FEATURES), np.float32))
+    base = jax.jit(lambda p, x: adapter.project(p, x, cfg=CFG.adapter, num_actions=len(ACTIONS)).base)(params, features)
+    lead = jax.tree.map(lambda x: x[None, None], params)
+    ones, zeros = jnp.ones((1, len(ACTIONS))), jnp.zeros((1, len(ACTIONS)))
+    one, nothing = jnp.ones((1, 1)), jnp.zeros((1, 1))
+    projected = Projected(base.reshape(blocks, 1, 1, size, -1), jnp.zeros((blocks, 1, 1, size, 0)))
+    model: Any = ConsumerModel(CFG, None, ("binary",))  # type: ignore[arg-type] - a sweep of rows reads no frame
+    data = SweepData(
+        forecast=RowsData(lead, Scales(zeros, ones, nothing, one, nothing), projected),
+        factual=jnp.asarray((rng.random((units, periods, len(ACTIONS))) < 0.1).astype(np.float32)),
+        present=jnp.ones((units, periods), bool),
+        groups={},
+        worth=jnp.ones(1),
+        cost=jnp.zeros(len(ACTIONS)),
+        usual=jnp.zeros((units, periods, 1)),
+    )
+    plan = plan_from_axes(("campaign_a", "coupon", "discount"), ACTIONS)
+    return Problem(Evaluate(RowsForecast(model), plan, ACTIONS, (), False), data, params, features[:rows])
+
+
+def grid_of(plans: int) -> Grid:
+    """Two levels of a campaign, by as many of a coupon as it takes, by at most 500 of a discount."""
+    inner = min(plans // 2, 500 if plans % 1000 == 0 else plans)
+    coupons = axes.linear("coupon", 0.0, 1.0, plans // 2 // inner)
+    return axes.axis("campaign_a", [0, 1]) * coupons * axes.linear("discount", 0.0, 0.3, inner)
+
+
+def swept(own: Problem, plans: int, *, reduce: Any = None, **options: Any) -> Any:
+    """Sweep by boxes of the size that a world takes."""
+    return engine.sweep(
+        own.evaluate,
+        grid_of(plans),
+        key=jax.random.key(0),
+        reduce=reduce or Best(of="total"),
+        data=(own.data,),
+        dims=sweeping.DIMS,
+        budget_bytes=sweeping.CPU_BYTES,
+        **options,
+    )
+
+
+def floor(rows: int) -> Any:
+    """Build the products that hoisting leaves of an evaluation, on as many rows as a block has for 32 plans."""
+    rng = np.random.default_rng(1)
+    sizes = (*CFG.adapter.hidden, 1)
+    inputs = [jnp.asarray(rng.random((rows, n), np.float32)) for n in sizes[:-1]]
+    weights = [jnp.asarray(rng.random(shape, np.float32)) for shape in itertools.pairwise(sizes)]
+    program, _ = measure.compiled(lambda xs, ws: [x @ w for x, w in zip(xs, ws, strict=True)], inputs, weights)
+    return lambda: program(inputs, weights)
+
+
+def peer(own: Problem) -> Any:
+    """Build scikit-learn's call of one plan: the same weights, one plan's actions beside the features."""
+    from sklearn.neural_network import MLPRegressor
+
+    width, layers = FEATURES + len(ACTIONS), len(CFG.adapter.hidden)
+    network: Any = MLPRegressor(hidden_layer_sizes=CFG.adapter.hidden, max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network.fit(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
+    kernels = [np.concatenate([np.asarray(own.params[k]["kernel"]) for k in ("features", "actions")])]
+    biases = [np.asarray(own.params["features"]["bias"])]
+    for i in range(layers):
+        kernels.append(np.asarray(own.params[f"layer_{i}"]["kernel"]))
+        biases.append(np.asarray(own.params[f"layer_{i}"]["bias"]))
+    network.coefs_, network.intercepts_ = kernels, biases
+    features = np.asarray(own.features)
+    actions = np.asarray(own.data.factual).reshape(len(features), -1).copy()
+
+    def call(discount: float = 0.3, campaign: float = 1.0) -> np.ndarray:
+        actions[:, 0], actions[:, 1], actions[:, 3] = discount, campaign, 0.0
+        return 1 / (1 + np.exp(-network.predict(np.concatenate([features, actions], axis=1))))
+
+    return call
+
+
+def memory(plans: int) -> dict[str, float]:
+    """Sweep many plans of 16 consumers in this process; give its peak."""
+    own = problem(16, 1)
+    started = time.perf_counter()
+    swept(own, plans, reduce=Top(of="total"))
+    return {"peak": measure.peak_rss_gb(), "seconds": time.perf_counter() - started}
+
+
+def share(number: int, count: int, plans: int, out: str) -> dict[str, float]:
+    """Be one worker on one core: compile, wait until all have, then take a share of the sweep."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
+    own, place = problem(256, 8), Path(out)
+    # Of the same shapes, so that nothing is compiled after it; one worker alone of many evaluates all the same.
+    swept(own, plans, chunk=64)
+    (place / f"ready{number}").touch()
+    while len(list(place.glob("ready*"))) < count:
+        time.sleep(0.002)
+    started = time.perf_counter()
+    swept(own, plans, chunk=64, worker=(number, count), out=place / "s.zarr")
+    return {"seconds": time.perf_counter() - started}
+
+
+def apart(commands: list[list[Any]]) -> list[dict[str, float]]:
+    """Run commands of this file side by side, each in a process of its own; give what each says."""
+    line = [sys.executable, "-m", "benchmarks.sweep"]
+    started = [subprocess.Popen([*line, *map(str, c)], stdout=subprocess.PIPE, text=True) for c in commands]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"a part of the benchmark failed: {commands}")
+    return [json.loads(text.splitlines()[-1]) for text in said]
+
+
+def work(options: common.Options, observer: Any) -> Any:
+    """Measure all."""
+    started, full = time.monotonic(), options.size == "full"
+    units, periods, plans, runs = (1024, 30, 1024, 2) if full else (32, 4, 32, 1)
+    own = problem(units, periods)
+    count = units * periods * plans
+    at_once = 32 * BLOCK
+    call = peer(own)
+    expected = engine.sweep(own.evaluate, grid_of(2), key=jax.random.key(0), data=(own.data,), reduce=Full(of="total"))
+    assert expected is not None
+    gap = np.abs(call(0.0, 1.0).reshape(units, periods).sum(1) - expected["total"].values[1, 0, 0, :, 0]).max()
+    seconds = measure.interleaved(
+        {"wmjax": lambda: swept(own, plans), "floor": floor(at_once), "scikit-learn": call}, runs=runs
+    )
+    least = count * seconds["floor"] / at_once
+    with tempfile.TemporaryDirectory() as folder:
+        places = iter(Path(folder, f"{i}.zarr") for i in range(9))
+        stored = measure.interleaved({"stored": lambda: swept(own, plans, out=next(places))}, runs=runs)["stored"]
+    scores = {
+        Cell("consumer", "wmjax", "points_per_s"): count / seconds["wmjax"],
+        Cell("consumer", "wmjax", "fraction_of_floor"): least / seconds["wmjax"],
+        Cell("consumer", "wmjax", "ratio_to_loop"): plans * seconds["scikit-learn"] / seconds["wmjax"],
+        Cell("consumer", "wmjax", "resume_overhead"): stored / seconds["wmjax"] - 1,
+    }
+    facts: dict[str, Any] = {"seconds": seconds, "stored_seconds": stored, "largest_gap_to_scikit_learn": float(gap)}
+    for power in (3, 5, 7) if full else (1, 2):
+        found = apart([["--memory", 10**power]])[0]
+        scores[Cell("consumer", "wmjax", f"peak_gb_1e{power}")] = found["peak"]
+        facts[f"seconds_1e{power}"] = found["seconds"]
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            found = apart([["--share", i, workers, 4096 if full else 256, folder] for i in range(workers)])
+        facts[f"seconds_{workers}_workers"] = max(f["seconds"] for f in found)
+    scores[Cell("consumer", "wmjax", "speedup_2_processes")] = facts["seconds_1_workers"] / facts["seconds_2_workers"]
+    rows = common.summarise([scores])
+    seconds_all = time.monotonic() - started
+    return common.write_result(options, "sweep", rows, seeds=[0], seconds=seconds_all, facts=facts)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--memory"]:
+        print(json.dumps(memory(int(sys.argv[2]))))
+    elif sys.argv[1:2] == ["--share"]:
+        print(json.dumps(share(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
+    else:
+        sys.exit(common.run("benchmarks.sweep", work))
