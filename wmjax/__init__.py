@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _DOORS = {
     "consumer": ("wmjax.worlds.consumer", None),
     "graph": ("wmjax.worlds.graph", None),
+    "media": ("wmjax.worlds.media", None),
     "read_panel": ("wmjax.data.readers", "read_panel"),
     "read_schema": ("wmjax.data.schema", "read_schema"),
     "Panel": ("wmjax.data.panel", "Panel"),
@@ -18,7 +19,7 @@ _DOORS = {
     "load": ("wmjax.worlds.contract", "load"),
 }
 
-__all__ = ["Column", "Panel", "PanelSchema", "consumer", "graph", "load", "read_panel", "read_schema"]
+__all__ = ["Column", "Panel", "PanelSchema", "consumer", "graph", "load", "media", "read_panel", "read_schema"]
 
 
 def __getattr__(name: str) -> Any:
