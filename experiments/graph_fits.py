@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,11 +48,15 @@ def deal(
 
 
 class Data(NamedTuple):
-    """What the members read: parts `[seeds, ...]`, and the graphs to supply, `[seeds, graphs, shops, nodes, nodes]`."""
+    """What the members read: parts `[seeds, ...]`, and the graphs to supply, `[seeds, graphs, shops, nodes, nodes]`.
+
+    `test` is never learnt from; it is there for those who watch.
+    """
 
     parts: Split
     train_graphs: Array
     validation_graphs: Array
+    test: Batch
 
 
 class Member(NamedTuple):
@@ -76,6 +81,21 @@ class MemberEpoch:
         return member._replace(state=state), metrics
 
 
+Watch = Callable[[Any, Any, Batch], dict[str, Array]]
+"""Maps the last parameters and statistics, and the test shops, to metrics."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A watch as the loop calls it."""
+
+    watch: Watch
+
+    def __call__(self, key: Array, member: Member, data: Data) -> dict[str, Array]:
+        test = jax.tree.map(lambda a: a[member.seed], data.test)
+        return self.watch(member.state.params, member.state.stats, test)
+
+
 def _own(member: Member, data: Data) -> Split:
     parts = jax.tree.map(lambda a: a[member.seed], data.parts)
     train, validation = (g[member.seed, member.graph] for g in (data.train_graphs, data.validation_graphs))
@@ -97,6 +117,7 @@ def fit(
     stage: str,
     observer: Observer,
     fingerprint: str,
+    watch: Watch | None = None,
 ) -> tuple[Any, dict[str, np.ndarray]]:
     """Learn one model a seed and graph, the seeds in the outer order.
 
@@ -105,12 +126,13 @@ def fit(
         train_graphs, validation_graphs: what each model is supplied with.
         cfg: the model and how to learn it.
         folder, stage, observer, fingerprint: as in `wmjax.train.loop.run`.
+        watch: looks at every epoch's model and the test shops; what it returns joins the metrics and nothing else.
 
     Returns:
         `(params, stats)` of the chosen states with leading axes `[seeds, graphs]`, and the metrics
         `[epochs, seeds * graphs]`.
     """
-    data = Data(Split(shops.train, shops.validation), train_graphs, validation_graphs)
+    data = Data(Split(shops.train, shops.validation), train_graphs, validation_graphs, shops.test)
     seeds, graphs = train_graphs.shape[:2]
     like = jax.tree.map(lambda a: jnp.zeros(a.shape[1:], a.dtype), data.parts)
 
@@ -127,6 +149,7 @@ def fit(
         MemberEpoch(cfg),
         cfg=loop.LoopConfig(epochs=cfg.epochs),
         data=data,
+        evaluate=None if watch is None else _Watched(watch),
         folder=folder,
         stage=stage,
         observer=observer,
