@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import expit as probability
 
 from experiments.common import Cell, Scores
+from experiments.consumer_data import QUESTIONS
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer
 from wmjax.evaluate import metrics
@@ -21,6 +22,7 @@ from wmjax.heads.adapter import AdapterConfig
 from wmjax.train import loop
 
 OUTCOMES = ("visit", "purchase")
+ASKED_OF = {outcome: setting for setting, (_, outcome) in QUESTIONS.items()}
 
 
 class Table(NamedTuple):
@@ -125,5 +127,5 @@ def forecast_scores(method: str, logits: dict[str, dict[str, np.ndarray]], label
             "loss": metrics.log_loss_of_logits(truth["test"], logits["test"][outcome]),
             **called._asdict(),
         }
-        out |= {Cell(outcome, method, name): float(value) for name, value in values.items()}
+        out |= {Cell(ASKED_OF[outcome], method, f"{name}_{outcome}"): float(value) for name, value in values.items()}
     return out

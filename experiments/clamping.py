@@ -114,7 +114,7 @@ def clamp_scores(
     out: Scores = {
         Cell(setting, "data", "rows"): float(rows.sum()),
         Cell(setting, "data", "rows_high_beta"): float(high.sum()),
-        Cell(setting, "visible_biases", "mean_dF"): float(found["bias_only"].mean()),
+        Cell(setting, "visible_biases", "clamp_mean"): float(found["bias_only"].mean()),
     }
     for kind in KINDS:
         difference = found[f"{kind}/dF"]
@@ -125,13 +125,13 @@ def clamp_scores(
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         values = {
             "mean_score": before.mean(),
-            "mean_dF": difference.mean(),
+            "clamp_mean": difference.mean(),
             "sd_dF": difference.std(ddof=1),
             "share_positive": (difference > 0).mean(),
             "paired_t": difference.mean() / error if error > 0 else np.nan,
             "auc": metrics.auc(np.repeat([0, 1], len(before)), np.concatenate([before, after])),
-            "mean_dF_high_beta": difference[high].mean(),
-            "mean_dF_low_beta": difference[~high].mean(),
+            "clamp_high_beta": difference[high].mean(),
+            "clamp_low_beta": difference[~high].mean(),
             "welch_t": welch_t(difference[high], difference[~high]),
             "welch_t_by_consumer": welch_t(mean[high_consumer], mean[~high_consumer]),
             "correlation_with_biases": rank.pearson(difference, found["bias_only"]),

@@ -12,8 +12,16 @@ from wmjax.data import frame as frames
 from wmjax.simulate import consumer_frame, consumer_numpy, consumer_panel, consumer_truth
 from wmjax.simulate.consumer import ConsumerSim, ConsumerSimConfig
 
-QUESTIONS: dict[str, tuple[str, consumer_truth.Outcome]] = {"push": ("push", "visit"), "sale1": ("sale1", "purchase")}
-"""Setting to (action, outcome)."""
+SALE: tuple[str, consumer_truth.Outcome] = ("sale1", "purchase")
+QUESTIONS: dict[str, tuple[str, consumer_truth.Outcome]] = {"push": ("push", "visit"), "sale_faithful": SALE}
+"""Setting of the published study to (action, outcome)."""
+IDENTIFIED = {"sale_randomised": SALE, "sale_targeted": SALE, "placebo": SALE}
+"""Settings in which the sale can be told from the calendar."""
+
+
+def question(setting: str) -> tuple[str, consumer_truth.Outcome]:
+    """Give the action and the outcome that a setting asks about."""
+    return (QUESTIONS | IDENTIFIED)[setting]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,7 @@ class ConsumerData:
 
         As the published oracles do, the probability leaves the utility's shock out.
         """
-        action, outcome = QUESTIONS[setting]
+        action, outcome = question(setting)
         effect = consumer_truth.effect(self.sim, action, outcome, cfg=self.cfg)
         return consumer_truth.ConsumerEffect(*(np.ascontiguousarray(x[:, self.days[part]]).ravel() for x in effect))
 

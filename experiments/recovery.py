@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from experiments.common import Cell, Scores
-from experiments.consumer_data import ConsumerData
+from experiments.consumer_data import QUESTIONS, ConsumerData, question
 from wmjax.evaluate import effects, metrics, rank
+from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 
+RANDOMISED = ("push",)
 SCALES = ("logit", "prob")
 
 
@@ -25,8 +28,9 @@ def effect_scores(
 
     Returns:
         For each scale: Spearman by row with each trait and with the true effect of the same scale, Spearman with the
-        consumer mean, partial Spearman of alpha given beta, within-loyalty-class Spearman with gamma, root mean squared
-        error (PEHE), and the mean effect.
+        consumer mean, ties broken at random, partial Spearman of alpha given beta, within-loyalty-class Spearman with
+        gamma, root mean squared error (PEHE), the mean effect and its error, and the mean error over deciles; Qini and
+        AUUC on what happened, where the action was randomised.
     """
     rows, truth = data.rows(part), data.truth(setting, part)
     by_row = {name: trait[rows.consumer] for name, trait in data.sim.traits._asdict().items()}
@@ -36,18 +40,31 @@ def effect_scores(
     def put(quantity: str, value: float) -> None:
         out[Cell(setting, method, quantity)] = float(value)
 
+    action, outcome = question(setting)
+    if action in RANDOMISED and "prob" in estimates:
+        acted, happened = rows.actions[:, ACTIONS.index(action)], rows.outcomes[:, OUTCOMES.index(outcome)]
+        score = effects.uplift_score(estimates["prob"], happened, acted)
+        put("qini", score.qini)
+        put("auuc", score.auuc)
     for scale, found in estimates.items():
         for name, trait in by_row.items():
             put(f"rho_{name}_{scale}", rank.spearman(found, trait))
-        put(f"rho_truth_{scale}", rank.spearman(found, true[scale]))
+        put(f"rho_effect_{scale}", rank.spearman(found, true[scale]))
         put(f"partial_rho_alpha_given_beta_{scale}", rank.spearman_partial(found, by_row["alpha"], by_row["beta"]))
         within = rank.spearman_within(found, by_row["gamma"], data.sim.statics.loyalty[rows.consumer])
-        put(f"rho_gamma_within_loyalty_{scale}", within["rho"].iloc[0])
+        put("rho_gamma_within_loyalty" + ("" if scale == "logit" else f"_{scale}"), within["rho"].iloc[0])
+        for name in ("alpha", "gamma"):
+            put(f"rho_{name}_{scale}_tiebroken", rank.spearman_tie_broken(jax.random.key(0), found, by_row[name]))
         mean = np.bincount(rows.consumer, found) / np.bincount(rows.consumer)
         for name in ("alpha", "gamma"):
             put(f"rho_{name}_consumer_{scale}", rank.spearman(mean, getattr(data.sim.traits, name)))
-        put(f"pehe_{scale}", effects.pehe(found, true[scale]))
+        put(f"root_pehe_{scale}", effects.pehe(found, true[scale]))
         put(f"mean_{scale}", found.mean())
+        put(f"ate_error_{scale}", effects.ate_error(found, true[scale]))
+        deciles = effects.effect_deciles(found, true[scale])
+        put(
+            f"decile_error_{scale}", float(np.abs(deciles["estimated"].to_numpy() - deciles["truth"].to_numpy()).mean())
+        )
     return out
 
 
@@ -68,7 +85,7 @@ def ceilings(data: ConsumerData, methods: tuple[str, ...], *, part: int = 2) -> 
         "alpha": p.alpha_mean + p.alpha_income * log_income + p.alpha_age * age,
     }
     out: Scores = {}
-    for setting, trait in (("push", "gamma"), ("sale1", "alpha")):
+    for setting, trait in (("push", "gamma"), ("sale_faithful", "alpha")):
         truth: dict[str, np.ndarray] = dict(zip(SCALES, data.truth(setting, part), strict=True))
         by_row = getattr(traits, trait)[rows.consumer]
         best: dict[str, float] = {"logit": rank.spearman(seen[trait][rows.consumer], by_row)}
@@ -77,12 +94,19 @@ def ceilings(data: ConsumerData, methods: tuple[str, ...], *, part: int = 2) -> 
             for scale in SCALES:
                 out[Cell(setting, method, f"rho_{trait}_{scale}")] = best[scale]
                 out[Cell(setting, method, f"mean_{scale}")] = float(truth[scale].mean())
-                out[Cell(setting, method, f"pehe_{scale}")] = 0.0
-    for outcome in ("visit", "purchase"):
-        days = data.days[part]
-        area = metrics.auc(
-            getattr(data.sim.outcomes, outcome)[:, days].ravel(),
-            getattr(data.sim.outcomes, f"utility_{outcome}")[:, days].ravel(),
-        )
-        out |= {Cell(outcome, method, "auc"): float(area) for method in methods}
+                out[Cell(setting, method, f"root_pehe_{scale}")] = 0.0
+    for setting in QUESTIONS:
+        areas = {cell.quantity: value for cell, value in forecast_ceilings(setting, data, part=part).items()}
+        name = f"auc_{question(setting)[1]}"
+        out |= {Cell(setting, method, name): areas[name] for method in methods}
+    return out
+
+
+def forecast_ceilings(setting: str, data: ConsumerData, *, part: int = 2) -> Scores:
+    """Give the AUC of both outcomes' true utilities, as the oracle's row of a setting."""
+    days, out = data.days[part], {}
+    for outcome in OUTCOMES:
+        happened, utility = getattr(data.sim.outcomes, outcome), getattr(data.sim.outcomes, f"utility_{outcome}")
+        area = metrics.auc(happened[:, days].ravel(), utility[:, days].ravel())
+        out[Cell(setting, "oracle", f"auc_{outcome}")] = float(area)
     return out

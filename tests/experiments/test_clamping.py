@@ -89,9 +89,9 @@ def test_the_table_counts_rows_and_halves(small_data, rows, machine):
     high = beta[chosen] >= np.median(beta[chosen])
     assert found[Cell("clamp", "data", "rows_high_beta")] == high.sum()
     for kind in clamping.KINDS:
-        at = {name: found[Cell("clamp", kind, name)] for name in ("mean_dF", "mean_dF_high_beta", "mean_dF_low_beta")}
-        mixed = high.mean() * at["mean_dF_high_beta"] + (1 - high.mean()) * at["mean_dF_low_beta"]
-        assert at["mean_dF"] == pytest.approx(mixed)
+        at = {name: found[Cell("clamp", kind, name)] for name in ("clamp_mean", "clamp_high_beta", "clamp_low_beta")}
+        mixed = high.mean() * at["clamp_high_beta"] + (1 - high.mean()) * at["clamp_low_beta"]
+        assert at["clamp_mean"] == pytest.approx(mixed)
         # Rows of one consumer resemble each other: treating them as independent overstates the difference.
         by_row, by_consumer = (found[Cell("clamp", kind, n)] for n in ("welch_t", "welch_t_by_consumer"))
         assert np.isfinite([by_row, by_consumer]).all()

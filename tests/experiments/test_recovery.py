@@ -23,7 +23,7 @@ def test_rows_are_the_panels_own_in_consumer_order(small_data):
 
 
 def test_the_true_effect_scores_perfectly_and_reaches_the_ceilings(small_data):
-    for setting, trait in (("push", "gamma"), ("sale1", "alpha")):
+    for setting, trait in (("push", "gamma"), ("sale_faithful", "alpha")):
         truth = small_data.truth(setting, 2)
         found = recovery.effect_scores(setting, "oracle", small_data, {"logit": truth.logit, "prob": truth.probability})
         ceiling = recovery.ceilings(small_data, ("oracle",))
@@ -32,8 +32,8 @@ def test_the_true_effect_scores_perfectly_and_reaches_the_ceilings(small_data):
             return found[Cell(setting, "oracle", quantity)]
 
         assert at(f"rho_{trait}_logit") == pytest.approx(1)
-        assert at("rho_truth_logit") == at("rho_truth_prob") == pytest.approx(1)
-        assert at("pehe_logit") == at("pehe_prob") == 0
+        assert at("rho_effect_logit") == at("rho_effect_prob") == pytest.approx(1)
+        assert at("root_pehe_logit") == at("root_pehe_prob") == 0
         # On the probability scale the rank of the trait is not the rank of the effect, even for the truth.
         assert at(f"rho_{trait}_prob") == pytest.approx(ceiling[Cell(setting, "oracle", f"rho_{trait}_prob")])
         assert at(f"rho_{trait}_prob") < 0.95
@@ -47,5 +47,5 @@ def test_an_effect_that_knows_the_loyalty_bit_alone_stands_at_the_ceiling(small_
     cell = Cell("push", "bit", "rho_gamma_logit")
     assert found[cell] == pytest.approx(recovery.ceilings(small_data, ("bit",))[cell])
     assert 0.6 < found[cell] < 0.9
-    assert np.isnan(found[Cell("push", "bit", "rho_gamma_within_loyalty_logit")])
+    assert np.isnan(found[Cell("push", "bit", "rho_gamma_within_loyalty")])
     assert Cell("push", "bit", "rho_gamma_prob") not in found

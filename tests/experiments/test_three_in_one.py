@@ -51,10 +51,10 @@ def test_every_use_of_the_belief_is_in_the_table(finished):
         assert np.isfinite(cells[cell]["value"])
     assert cells[Cell("push", "oracle", "rho_gamma_logit")]["value"] == pytest.approx(1)
     assert result["facts"]["rows"] == {"train": 48 * 36, "val": 480, "test": 672}
-    assert np.isfinite(cells[Cell("sale1", "dr_learner", "rho_alpha_prob")]["value"])
-    assert Cell("sale1", "dr_learner", "rho_alpha_logit") not in cells
+    assert np.isfinite(cells[Cell("sale_faithful", "dr_learner", "rho_alpha_prob")]["value"])
+    assert Cell("sale_faithful", "dr_learner", "rho_alpha_logit") not in cells
     assert result["checks"] == []
-    assert (cells[Cell("visit", "mlp", "auc")]["ceiling"] or 0) > 0.6
+    assert (cells[Cell("push", "mlp", "auc_visit")]["ceiling"] or 0) > 0.6
 
 
 def test_a_killed_study_goes_on_to_the_same_numbers(finished):
@@ -66,7 +66,8 @@ def test_a_killed_study_goes_on_to_the_same_numbers(finished):
     trained: list[Event] = []
     again = three_in_one.main(Options(out=out, size="smoke"), trained.append, TINY)
     assert kept.read_text() == before
-    assert json.loads(again.read_text())["rows"] == result["rows"]
+    timeless = lambda rows: [r for r in rows if r["quantity"] != "seconds_total"]  # noqa: E731
+    assert timeless(json.loads(again.read_text())["rows"]) == timeless(result["rows"])
     stages = {e.stage for e in trained if e.unit == "epoch"}
     assert stages == {"pretrain-1", "pretrain-2", "fine-tune", "dbm-adapter", "dbm-adapter-top", "mlp"}
     assert all(e.done == e.total for e in trained if e.unit == "epoch")
@@ -97,7 +98,7 @@ def test_checks_judge_the_full_size_only():
     assert three_in_one.checks(rows, "smoke") == []
     held = {c.name: c.ok for c in three_in_one.checks(rows, "full")}
     assert held["push, rank of gamma"]
-    assert held["sale1, rank of beta"]
+    assert held["sale, rank of beta"]
     assert held["visit AUC of the adapter less the MLP's"]
     assert held["clamp, high beta less low beta"]
     assert not held["eligible test rows"]  # not among the published cells

@@ -1,0 +1,257 @@
+"""Long memory: each unit's own level and responsiveness, filtered from all that was seen of it.
+
+A head on features that know nothing of the distant past (a belief, or bits) adds two latent traits a unit. For unit i
+at time t with features x, actions a and unit features m,
+
+    logit P(y = 1) = bias + base . x + (effects . a) (1 + moderators . m + r_i) + l_i,    (l_i, r_i) ~ N(0, covariance).
+
+Every action's effect is scaled by one responsiveness, so that what a unit showed under one action speaks for the
+others, in proportion to what they do on average; an action without an effect says nothing. The population's numbers are
+fitted by penalised quasi-likelihood (Breslow and Clayton 1993) with the covariance by EM (empirical Bayes), the traits
+by Laplace's method, and a new period updates a unit's posterior in closed form (extended Kalman filter). Effects are
+linear in the traits: they come on the logit scale with a variance, and by draws on any other. Where a unit was seen for
+few periods, penalised quasi-likelihood takes the spread of traits for smaller than it is, and intervals come out narrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jaxtyping import Array, Bool, Float, Key
+
+Table = Float[Array, "units times"]
+
+
+class TraitParams(NamedTuple):
+    """What holds for the population.
+
+    bias: []. base: [features]. effects: [actions], on the logit scale. moderators: [moderators], relative change of
+    responsiveness. covariance: [2, 2] of level (logits) and responsiveness (relative).
+    """
+
+    bias: Array
+    base: Array
+    effects: Array
+    moderators: Array
+    covariance: Array
+
+
+class TraitState(NamedTuple):
+    """What is believed of each unit: mean [units, 2] of (level, responsiveness) and precision [units, 2, 2]."""
+
+    mean: Array
+    precision: Array
+
+
+class TraitData(NamedTuple):
+    """A panel: features [units, times, f], actions [units, times, a], moderators [units, m], outcomes and seen
+    [units, times]; periods that were not seen teach nothing.
+    """
+
+    features: Array
+    actions: Array
+    moderators: Array
+    outcomes: Array
+    seen: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraitConfig:
+    """How the population is fitted.
+
+    Attributes:
+        rounds: of fitting the population, the traits and their covariance in turn.
+        newton: steps of each.
+        ridge: precision of the prior of `base` and `effects` (in logits a unit of a feature or action): where features
+            and an action say the same, they share what it does.
+        moderator_sd: prior standard deviation of a moderator's coefficient; 0 leaves moderators out.
+        start_sd: of level and of responsiveness, before the first round.
+    """
+
+    rounds: int = 20
+    newton: int = 3
+    ridge: float = 1.0
+    moderator_sd: float = 0.1
+    start_sd: tuple[float, float] = (0.3, 0.3)
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "newton"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.ridge < 0 or self.moderator_sd < 0:
+            raise ValueError(f"ridge {self.ridge} and moderator_sd {self.moderator_sd} must not be negative")
+        if not all(sd > 0 for sd in self.start_sd):
+            raise ValueError(f"start_sd is {self.start_sd}, must be positive")
+
+
+def begin(params: TraitParams, num_units: int) -> TraitState:
+    """Believe of every unit what is true of the population."""
+    precision = jnp.linalg.inv(params.covariance)
+    return TraitState(jnp.zeros((num_units, 2)), jnp.broadcast_to(precision, (num_units, 2, 2)))
+
+
+def offset(params: TraitParams, features: Float[Array, "*rows f"]) -> Float[Array, "*rows"]:
+    """Log odds before actions and traits."""
+    return params.bias + features @ params.base
+
+
+def push(params: TraitParams, actions: Float[Array, "*rows a"]) -> Float[Array, "*rows"]:
+    """What the actions do to a unit of average responsiveness, in logits."""
+    return actions @ params.effects
+
+
+def logits(
+    params: TraitParams,
+    state: TraitState,
+    features: Float[Array, "units f"],
+    actions: Float[Array, "units a"],
+    moderators: Float[Array, "units m"],
+) -> Float[Array, " units"]:
+    """Log odds of each unit in one period, at the posterior mean of its traits."""
+    strength = push(params, actions)
+    known = 1 + moderators @ params.moderators
+    return offset(params, features) + strength * (known + state.mean[:, 1]) + state.mean[:, 0]
+
+
+def effect(
+    params: TraitParams, state: TraitState, moderators: Float[Array, "units m"], *, action: int
+) -> tuple[Float[Array, " units"], Float[Array, " units"]]:
+    """Give the effect of one more unit of an action on each unit's log odds: posterior mean and standard deviation."""
+    responsiveness = 1 + moderators @ params.moderators + state.mean[:, 1]
+    variance = jnp.linalg.inv(state.precision)[:, 1, 1]
+    return params.effects[action] * responsiveness, jnp.abs(params.effects[action]) * jnp.sqrt(variance)
+
+
+def draws(key: Key[Array, ""], state: TraitState, count: int) -> Float[Array, "count units 2"]:
+    """Draw (level, responsiveness) of every unit from its posterior."""
+    root = jnp.linalg.cholesky(jnp.linalg.inv(state.precision))
+    noise = jax.random.normal(key, (count, *state.mean.shape))
+    return state.mean + jnp.einsum("uij,cuj->cui", root, noise)
+
+
+def update(
+    params: TraitParams,
+    state: TraitState,
+    features: Float[Array, "units f"],
+    actions: Float[Array, "units a"],
+    moderators: Float[Array, "units m"],
+    outcomes: Float[Array, " units"],
+    seen: Bool[Array, " units"],
+) -> TraitState:
+    """Learn of each unit from one more period; units that were not seen stay as they are."""
+    chance = sigmoid(logits(params, state, features, actions, moderators))
+    reach = jnp.stack([jnp.ones_like(chance), push(params, actions)], axis=-1) * seen[:, None]
+    precision = state.precision + (chance * (1 - chance))[:, None, None] * reach[:, :, None] * reach[:, None, :]
+    gain = jnp.linalg.solve(precision, (reach * (outcomes - chance)[:, None])[..., None])[..., 0]
+    return TraitState(state.mean + gain, precision)
+
+
+def replay(params: TraitParams, data: TraitData, start: TraitState | None = None) -> tuple[TraitState, TraitState]:
+    """Run the filter over a panel.
+
+    Returns:
+        The belief before each period (leading axis of times), and the belief after the last.
+    """
+    first = begin(params, data.outcomes.shape[0]) if start is None else start
+
+    def step(state: TraitState, now: tuple[Array, ...]) -> tuple[TraitState, TraitState]:
+        features, actions, outcomes, seen = now
+        return update(params, state, features, actions, data.moderators, outcomes, seen), state
+
+    by_time = jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1), (data.features, data.actions, data.outcomes, data.seen.astype(bool))
+    )
+    last, before = jax.lax.scan(step, first, by_time)
+    return before, last
+
+
+def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
+    """Fit the population and every unit's traits on the periods that were seen.
+
+    Returns:
+        The population, and what all periods together say of each unit.
+    """
+    units, _, width = data.features.shape
+    seen = data.seen.astype(jnp.float32)
+    rate = (data.outcomes * seen).sum() / seen.sum()
+    params = TraitParams(
+        bias=jnp.log(rate) - jnp.log1p(-rate),
+        base=jnp.zeros(width),
+        effects=jnp.zeros(data.actions.shape[-1]),
+        moderators=jnp.zeros(data.moderators.shape[-1]),
+        covariance=jnp.diag(jnp.square(jnp.asarray(cfg.start_sd))),
+    )
+
+    def round_(carry: tuple[TraitParams, TraitState], _: Any) -> tuple[tuple[TraitParams, TraitState], None]:
+        params, state = carry
+        for _ in range(cfg.newton):
+            params = _population(params, state, data, seen, cfg)
+        if cfg.moderator_sd > 0:
+            params = _moderators(params, state, data, seen, cfg)
+        for _ in range(cfg.newton):
+            state = _traits(params, state, data, seen)
+        spread = jnp.linalg.inv(state.precision) + state.mean[:, :, None] * state.mean[:, None, :]
+        return (params._replace(covariance=spread.mean(0)), state), None
+
+    (params, state), _ = jax.lax.scan(round_, (params, begin(params, units)), None, length=cfg.rounds)
+    return params, state
+
+
+def _parts(params: TraitParams, state: TraitState, data: TraitData) -> tuple[Array, Array, Array]:
+    """Responsiveness [units, 1], actions' push [units, times], and the chance of the outcome [units, times]."""
+    responsiveness = (1 + data.moderators @ params.moderators + state.mean[:, 1])[:, None]
+    strength = push(params, data.actions)
+    chance = sigmoid(offset(params, data.features) + strength * responsiveness + state.mean[:, :1])
+    return responsiveness, strength, chance
+
+
+def _population(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
+    """One Newton step of bias, base and effects, the traits held."""
+    responsiveness, _, chance = _parts(params, state, data)
+    ones = jnp.ones((*seen.shape, 1))
+    design = jnp.concatenate([ones, data.features, data.actions * responsiveness[..., None]], axis=-1)
+    width = params.base.shape[0]
+    ridge = jnp.concatenate([jnp.zeros(1), jnp.full(width + params.effects.shape[0], cfg.ridge)])
+    at = jnp.concatenate([params.bias[None], params.base, params.effects])
+    at = at + _newton(design, chance, data.outcomes, seen, ridge, at)
+    return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :])
+
+
+def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
+    """One Newton step of the moderators, all else held; the traits keep what moderators do not explain."""
+    _, strength, chance = _parts(params, state, data)
+    # A unit's moderators do not change, so its rows are summed before any outer product is taken.
+    weight = (jnp.square(strength) * chance * (1 - chance) * seen).sum(1)
+    score = (strength * (data.outcomes - chance) * seen).sum(1)
+    # Alone, a unit would put its responsiveness at mean + score / weight, with variance 1 / weight; around what its
+    # moderators say it has the population's variance besides.
+    shrunk = 1 + weight * params.covariance[1, 1]
+    m, precision = data.moderators, 1 / cfg.moderator_sd**2
+    hessian = (m * (weight / shrunk)[:, None]).T @ m + precision * jnp.eye(m.shape[1])
+    pinned = (weight * state.mean[:, 1] + score) / shrunk
+    step = jnp.linalg.solve(hessian, m.T @ pinned - precision * params.moderators)
+    return params._replace(moderators=params.moderators + step)
+
+
+def _traits(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitState:
+    """One Newton step of every unit's traits towards their mode, and the curvature there."""
+    _, strength, chance = _parts(params, state, data)
+    reach = jnp.stack([jnp.ones_like(strength), strength], axis=-1)
+    prior = jnp.linalg.inv(params.covariance)
+    curvature = jnp.einsum("uti,utj,ut->uij", reach, reach, chance * (1 - chance) * seen)
+    score = jnp.einsum("uti,ut->ui", reach, (data.outcomes - chance) * seen) - state.mean @ prior
+    precision = prior + curvature
+    return TraitState(state.mean + jnp.linalg.solve(precision, score[..., None])[..., 0], precision)
+
+
+def _newton(design: Array, chance: Table, outcomes: Table, seen: Table, ridge: Array, at: Array) -> Array:
+    """Step towards the maximum of the penalised log-likelihood of a linear logit."""
+    rows = design.reshape(-1, design.shape[-1])
+    weight = (chance * (1 - chance) * seen).reshape(-1, 1)
+    hessian = (rows * weight).T @ rows + jnp.diag(ridge) + 1e-6 * jnp.eye(rows.shape[1])
+    score = rows.T @ ((outcomes - chance) * seen).reshape(-1) - ridge * at
+    return jnp.linalg.solve(hessian, score)
