@@ -10,7 +10,7 @@ others, in proportion to what they do on average; an action without an effect sa
 fitted by penalised quasi-likelihood (Breslow and Clayton 1993) with the covariance by EM (empirical Bayes), the traits
 by Laplace's method, and a new period updates a unit's posterior in closed form (extended Kalman filter). Effects are
 linear in the traits: they come on the logit scale with a variance, and by draws on any other. Where a unit was seen
-for few periods, penalised quasi-likelihood takes the spread of traits for smaller than it is: intervals come out narrow.
+for few periods, penalised quasi-likelihood takes the spread of traits for smaller than it is: intervals are narrow.
 """
 
 from __future__ import annotations
