@@ -204,19 +204,25 @@ class MediaWorld:
             alpha: `lo` and `hi` hold with probability `1 - alpha`.
 
         Returns:
-            Over (channel, unit), unit `"all"` being the sum: `contribution` (zero-spend ATE), `spend`, `roi`,
-            `marginal_roi`, `marginal_roi_difference` (the same by a difference of 5 %), `share` (of all media), each
-            with `_lo` and `_hi` but for spend. Over (channel, factor, unit): `curve`, with bounds, and over (channel,
-            factor) `extrapolated`. Over unit: `baseline`, `interaction` (media together less the sum of channels).
+            Over (channel, unit), unit `"all"` being the sum, and the only one where there is one series: `contribution`
+            (zero-spend ATE), `spend`, `roi`, `marginal_roi`, `marginal_roi_difference` (the same by a difference of
+            5 %), `share` (of all media), each with `_lo` and `_hi` but for spend. Over (channel, factor, unit):
+            `curve`, with bounds, and over (channel, factor) `extrapolated`. Over unit: `baseline`, `interaction` (media
+            together less the sum of channels).
         """
         over, plan = self._window(panel, times, carry), jnp.asarray(panel.arrays.actions)
         args = (self.params, self.history(panel), plan, over, jnp.asarray(grid, jnp.float32))
         start = times.indices(panel.num_times)[0]
         found = jax.tree.map(np.asarray, programs.attribute(*args, start, cfg=self.cfg.network, chunk=chunk))
-        both = jax.tree.map(lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1).astype(np.float64), found)
+        # One series is its own sum: it is answered for once.
+        units = [str(u) for u in panel.units] if panel.num_units > 1 else []
+        if ALL in units:
+            raise UserError(f"a unit is named {ALL!r}, which names the sum over units; rename it")
+        summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
+        both = jax.tree.map(lambda x: summed(x).astype(np.float64), found)
         change = np.asarray(over.change) > 0
         cost = (panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64)
-        cost = np.concatenate([cost.sum(1, keepdims=True), cost], axis=1)
+        cost = summed(cost)
         paid = np.where(cost > 0, cost, np.nan)
         media = both.factual - both.none
         values = {
@@ -229,7 +235,7 @@ class MediaWorld:
         coords = {
             "channel": list(self.channels),
             "factor": list(grid),
-            "unit": [ALL, *(str(u) for u in panel.units)],
+            "unit": [ALL, *units],
         }
         data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
         for name, value in values.items():
