@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
 
+from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint, provenance
@@ -71,9 +72,10 @@ def fit(
         observer: told of progress.
 
     Raises:
-        UserError: where the panel cannot be split or the folder belongs to another fit.
+        UserError: where the panel has one unit or no action, cannot be split, or the folder belongs to another fit.
         DivergedError: where every member of a stage meets values that are not finite.
     """
+    _check(panel)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     frame = frames.fit_frame(panel, recipes.default_recipes(panel), train=split.train, units=cfg.units)
     # The schema refuses categorical outcomes, so each kind is one that adapters know.
@@ -113,6 +115,16 @@ def fit(
         provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
     )
     return world.with_reference(parts.train.visible)
+
+
+def _check(panel: Panel) -> None:
+    """Refuse what no effect can be learnt from, before anything is fitted."""
+    if panel.num_units < 2:
+        named = panel.schema.unit is not None
+        why = "the table has one" if named else 'the schema names no unit column (unit = ".."), so the table is one'
+        raise UserError(f"a consumer world learns from many units; {why}")
+    if not panel.action_names:
+        raise UserError('a consumer world needs an action to ask about; declare a column with role = "action"')
 
 
 class Stages(NamedTuple):
