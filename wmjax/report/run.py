@@ -7,6 +7,7 @@ plausibility.parquet  summary.json  report.html
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,13 @@ class Run:
         # Written last: a run is begun once everything that it needs to go on is there.
         write_json(known, asked)
 
-    def panel(self) -> Panel:
-        """Read the panel that the run was fitted on."""
-        return read_panel(self._need("panel.parquet"), self._need("schema.toml"), min_units=1)
+    def panel(self, levels: Mapping[str, Sequence[str]] | None = None) -> Panel:
+        """Read the panel that the run was fitted on.
+
+        Args:
+            levels: of the categorical columns, the world's: a part of a panel may lack a level that its codes count.
+        """
+        return read_panel(self._need("panel.parquet"), self._need("schema.toml"), min_units=1, levels=levels)
 
     def world(self) -> Any:
         """Open the fitted world."""

@@ -135,4 +135,6 @@ def _open(run: Path, panel: Path | None):
     from wmjax.report.run import Run
 
     world = Run(run).world()
-    return world, Run(run).panel() if panel is None else read_panel(panel, world.schema, levels=world.levels)
+    if panel is None:
+        return world, Run(run).panel(world.levels)
+    return world, read_panel(panel, world.schema, levels=world.levels)
