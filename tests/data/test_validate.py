@@ -60,6 +60,13 @@ def test_a_bad_value_is_told(frame, column, value, words):
     expect(message(frame), [f"column '{column}'", *at(frame, ROWS), *words])
 
 
+@pytest.mark.parametrize(("copy", "word"), [(lambda a: a, "equals"), (lambda a: 1 - a, "is 1 minus")])
+def test_two_actions_that_are_one_are_told(frame, copy, word):
+    frame["mail"] = copy(frame["push"])
+    schema = {**SCHEMA, "columns": {**SCHEMA["columns"], "mail": {"role": "action", "kind": "binary"}}}
+    expect(message(frame, schema), ["column 'mail'", f"action {word} action 'push'", "drop one of the two"])
+
+
 def test_text_in_place_of_numbers_is_told(frame):
     frame["visit"] = np.where(frame["visit"] == 1, "yes", "no")
     text = message(frame)

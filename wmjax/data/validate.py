@@ -116,10 +116,11 @@ def find_problems(columns: tuple[Column, ...], rows: Rows) -> list[Problem]:
         out += found
     bad = {p.column for p in out}
     sound = [c for c in columns if c.name not in bad]
-    for action in (c.name for c in sound if c.role == "action"):
-        for column in sound:
-            if column.role in ("static", "covariate"):
-                out += _same(action, column, rows)
+    for at, action in enumerate(sound):
+        if action.role == "action":
+            others = [c for c in sound if c.role in ("static", "covariate")]
+            others += [c for c in sound[:at] if c.role == "action"]
+            out += [p for column in others for p in _same(action.name, column, rows)]
     return out
 
 

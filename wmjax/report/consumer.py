@@ -17,7 +17,7 @@ from wmjax.data.panel import Panel, show_time
 from wmjax.evaluate.overlap import overlap_table
 from wmjax.report.html import write_report
 from wmjax.report.inputs import ReportInput
-from wmjax.worlds.consumer import judging, tables
+from wmjax.worlds.consumer import judging, support, tables
 from wmjax.worlds.consumer.judging import Judgement
 from wmjax.worlds.consumer.tables import Question
 from wmjax.worlds.consumer.world import ConsumerWorld
@@ -246,7 +246,7 @@ def histograms(world: ConsumerWorld, panel: Panel, bins: int = 25) -> pd.DataFra
     for at, action in enumerate(panel.action_names):
         if panel.schema.column(action).kind != "binary":
             continue
-        propensity = world.overlap[action].propensity(rows.visible)
+        propensity = world.overlap[action].propensity(support.given(rows, at))
         for side, chosen in (("treated", rows.actions[:, at] > 0.5), ("control", rows.actions[:, at] <= 0.5)):
             counts, _ = np.histogram(propensity[chosen], edges)
             parts.append(

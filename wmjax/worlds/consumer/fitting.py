@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
-from wmjax.core.observe import Event, Observer, silent
+from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint, provenance
 from wmjax.data import frame as frames
 from wmjax.data import recipes, scaling
@@ -22,14 +22,13 @@ from wmjax.data.frame import Frame
 from wmjax.data.panel import Panel, show_time
 from wmjax.data.splits import Split, split_times
 from wmjax.dbm.types import DBMParams
-from wmjax.evaluate import overlap
 from wmjax.heads import ensemble
 from wmjax.heads import learn as heads
 from wmjax.heads.ensemble import EnsembleEpoch
 from wmjax.heads.learn import AdapterData, AdapterTables
 from wmjax.train import loop
 from wmjax.train.loop import LoopConfig
-from wmjax.worlds.consumer import machine
+from wmjax.worlds.consumer import machine, support
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
@@ -92,23 +91,12 @@ def fit(
         key_for(key, "adapters"), fitted, parts, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
-    reports = {}
-    for at, action in enumerate(panel.action_names):
-        observer(Event("support", at, len(panel.action_names), unit="action"))
-        reports[action] = overlap.fit_overlap(
-            action,
-            parts.train.visible,
-            parts.train.actions[:, at],
-            kind=panel.schema.column(action).kind,
-            visible=frame.visible,
-        )
-    observer(Event("support", len(panel.action_names), len(panel.action_names), unit="action"))
     world = ConsumerWorld(
         model=model,
         params=params,
         schema=panel.schema,
         levels=panel.levels,
-        overlap=reports,
+        overlap=support.fit(parts.train, visible=frame.visible, schema=panel.schema, observer=observer),
         reference=np.zeros(0),
         training=pd.concat([history, curves], ignore_index=True),
         facts={**facts, **_dates(panel, split)},

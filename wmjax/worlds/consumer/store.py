@@ -30,7 +30,7 @@ from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
 from wmjax.worlds.consumer.world import REFERENCE, ConsumerWorld
 
-FORMAT = 1
+FORMAT = 2
 NESTED = {"machine": DBMConfig, "learn": LearnConfig, "adapter": AdapterConfig}
 
 

@@ -22,6 +22,7 @@ from wmjax.data.schema import PanelSchema
 from wmjax.dbm import scores
 from wmjax.evaluate.overlap import OverlapReport
 from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
@@ -398,7 +399,7 @@ class ConsumerWorld:
 
     def supported(self, rows: Rows, action: str, T0: float | int, T1: float | int) -> np.ndarray:
         """Mark rows whose like was seen under both values of the action: bool `[rows]`."""
-        return self.overlap[action].supported(rows.visible, T0, T1)
+        return self.overlap[action].supported(support.given(rows, self._action_index(action)), T0, T1)
 
     def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""

@@ -1,0 +1,53 @@
+"""Support given the history and the other actions, on hand-made rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from wmjax.core.visible import Visible
+from wmjax.data.schema import read_schema
+from wmjax.worlds.consumer import support
+from wmjax.worlds.consumer.rows import Rows
+
+VISIBLE = Visible.bernoulli(3)
+SCHEMA = read_schema(
+    {
+        "unit": "id",
+        "columns": {
+            "tv": {"role": "action", "kind": "binary"},
+            "push": {"role": "action", "kind": "binary"},
+            "spend": {"role": "action", "kind": "currency"},
+            "visit": {"role": "outcome", "kind": "binary"},
+        },
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """TV by a coin, and as much spent as TV runs, twice; push by a coin of its own."""
+    rng, n = np.random.default_rng(0), 2000
+    tv, push = rng.integers(0, 2, (2, n))
+    return Rows(
+        visible=rng.integers(0, 2, (n, 3)).astype(np.float32),
+        actions=np.column_stack([tv, push, 2.0 * tv]).astype(np.float32),
+        outcomes=np.zeros((n, 1), np.float32),
+        unit=np.arange(n),
+        time=np.zeros(n, int),
+        units=tuple(range(n)),
+        times=pd.RangeIndex(1),
+        first=0,
+    )
+
+
+def test_actions_that_come_together_are_not_identified(rows):
+    found = support.fit(rows, visible=VISIBLE, schema=SCHEMA)
+    assert {name: report.deterministic for name, report in found.items()} == {"tv": True, "push": False, "spend": True}
+    assert found["tv"].reason == "tv is 1 exactly where spend is at least 2"
+    assert found["spend"].reason == "spend is a function of tv"
+    assert found["push"].supported(support.given(rows, 1), 0, 1).all()
+
+
+def test_the_columns_are_named_in_their_order(rows):
+    assert support.layer(VISIBLE, SCHEMA, 1).labels == (*VISIBLE.labels, "tv", "spend")
+    np.testing.assert_array_equal(support.given(rows, 1)[:, 3:], rows.actions[:, [0, 2]])
