@@ -152,6 +152,18 @@ def test_real_actions(table):
         assert not report.supported(features, 0.0, 1.0).any()
 
 
+def test_one_row_does_not_speak_for_its_bin(table):
+    """A level of one in 20,000 rows, in a bin of 1,000: it is supported nowhere."""
+    features, rng = np.tile(table[0], (5, 1)), np.random.default_rng(1)
+    level = rng.integers(1, 4, len(features)).astype(np.float64)
+    level[[5, 2005]] = (0.0, 4.0)
+    report = fit_overlap("level", features, level, kind="count", visible=VISIBLE)
+    assert report.supported(features, 1.0, 3.0).all()
+    for rare in (0.0, 4.0):
+        assert (report.share_like(features, rare) == 0).all()
+        assert not report.supported(features, 1.0, rare).any()
+
+
 def test_a_report_survives_json(table):
     features, loyal, rng = table[0], table[3], np.random.default_rng(1)
     for kind, action in (

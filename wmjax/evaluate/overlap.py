@@ -275,7 +275,8 @@ def _fit_real(action: str, x: np.ndarray, a: np.ndarray, cfg: OverlapConfig) -> 
     mu = propensity.cross_fitted(fit, x, a, seed=cfg.seed)
     edges = np.quantile(mu, np.linspace(0, 1, BINS + 1)[1:-1])
     each = np.searchsorted(edges, mu, side="right")
-    grid = np.linspace(0, 1, GRID)
+    # Middles of equal shares: with the ends 0 and 1 a bin's one largest value would count as a whole share of its rows.
+    grid = (np.arange(GRID) + 0.5) / GRID
 
     def quantiles(values: np.ndarray) -> np.ndarray:
         return np.quantile(values, grid, method="inverted_cdf")
