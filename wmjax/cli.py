@@ -433,7 +433,7 @@ def _report(out: Path, world: Any, panel: Panel, *, seed: int, targeted: str, ti
         answers = consumer.answer(
             world,
             panel,
-            tables.default_questions(panel),
+            tables.default_questions(panel, world.periods(panel, "train")),
             key=jax.random.key(seed),
             targeted=targeted,
             alpha=alpha,

@@ -199,6 +199,18 @@ def test_tables_that_cannot_be_judged_are_refused(table):
         replace(OverlapConfig(), least=0.7)
 
 
+def test_the_typical_contrast_is_of_values_that_were_seen():
+    """A price of 3 that is cut in one row of five is not asked at 0, where nobody sold; spend mostly 0 is."""
+    seldom = np.tile([3.0, 3.0, 3.0, 3.0, 2.5], 20)
+    assert overlap.typical_contrast(seldom, kind="currency") == (2.5, 3.0)
+    spend = np.tile([0.0] * 16 + [7.0, 1.0, 2.0], 20)
+    assert overlap.typical_contrast(spend, kind="currency") == (0.0, 2.0)
+    assert overlap.typical_contrast(np.where(spend > 0, spend, -1), kind="continuous") == (-1.0, 7.0)
+    assert overlap.typical_contrast(np.arange(12) % 4, kind="count") == (0.0, 2.0)
+    assert overlap.typical_contrast(spend > 1, kind="binary") == (0.0, 1.0)
+    assert overlap.typical_contrast(np.zeros(4), kind="currency") == (0.0, 0.0)
+
+
 def test_standardised_mean_differences(table):
     features, loyal, rng = table[0], table[3], np.random.default_rng(1)
     action = rng.random(ROWS) < 0.2 + 0.5 * loyal

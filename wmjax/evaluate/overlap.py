@@ -69,8 +69,7 @@ class OverlapReport:
         mean: of the action over the fitted rows; for a binary action its overall share.
         model: regression of the action on the columns: log-odds (binary) or expected value.
         score: cross-fitted AUC (binary; 0.5 is a coin) or R2 (real; 0 is a coin).
-        share_outside: share of rows that do not support the action's typical contrast (binary: 1 against 0; real: the
-            upper against the lower quartile).
+        share_outside: share of rows that do not support the action's typical contrast, see `typical_contrast`.
         ess: rows that count: Kish's size `(sum w)^2 / sum w^2` of the inverse-propensity weights over the rows that
             support the contrast, as a number of rows of the whole table; 0 where the action is determined.
         deterministic: the action is a function of the columns, or all but. Nothing is then supported.
@@ -168,13 +167,19 @@ class OverlapReport:
         return cls(**{**plain, **arrays, "model": model, "score": score, "cells": cells, "cfg": cfg})
 
 
-def typical_contrast(values: Shaped[np.ndarray, " rows"], *, binary: bool) -> tuple[float, float]:
-    """Pick two values of an action to contrast: 0 and 1, or the quartiles, or, where those are equal, the ends."""
-    if binary:
+def typical_contrast(values: Shaped[np.ndarray, " rows"], *, kind: str) -> tuple[float, float]:
+    """Pick two values of an action to contrast, such as were seen.
+
+    0 and 1 of a binary action, the quartiles of any other. Where those are equal: nothing against the median of what
+    is above it for a count or currency that is sometimes 0, else the ends.
+    """
+    if kind == "binary":
         return 0.0, 1.0
-    low, high = np.quantile(values, [0.25, 0.75])
+    low, high = np.quantile(values, [0.25, 0.75], method="inverted_cdf")
     if low == high:
         low, high = values.min(), values.max()
+        if kind in ("count", "currency") and low == 0 < high:
+            high = np.quantile(values[values > 0], 0.5, method="inverted_cdf")
     return float(low), float(high)
 
 
@@ -212,7 +217,7 @@ def fit_overlap(
     if len(a) > most:
         chosen = np.random.default_rng(cfg.seed).choice(len(a), most, replace=False)
         x, a = x[chosen], a[chosen]
-    report = _fit_binary(action, x, a, cells, cfg) if binary else _fit_real(action, x, a, cfg)
+    report = _fit_binary(action, x, a, cells, cfg) if binary else _fit_real(action, x, a, kind, cfg)
     report = replace(report, ess=report.ess * len(values) / len(a))
     top = visible.labels[_strongest(report.model, x)]
     if not rule and report.score >= cfg.exact:
@@ -268,7 +273,7 @@ def _fit_binary(
     return replace(report, share_outside=float(1 - inside.mean()), ess=_kish(weights))
 
 
-def _fit_real(action: str, x: np.ndarray, a: np.ndarray, cfg: OverlapConfig) -> OverlapReport:
+def _fit_real(action: str, x: np.ndarray, a: np.ndarray, kind: str, cfg: OverlapConfig) -> OverlapReport:
     def fit(x: np.ndarray, a: np.ndarray) -> LinearModel:
         return propensity.fit_ridge(x, a, penalty=cfg.penalty)
 
@@ -289,7 +294,7 @@ def _fit_real(action: str, x: np.ndarray, a: np.ndarray, cfg: OverlapConfig) -> 
     width = float(0.49 * np.diff(seen).min()) if few else cfg.window * float(a.std())
     report = replace(_blank(action, False, float(a.mean()), fit(x, a), cfg), edges=edges, like=like, width=width)
     r2 = metrics.r2(a, mu)
-    inside = report.supported(x, *typical_contrast(a, binary=False))
+    inside = report.supported(x, *typical_contrast(a, kind=kind))
     ess = _kish(_stabilised(a, mu)[inside])
     return replace(report, score=r2, share_outside=float(1 - inside.mean()), ess=ess)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from wmjax.data.panel import Panel
+from wmjax.evaluate.overlap import typical_contrast
 from wmjax.worlds.consumer.world import ConsumerWorld
 
 
@@ -22,21 +23,17 @@ class Question:
     t1: float | int
 
 
-def default_questions(panel: Panel) -> list[Question]:
-    """Ask for every action what its usual range does.
+def default_questions(panel: Panel, train: slice) -> list[Question]:
+    """Ask for every action what its usual range does, by `overlap.typical_contrast` of its values.
 
-    A binary action is contrasted 1 with 0. Any other is contrasted at the upper with the lower quartile of its observed
-    values, or, where those are equal, at its mean where it is not zero with zero.
+    Args:
+        panel: whose actions are asked about.
+        train: the train periods; later rows have no say in the question.
     """
-    questions = []
+    part, questions = panel.select(times=train), []
     for index, name in enumerate(panel.action_names):
-        values = panel.arrays.actions[..., index][panel.arrays.mask]
-        if panel.schema.column(name).kind == "binary":
-            low, high = 0.0, 1.0
-        else:
-            low, high = (float(x) for x in np.quantile(values, [0.25, 0.75]))
-            if low == high:
-                low, high = 0.0, float(values[values != 0].mean())
+        values = part.arrays.actions[..., index][part.arrays.mask]
+        low, high = typical_contrast(values, kind=panel.schema.column(name).kind)
         questions.append(Question(action=name, t0=low, t1=high))
     return questions
 
