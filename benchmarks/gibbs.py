@@ -85,7 +85,8 @@ def peer(params: DBMParams, chains: int, steps: int) -> Any:
     model = IsingEBM(flat, edges, jnp.asarray(np.concatenate(fields), jnp.float32), weights, jnp.array(1.0))
     even, odd = (Block([n for layer in nodes[first::2] for n in layer]) for first in (0, 1))
     program = IsingSamplingProgram(model, [odd, even], clamped_blocks=[])
-    schedule = SamplingSchedule(n_warmup=steps - 1, n_samples=1, steps_per_sample=1)
+    # The one sample is what the warm-up ends with.
+    schedule = SamplingSchedule(n_warmup=steps, n_samples=1, steps_per_sample=1)
     start = [jnp.zeros((chains, len(block.nodes)), bool) for block in (odd, even)]
 
     def run(keys: Array, start: list[Array]) -> Any:

@@ -105,7 +105,8 @@ def test_ragged_units_are_not_answered_for(world, panel):
     assert np.isnan(found["mean"].values[:, 3, :50]).all()
     assert np.isfinite(found["mean"].values[:, 3, 50:]).all()
     others = np.arange(96) != 3
-    np.testing.assert_array_equal(found["mean"].values[:, others], world.predict(panel)["mean"].values[:, others])
+    whole = world.predict(panel)["mean"].values
+    np.testing.assert_allclose(found["mean"].values[:, others], whole[:, others], rtol=1e-6)
 
 
 def test_some_periods_alone_read_the_same_history(world, panel):
@@ -237,23 +238,63 @@ def test_a_member_is_the_same_in_any_company(world, panel, cfg):
     the distance between two members; a key that were not the member's own would be off by the whole distance.
     """
     model = dataclasses.replace(world.model, cfg=dataclasses.replace(cfg, members=1))
-    rows = {part: world.observed(panel, world.periods(panel, part)).visible for part in ("train", "val")}
-    stages = fitting.Stages(None, silent, "")
-    key = key_for(jax.random.key(0), "machine")
-    alone, _, _ = machine.fit_members(key, rows["train"], rows["val"], model=model, stages=stages)
+    rows = {part: world.observed(panel, world.periods(panel, part)) for part in ("train", "val")}
+    stages, key = fitting.Stages(None, silent, ""), jax.random.key(0)
+    weights = fitting.unit_weights(key_for(key, "bootstrap"), rows["train"], members=1, bootstrap=True)
+    alone, _, _ = machine.fit_members(
+        key_for(key, "machine"),
+        rows["train"].visible,
+        rows["val"].visible,
+        weights=weights,
+        model=model,
+        stages=stages,
+    )
     together = world.params.machine
     for a, b in zip(alone.weights, together.weights, strict=True):
         assert np.linalg.norm(a[0] - b[0]) < 0.01 * np.linalg.norm(b[1] - b[0])
 
 
-def test_a_randomised_effect_is_recovered(simulated, world, panel, sim_cfg):
-    """Push is a fair lottery; its true mean effect on visits lies inside a 99 % interval widened by three (t of 2 df).
+def test_a_greedy_start_trains_one_layer_after_the_other(world, panel, cfg):
+    small = dataclasses.replace(cfg.machine, hidden=(6, 4))
+    cfg = dataclasses.replace(cfg, members=2, machine=small, pretrain_epochs=1, epochs=1)
+    rows = world.observed(panel, world.periods(panel, "val")).visible[:512]
+    found, curves, _ = machine.fit_members(
+        jax.random.key(0),
+        rows,
+        rows,
+        weights=np.ones((2, len(rows)), np.float32),
+        model=dataclasses.replace(world.model, cfg=cfg),
+        stages=fitting.Stages(None, silent, ""),
+    )
+    assert list(curves["stage"].unique()) == ["pretraining 1 of 2", "pretraining 2 of 2", "belief"]
+    assert [w.shape for w in found.weights] == [(2, rows.shape[1], 6), (2, 6, 4)]
+    assert all(np.isfinite(w).all() and (w[0] != w[1]).any() for w in map(np.asarray, found.weights))
 
-    The interval's half width must also be below the effect itself, so that "not zero" could have failed.
+
+def test_what_cannot_be_is_refused_before_a_roll_out(world, panel):
+    plan = panel.arrays.actions.copy()
+    plan[0, -1, 0] = np.nan
+    with pytest.raises(UserError, match="not finite"):
+        world.simulate(jax.random.key(0), panel, plan, start=panel.num_times - 2)
+
+
+def test_expected_outcomes_of_bits_and_their_bounds_are_probabilities(world, panel):
+    found = world.predict(panel, alpha=0.001)
+    lo, hi = (found[name].values[..., panel.arrays.mask] for name in ("lo", "hi"))
+    assert (lo >= 0).all()
+    assert (hi <= 1).all()
+    assert (lo < hi).all()
+
+
+def test_a_randomised_effect_is_recovered(simulated, world, panel, sim_cfg):
+    """Push is a fair lottery; its true mean effect on visits is within twice the half width of a 90 % interval.
+
+    Were the model right that would fail in 3 of 100 panels (t of 2 df beyond 5.8). The half width must also be below
+    the effect itself, so that "not zero" could have failed.
     """
     truth = consumer_truth.effect(simulated, "push", "visit", cfg=sim_cfg)
     true = float(np.mean(truth.probability))
-    row = world.ate(panel, "push", 0, 1, alpha=0.01).query("outcome == 'visit' and scale == 'response'").iloc[0]
+    row = world.ate(panel, "push", 0, 1, alpha=0.1).query("outcome == 'visit' and scale == 'response'").iloc[0]
     half = (row.hi - row.lo) / 2
-    assert abs(row.effect - true) < max(half, 0.08)
-    assert row.effect > 0.03
+    assert half < row.effect
+    assert abs(row.effect - true) < 2 * half

@@ -19,6 +19,7 @@ from wmjax.report.html import write_report
 from wmjax.report.inputs import ReportInput
 from wmjax.worlds.consumer import judging, support, tables
 from wmjax.worlds.consumer.judging import Judgement
+from wmjax.worlds.consumer.rows import some_rows
 from wmjax.worlds.consumer.tables import Question
 from wmjax.worlds.consumer.world import ConsumerWorld
 
@@ -90,7 +91,7 @@ def answer(
     plausible = tables.plausibility(world, panel)
     tell()
     tell()
-    judgement = judging.judge(key, world, panel, observer=observer)
+    judgement = judging.judge(key, world, panel, alpha=alpha, observer=observer)
     return Answers(
         predicted,
         pd.concat(effects, ignore_index=True),
@@ -275,10 +276,10 @@ def _shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 
 def _sample(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Draw rows of each effect evenly, binary outcomes only: the report shows their distribution."""
+    """Draw rows of each effect by chance, binary outcomes only: the report shows their distribution."""
     binary = [o for o in panel.outcome_names if panel.schema.column(o).kind == "binary"]
     groups: Any = effects.groupby(["outcome", "action"], sort=False)
-    parts = [part.iloc[:: max(1, len(part) // SAMPLE)] for (outcome, _), part in groups if outcome in binary]
+    parts = [part.iloc[some_rows(len(part), SAMPLE)] for (outcome, _), part in groups if outcome in binary]
     if not parts:
         return pd.DataFrame()
     return _plain_keys(pd.concat(parts, ignore_index=True), panel).rename(columns={"effect": "effect_probability"})
@@ -291,7 +292,7 @@ def _plausibility(answers: Answers, panel: Panel) -> pd.DataFrame:
     asked = _plain_keys(effects[first].dropna(subset=["delta"]), panel)
     factual = asked.assign(kind="factual", free_energy=asked["free_energy"] - asked["delta"], delta=0.0)
     both: Any = pd.concat([asked.assign(kind="counterfactual"), factual], ignore_index=True)
-    both = both.iloc[:: max(1, len(both) // (10 * SAMPLE))]
+    both = both.iloc[some_rows(len(both), 10 * SAMPLE)]
     return both[["unit", "time", "kind", "action", "free_energy", "delta"]]
 
 

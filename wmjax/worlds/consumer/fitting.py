@@ -84,11 +84,12 @@ def fit(
     own = fingerprint(cfg, panel.schema) + panel.fingerprint
     stages = Stages(None if folder is None else Path(folder), observer, own)
 
+    weights = unit_weights(key_for(key, "bootstrap"), parts.train, members=cfg.members, bootstrap=cfg.bootstrap)
     fitted, history, facts = machine.fit_members(
-        key_for(key, "machine"), parts.train.visible, parts.val.visible, model=model, stages=stages
+        key_for(key, "machine"), parts.train.visible, parts.val.visible, weights=weights, model=model, stages=stages
     )
     adapters, curves = fit_adapters(
-        key_for(key, "adapters"), fitted, parts, model=model, stages=stages, outcomes=panel.outcome_names
+        key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
     world = ConsumerWorld(
@@ -183,6 +184,7 @@ def fit_adapters(
     key: Key[Array, ""],
     fitted: DBMParams,
     parts: Parts,
+    weights: Float[Array, "members rows"],
     *,
     model: ConsumerModel,
     stages: Stages,
@@ -196,7 +198,6 @@ def fit_adapters(
     cfg = model.cfg
     width = model.num_features
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
-    weights = unit_weights(key_for(key, "bootstrap"), parts.train, members=cfg.members, bootstrap=cfg.bootstrap)
     read = jax.jit(partial(machine.beliefs, model=model))
     found, curves = [], []
     for first in range(0, cfg.members, at_once):

@@ -73,7 +73,10 @@ def _baselines(
     observer(Event("baseline logistic regression", 0, 1, unit="fit"))
     found = {"logistic": logistic.fit_predict(*parts, kinds=kinds)}
     observer(Event("baseline logistic regression", 1, 1, unit="fit"))
-    found["mlp"] = mlp.fit_predict(key_for(key, "mlp"), *parts, cfg=cfg, kinds=kinds, observer=observer)
+    # As many networks as the world has members: an average of several is better calibrated than one.
+    found["mlp"] = mlp.fit_predict(
+        key_for(key, "mlp"), *parts, cfg=cfg, kinds=kinds, members=world.members, observer=observer
+    )
     return {name: values.astype(np.float32) for name, values in found.items()}
 
 

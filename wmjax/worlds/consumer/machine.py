@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from wmjax.dbm.learn import LearnState
 from wmjax.dbm.types import DBMParams
 from wmjax.train import loop, many
 from wmjax.worlds.consumer.model import ConsumerModel
+from wmjax.worlds.consumer.rows import some_rows
 
 CHUNK = 8192
 """Rows whose belief is inferred at once."""
@@ -29,10 +30,19 @@ def fit_members(
     train: Float[np.ndarray, "rows units"],
     val: Float[np.ndarray, "others units"],
     *,
+    weights: Float[Array, "members rows"],
     model: ConsumerModel,
     stages: Any,
 ) -> tuple[DBMParams, pd.DataFrame, dict[str, Any]]:
     """Train every member's machine; each keeps the epoch that rebuilds the validation rows best.
+
+    Args:
+        key: random key.
+        train: visible rows to learn from.
+        val: visible rows that choose the epoch.
+        weights: of the train rows, each member's own.
+        model: shapes and configuration.
+        stages: where training keeps its checkpoints, and whom it tells.
 
     Returns:
         Parameters with a leading axis of members, the training curves, and facts: members that diverged, and the share
@@ -41,10 +51,14 @@ def fit_members(
     cfg = model.cfg
     keys = jax.vmap(lambda m: key_for(key, "member", m))(jnp.arange(cfg.members))
     data = (_compact(train, model), _compact(_thin(val), model))
-    params, curves = start(keys, data[0], model=model, stages=stages)
-    state = jax.jit(jax.vmap(lambda k, p: learn.init(k, p, data[0], cfg=cfg.learn, visible=model.frame.visible)))(
-        keys, params
-    )
+    params, curves = start(keys, data[0], weights, model=model, stages=stages)
+
+    def begin(key: Array, params: DBMParams, weights: Array, rows: Array) -> Member:
+        return Member(
+            learn.init(key, params, rows, cfg=cfg.learn, visible=model.frame.visible, weights=weights), weights
+        )
+
+    state = jax.jit(jax.vmap(begin, (0, 0, 0, None)))(keys, params, weights, data[0])
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
         keys,
@@ -76,8 +90,15 @@ def fit_members(
     return done.best, pd.concat(curves, ignore_index=True), facts
 
 
-def _params(state: LearnState) -> DBMParams:
-    return state.params
+class Member(NamedTuple):
+    """What one member trains: its machine, and the weights [rows] that its own bootstrap gives the train rows."""
+
+    machine: LearnState
+    weights: Array
+
+
+def _params(member: Member) -> DBMParams:
+    return member.machine.average  # of the parameters themselves where the configuration asks for no average
 
 
 def _compact(visible: np.ndarray, model: ConsumerModel) -> Array:
@@ -87,8 +108,8 @@ def _compact(visible: np.ndarray, model: ConsumerModel) -> Array:
 
 
 def _thin(rows: np.ndarray) -> np.ndarray:
-    """Keep rows spread evenly, as many as an epoch's readout takes: the validation score costs no more than that."""
-    return rows[:: max(1, len(rows) // readout.ROWS)]
+    """Keep as many rows as an epoch's readout takes: the validation score costs no more than that."""
+    return rows[some_rows(len(rows), readout.ROWS)]
 
 
 def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
@@ -102,19 +123,23 @@ def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
 
 
 def start(
-    keys: Key[Array, " members"], train: Array, *, model: ConsumerModel, stages: Any
+    keys: Key[Array, " members"], train: Array, weights: Array, *, model: ConsumerModel, stages: Any
 ) -> tuple[DBMParams, list[pd.DataFrame]]:
     """Start every member's machine: from small weights, or from a greedy stack where the configuration asks for one."""
     cfg, visible = model.cfg, model.frame.visible
     if cfg.pretrain_epochs:
-        return _greedy_start(keys, train, model=model, stages=stages)
-    bias = learn.visible_bias(train, visible=visible)
-    draw = jax.vmap(lambda k: types.init(key_for(k, "init"), bias, cfg=cfg.machine))
-    return draw(keys), []
+        return _greedy_start(keys, train, weights, model=model, stages=stages)
+
+    def draw(key: Array, weights: Array, rows: Array) -> DBMParams:
+        return types.init(
+            key_for(key, "init"), learn.visible_bias(rows, visible=visible, weights=weights), cfg=cfg.machine
+        )
+
+    return jax.jit(jax.vmap(draw, (0, 0, None)))(keys, weights, train), []
 
 
 def _greedy_start(
-    keys: Key[Array, " members"], train: Array, *, model: ConsumerModel, stages: Any
+    keys: Key[Array, " members"], train: Array, weights: Array, *, model: ConsumerModel, stages: Any
 ) -> tuple[DBMParams, list[pd.DataFrame]]:
     """Train one layer after the other, each a stage of its own, and assemble every member's machine."""
     cfg, depth = model.cfg, len(model.cfg.machine.hidden)
@@ -124,7 +149,11 @@ def _greedy_start(
         options = {"index": index, "visible": model.frame.visible, "machine": cfg.machine, "scheme": cfg.scheme}
         own = pretrain.layer_config(cfg.learn, index=index, depth=depth, scheme=cfg.scheme)
         pose = functools.partial(pretrain.layer_problem, cfg=own, **options)
-        problem = jax.jit(jax.vmap(lambda k, r, pose=pose, at=index: pose(key_for(k, "layer", at), r)))(keys, rows)
+
+        def posed(key: Array, rows: Array, weights: Array, pose: Any = pose, at: int = index) -> pretrain.LayerProblem:
+            return pose(key_for(key, "layer", at), rows, weights=weights)
+
+        problem = jax.jit(jax.vmap(posed))(keys, rows, weights)
         below = pretrain.layer_visible(model.frame.visible, index=index, machine=cfg.machine)
         stage = f"pretraining {index + 1} of {depth}"
         done, history = stages.run(
@@ -133,11 +162,12 @@ def _greedy_start(
             _layer_epoch(own, below),
             stage=stage,
             cfg=loop.LoopConfig(epochs=cfg.pretrain_epochs),
-            data=problem.data,
-            snapshot=_params,
+            data=(problem.data, problem.weights),
+            snapshot=_layer_params,
         )
         layers.append(done.best)
         curves.append(curve_table(history, stage))
+        weights = problem.weights
         if index + 1 < depth:
             draw = functools.partial(pretrain.hidden_rows, cfg=own)
             rows = jax.jit(jax.vmap(lambda k, p, r, draw=draw, at=index: draw(key_for(k, "rows", at), p, r)))(
@@ -150,14 +180,27 @@ def _greedy_start(
 @functools.cache
 def _layer_epoch(cfg: learn.LearnConfig, visible: Visible) -> Any:
     """Train one epoch of a layer of every member, each on its own rows."""
-    return many.members(functools.partial(learn.epoch, cfg=cfg, visible=visible), mapped=3)
+
+    def one(key: Array, state: LearnState, data: tuple[Array, Array]) -> Any:
+        return learn.epoch(key, state, data[0], cfg=cfg, visible=visible, weights=data[1])
+
+    return many.members(one, mapped=3)
+
+
+def _layer_params(state: LearnState) -> DBMParams:
+    return state.average
 
 
 @functools.cache
 def _epoch(model: ConsumerModel) -> Any:
     """Train one epoch of every member; the same function object for the same model, so that it compiles once."""
-    one = functools.partial(learn.epoch, cfg=model.cfg.learn, visible=model.frame.visible)
-    return many.members(lambda key, state, data: one(key, state, data[0]))
+    teach = functools.partial(learn.epoch, cfg=model.cfg.learn, visible=model.frame.visible)
+
+    def one(key: Array, member: Member, data: tuple[Array, Array]) -> Any:
+        machine, metrics = teach(key, member.machine, data[0], weights=member.weights)
+        return Member(machine, member.weights), metrics
+
+    return many.members(one)
 
 
 @functools.cache
@@ -165,9 +208,9 @@ def _evaluate(model: ConsumerModel) -> Any:
     """Measure how well each member's machine rebuilds validation rows."""
     cfg, visible = model.cfg.learn, model.frame.visible
 
-    def one(key: Array, state: LearnState, data: tuple[Array, Array]) -> dict[str, Array]:
+    def one(key: Array, member: Member, data: tuple[Array, Array]) -> dict[str, Array]:
         rows = data[1].astype(jnp.float32)
-        loss = readout.reconstruction(key, state.params, rows, visible=visible, sweeps=cfg.mean_field_sweeps)
+        loss = readout.reconstruction(key, _params(member), rows, visible=visible, sweeps=cfg.mean_field_sweeps)
         return {"val_reconstruction": loss}
 
     return many.members(one)

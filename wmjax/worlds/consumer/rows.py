@@ -55,6 +55,12 @@ class Rows:
         return unit_labels(panel, by)[self.unit]
 
 
+def some_rows(count: int, limit: int) -> np.ndarray:
+    """Choose at most `limit` of `count` rows by chance: a fixed stride could fall on Sundays alone."""
+    chosen = np.random.default_rng(0).permutation(count)[:limit]
+    return np.sort(chosen)
+
+
 def unit_labels(panel: Panel, by: str | None) -> np.ndarray:
     """Label each unit by its level of a static column; real values are cut at their quintiles."""
     if by is None:

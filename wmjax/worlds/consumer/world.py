@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Key
+from scipy.special import expit, logit
 
 from wmjax.core.errors import UserError
 from wmjax.data import frame as frames
@@ -26,7 +27,7 @@ from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
-from wmjax.worlds.consumer.rows import Rows, check_same_columns, take_rows
+from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
 
 REFERENCE = 1001
 """Quantiles of the train rows' free energy that a world keeps."""
@@ -101,8 +102,16 @@ class ConsumerWorld:
         """
         rows = self.observed(panel, times)
         mean = np.asarray(self._predict(self.params, rows.visible, rows.actions))
-        lo, hi = bounds(mean, alpha)
+        lo, hi = self._expected_bounds(mean, alpha)
         return self._dataset(rows, {"mean": mean.mean(0), "lo": lo, "hi": hi}, alpha=alpha)
+
+    def _expected_bounds(self, mean: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Bound expected outcomes; probabilities on the log odds, so that they stay probabilities."""
+        binary = np.asarray(self.model.binary)
+        lo, hi = bounds(mean, alpha)
+        odds = bounds(logit(np.clip(mean[..., binary], 1e-7, 1 - 1e-7)), alpha)
+        lo[..., binary], hi[..., binary] = map(expit, odds)
+        return lo, hi
 
     def expected(self, rows: Rows) -> np.ndarray:
         """Expected outcomes of rows, the mean over members: `[rows, outcomes]`."""
@@ -151,6 +160,8 @@ class ConsumerWorld:
         rows = self.observed(panel, times)
         linear, response = self.member_effects(rows, action, T0, T1)
         lo, hi = bounds(response, alpha)
+        # No two probabilities differ by more than one.
+        lo, hi = (np.where(self.model.binary, np.clip(x, -1.0, 1.0), x) for x in (lo, hi))
         lo_linear, hi_linear = bounds(linear, alpha)
         values = {
             "effect": response.mean(0),
@@ -291,8 +302,8 @@ class ConsumerWorld:
         return 1.0 - np.searchsorted(self.reference, energy) / len(self.reference)
 
     def with_reference(self, visible: np.ndarray) -> ConsumerWorld:
-        """Measure the train rows' free energy, the scale of `rank`, on at most 20,000 rows spread evenly."""
-        energy = self._free_energy(visible[:: max(1, len(visible) // 20_000)])
+        """Measure the train rows' free energy, the scale of `rank`, on at most 20,000 rows drawn by chance."""
+        energy = self._free_energy(visible[some_rows(len(visible), 20_000)])
         return replace(self, reference=np.quantile(energy, np.linspace(0, 1, REFERENCE)).astype(np.float32))
 
     def _free_energy(self, visible: np.ndarray) -> np.ndarray:
@@ -321,13 +332,19 @@ class ConsumerWorld:
             draws: independent roll-outs of each member.
 
         Returns:
-            `outcome` (drawn) and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
+            `drawn` (fed back) and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
+            Counts and money are drawn around the mean with the spread of validation rows, none below zero; the mean is
+            the adapter's and does not know of that floor.
+
+        Raises:
+            UserError: a start outside the panel, or a plan of another shape or with values that are not finite.
         """
         if not 0 <= start < panel.num_times:
             raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
         check_same_columns(self.schema, self.levels, panel)
+        planned = panel.with_actions(np.asarray(actions)).arrays.actions
         history = self.history(panel, start)
-        plan = jnp.swapaxes(jnp.asarray(actions, jnp.float32)[:, start:], 0, 1)
+        plan = jnp.swapaxes(jnp.asarray(planned, jnp.float32)[:, start:], 0, 1)
         keys = jax.random.split(key, (self.members, draws))
         found = self._rollout(keys, self.params, history, plan)
         labels = {
