@@ -65,8 +65,18 @@ def test_a_fit_leaves_every_file_the_readme_names(run):
 def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
     cli.main(["effect", str(run), "--action", "push", "--t0", "0", "--t1", "1", "--out", str(tmp_path / "e.parquet")])
     assert set(pd.read_parquet(tmp_path / "e.parquet").outcome) == {"visit", "purchase"}
+    answer = files.read_provenance(tmp_path / "e.parquet")["answer"]
+    assert answer.items() >= {"action": "push", "t0": 0.0, "t1": 1.0, "alpha": 0.1}.items()
     cli.main(["predict", str(run), "--out", str(tmp_path / "p.parquet")])
     assert len(pd.read_parquet(tmp_path / "p.parquet")) == 2 * 48 * 40
+    own = files.read_provenance(tmp_path / "p.parquet")
+    assert own["answer"]["panel_fingerprint"] == own["data_fingerprint"] == answer["panel_fingerprint"]
+    pd.read_parquet(run / "panel.parquet").query("date < '2025-03-10'").to_parquet(tmp_path / "early.parquet")
+    early = ["--panel", str(tmp_path / "early.parquet"), "--out", str(tmp_path / "q.parquet")]
+    cli.main(["predict", str(run), "--alpha", "0.2", *early])
+    answer = files.read_provenance(tmp_path / "q.parquet")["answer"]
+    assert answer["panel_fingerprint"] != own["data_fingerprint"]
+    assert answer["alpha"] == 0.2
     cli.main(["plausibility", str(run), "--out", str(tmp_path / "f.parquet")])
     assert len(pd.read_parquet(tmp_path / "f.parquet")) == 48 * 40
     before = (run / "summary.json").read_text()
@@ -87,6 +97,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, tmp_path, cap
         [*fit, "--panel", str(latin), "--out", str(tmp_path / "new")],
         [*fit, "--panel", whole, "--out", str(blocked / "new")],
         ["effect", str(run), "--action", "push", "--alpha", "2"],
+        ["predict", str(run), "--panel", whole],
         ["plausibility", str(run), "--out", str(tmp_path)],
         ["effect", str(run), "--action", "pusch"],
         ["effect", str(table), "--action", "push"],

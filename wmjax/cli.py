@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 WORLDS = ("consumer", "graph", "media")
 Fold = Annotated[ConsumerConfig, tyro.conf.arg(name="")]
+FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
 FoldGraph = Annotated[GraphConfig, tyro.conf.arg(name="")]
 FoldCertificate = Annotated[CertificateConfig, tyro.conf.arg(name="")]
-FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
 RunFolder = Annotated[Path, tyro.conf.Positional]
 TARGETED = "Campaigns were targeted, not randomised: households were chosen by what they had bought before."
 
@@ -92,13 +92,14 @@ def predict(run: RunFolder, *, out: Path | None = None, panel: Path | None = Non
     Args:
         run: folder of a finished run.
         out: Parquet file; by default `predictions.parquet` in the run's folder.
-        panel: another table of the same columns; by default the run's own.
+        panel: another table of the same columns, which needs `--out`; by default the run's own.
         alpha: intervals hold with probability 1 - alpha.
     """
     from wmjax.worlds.consumer import tables
 
+    path = _place(run, "predictions.parquet", out, panel)
     world, table = _open(run, panel)
-    _write(out or run / "predictions.parquet", tables.predictions(world, table, alpha=alpha), world)
+    _write(path, tables.predictions(world, table, alpha=alpha), world, table, alpha=alpha)
 
 
 def effect(
@@ -121,7 +122,7 @@ def effect(
         t0: the baseline value.
         t1: the value asked about.
         out: Parquet file of the effects by row; by default `effect_ACTION.parquet` in the run's folder.
-        panel: another table of the same columns; by default the run's own.
+        panel: another table of the same columns, which needs `--out`; by default the run's own.
         by: a static column, to average by its levels.
         periods: the periods to answer for: the run's test periods, or all.
         alpha: intervals hold with probability 1 - alpha.
@@ -130,6 +131,7 @@ def effect(
     from wmjax.worlds.consumer import tables
     from wmjax.worlds.consumer.tables import Question
 
+    path = _place(run, f"effect_{action}.parquet", out, panel)
     world, data = _open(run, panel)
     times = world.periods(data) if periods == "test" and panel is None else None
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
@@ -137,7 +139,7 @@ def effect(
     for line in world.warnings_for(action, found["supported"].to_numpy(bool)):
         console.warning(line)
     console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
-    _write(out or run / f"effect_{action}.parquet", found, world)
+    _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=periods, alpha=alpha)
 
 
 def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None = None) -> None:
@@ -146,12 +148,13 @@ def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None 
     Args:
         run: folder of a finished run.
         out: Parquet file; by default `plausibility.parquet` in the run's folder.
-        panel: another table of the same columns; by default the run's own.
+        panel: another table of the same columns, which needs `--out`; by default the run's own.
     """
     from wmjax.worlds.consumer import tables
 
+    path = _place(run, "plausibility.parquet", out, panel)
     world, table = _open(run, panel)
-    _write(out or run / "plausibility.parquet", tables.plausibility(world, table), world)
+    _write(path, tables.plausibility(world, table), world, table)
 
 
 def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have happened under another plan?") -> None:
@@ -167,54 +170,6 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
     asked = Run(run).asked
     world, panel = _open(run, None)
     _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
-
-
-def fit_graph(
-    *,
-    panel: Path,
-    schema: Path,
-    out: Path,
-    seed: int = 0,
-    overwrite: bool = False,
-    cfg: FoldGraph = GraphConfig(),  # noqa: B008 - frozen
-) -> None:
-    """Choose the graph between channels and outcomes from data alone, and fit decoders that may only talk along it.
-
-    Args:
-        panel: long table, one row a unit and time: `.csv` or `.parquet`.
-        schema: TOML file that says what the columns mean; actions and outcomes are the nodes.
-        out: folder of the run; the same command goes on with a run that was killed.
-        seed: seed of everything random.
-        overwrite: begin anew where the folder holds another run.
-        cfg: how the world is fitted.
-    """
-    from wmjax.data.readers import read_panel
-    from wmjax.report import graph
-
-    graph.fit_run(read_panel(panel, schema), cfg, out, seed, overwrite=overwrite)
-
-
-def certify(
-    run: RunFolder,
-    *,
-    claims: Path | None = None,
-    panel: Path | None = None,
-    cfg: FoldCertificate = CertificateConfig(),  # noqa: B008 - frozen
-) -> None:
-    """Say whether a world of any kind routes its what-if answers along what it claims; exit 1 on attribution bypass.
-
-    Args:
-        run: folder of a finished run.
-        claims: TOML file, an action and the outcomes that it may reach a line: `tv = ["sales"]`; by default the graph
-            world's own claims, and for other worlds that every action may reach every outcome.
-        panel: another table of the same columns; by default the run's own.
-        cfg: how it is tested.
-    """
-    from wmjax.report import graph
-
-    world, table = _open(run, panel)
-    if graph.certify_run(run, table, world, claims=claims, cfg=cfg).bypass:
-        raise SystemExit(1)
 
 
 def fit_media(
@@ -330,9 +285,62 @@ def optimize(
     _write(out or run / "budget.parquet", table, world)
 
 
+def fit_graph(
+    *,
+    panel: Path,
+    schema: Path,
+    out: Path,
+    seed: int = 0,
+    overwrite: bool = False,
+    cfg: FoldGraph = GraphConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Choose the graph between channels and outcomes from data alone, and fit decoders that may only talk along it.
+
+    Args:
+        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        schema: TOML file that says what the columns mean; actions and outcomes are the nodes.
+        out: folder of the run; the same command goes on with a run that was killed.
+        seed: seed of everything random.
+        overwrite: begin anew where the folder holds another run.
+        cfg: how the world is fitted.
+    """
+    from wmjax.data.readers import read_panel
+    from wmjax.report import graph
+
+    graph.fit_run(read_panel(panel, schema), cfg, out, seed, overwrite=overwrite)
+
+
+def certify(
+    run: RunFolder,
+    *,
+    claims: Path | None = None,
+    panel: Path | None = None,
+    cfg: FoldCertificate = CertificateConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Say whether a world of any kind routes its what-if answers along what it claims; exit 1 on attribution bypass.
+
+    Args:
+        run: folder of a finished run.
+        claims: TOML file, an action and the outcomes that it may reach a line: `tv = ["sales"]`; by default the graph
+            world's own claims, and for other worlds that every action may reach every outcome.
+        panel: another table of the same columns; by default the run's own.
+        cfg: how it is tested.
+    """
+    from wmjax.report import graph
+
+    world, table = _open(run, panel)
+    if graph.certify_run(run, table, world, claims=claims, cfg=cfg).bypass:
+        raise SystemExit(1)
+
+
 COMMANDS = {
     "demo": demo,
     "fit consumer": fit_consumer,
+    "fit media": fit_media,
+    "roi": roi,
+    "curves": curves,
+    "shift": shift,
+    "optimize": optimize,
     "fit graph": fit_graph,
     "certify": certify,
     "predict": predict,
@@ -341,16 +349,14 @@ COMMANDS = {
     "report": report,
     "sweep": sweep_commands.sweep,
     "best": sweep_commands.best,
-    "fit media": fit_media,
-    "roi": roi,
-    "curves": curves,
-    "shift": shift,
-    "optimize": optimize,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's error is one line and exit code 2, a diverged fit one line and exit code 3."""
+    """Run a command; a user's error is one line and exit code 2, a diverged fit one line and exit code 3.
+
+    A file that cannot be read or written counts as the user's error.
+    """
     from wmjax.report import console
 
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -465,11 +471,24 @@ def _open_media(run: Path) -> tuple[Any, Panel]:
     return world, panel
 
 
-def _write(path: Path, table: Any, world: Any) -> None:
+def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
+    """Say where an answer goes: the run's own files are of the run's own panel.
+
+    Raises:
+        UserError: another panel without a place for its answer.
+    """
+    if out is None and panel is not None:
+        raise UserError(f"--panel asks about another table; name a file with --out, {run / name} is the run's own")
+    return out or run / name
+
+
+def _write(path: Path, table: Any, world: Any, panel: Panel | None = None, **question: Any) -> None:
+    """Write an answer; its provenance is the world's, with the panel answered for and the question."""
     from wmjax.core.files import write_parquet
     from wmjax.report import console
 
-    write_parquet(path, table, dict(world.provenance))
+    asked = {} if panel is None else {"answer": {"panel_fingerprint": panel.fingerprint, **question}}
+    write_parquet(path, table, dict(world.provenance) | asked)
     console.say(f"{len(table):,} rows: {path}")
 
 
