@@ -12,7 +12,7 @@ SCHEMA = {
         "segment": {"role": "static", "kind": "categorical"},
         "income": {"role": "static", "kind": "currency"},
         "loyal": {"role": "static", "kind": "binary"},
-        "weather": {"role": "covariate", "kind": "categorical"},
+        "weather": {"role": "covariate", "kind": "categorical", "future": "known"},
         "price": {"role": "covariate", "kind": "continuous", "future": "known"},
         "footfall": {"role": "covariate", "kind": "count", "future": "mediator"},
         "holiday": {"role": "covariate", "kind": "binary", "future": "known"},

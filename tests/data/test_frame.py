@@ -33,7 +33,10 @@ EVERYTHING = (
     R.Lag(("visit", "items", "spend"), (1, 2, 5)),
     R.Lag("push", (1, 3)),
 )
-COLUMNS = {**SCHEMA["columns"], "footfall_": {"role": "covariate", "kind": "count", "source": "footfall"}}
+COLUMNS = {
+    **SCHEMA["columns"],
+    "footfall_": {"role": "covariate", "kind": "count", "future": "known", "source": "footfall"},
+}
 FULL = {**SCHEMA, "columns": COLUMNS}
 
 
@@ -362,7 +365,7 @@ def test_memory_of_a_build_is_bounded_by_the_chunk(frame, panel):
         (None, (), (4, 8, 16)),
     ],
 )
-def test_default_recipes_suit_the_calendar_and_hide_mediators(step, parts, windows):
+def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time(step, parts, windows):
     rows = table(drop=0)
     position = (rows["day"] - rows["day"].min()).dt.days
     rows["day"] = position if step is None else pd.date_range("2025-01-01", periods=40, freq=step)[position]
@@ -375,5 +378,10 @@ def test_default_recipes_suit_the_calendar_and_hide_mediators(step, parts, windo
     read = {getattr(r, "column", None) for r in chosen}
     assert {"weather", "price", "holiday"} <= read
     assert "footfall" not in read
+    seen = {**SCHEMA["columns"], "weather": {"role": "covariate", "kind": "categorical", "future": "observed"}}
+    later = read_panel(rows, {**SCHEMA, "columns": seen})
+    assert "weather" not in {getattr(r, "column", None) for r in R.default_recipes(later)}
+    with pytest.raises(UserError, match="only observed when its period happens"):
+        fit_frame(later, (R.OneHot("weather"),), np.arange(40) < 30)
     frame = fit_frame(panel, chosen, np.arange(40) < 30)
     assert np.isfinite(build(frame, panel)).all()

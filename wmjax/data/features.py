@@ -111,6 +111,11 @@ def _column(panel: Panel, recipe: Recipe, name: str, roles: tuple[str, ...], kin
         raise UserError(f"{what} of {name!r}: it is {column.kind}, must be {_or(kinds)}")
     if column.future == "mediator":
         raise UserError(f"{what} of {name!r}: a mediator is moved by the actions and is never visible")
+    if column.role == "covariate" and column.future == "observed":
+        raise UserError(
+            f"{what} of {name!r}: it is only observed when its period happens, and a belief stands before; declare it "
+            'future = "known" if it is set or known ahead'
+        )
     return column
 
 

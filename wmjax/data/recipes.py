@@ -136,15 +136,15 @@ _THRESHOLDS = {"daily": (5, 10, 30), "weekly": (5, 10, 20), "monthly": (3, 6, 12
 def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
     """Choose recipes for any panel.
 
-    Statics (levels one-hot, numbers in five quantile bins), the calendar's parts, covariates likewise (mediators
-    never), recency and cumulative counts of binary outcomes with windows that suit the calendar, and lags 1 to 4 of
-    every outcome and action.
+    Statics (levels one-hot, numbers in five quantile bins), the calendar's parts, covariates known ahead likewise (a
+    belief stands before the period: what is only observed in it is not read), recency and cumulative counts of binary
+    outcomes with windows that suit the calendar, and lags 1 to 4 of every outcome and action.
     """
     columns, frequency = panel.schema.columns, panel.schema.frequency
     out: list[Recipe] = [_now(c) for c in columns if c.role == "static"]
     if _PARTS[frequency]:
         out.append(Calendar(_PARTS[frequency]))
-    out += [_now(c) for c in columns if c.role == "covariate" and c.future != "mediator"]
+    out += [_now(c) for c in columns if c.role == "covariate" and c.future == "known"]
     events = [c.name for c in columns if c.role == "outcome" and c.kind == "binary"]
     out += [Recency(name, _WINDOWS[frequency]) for name in events]
     out += [Cumulative(name, _THRESHOLDS[frequency]) for name in events]
