@@ -12,17 +12,15 @@ import tyro
 
 from wmjax.core.errors import DivergedError, UserError
 from wmjax.evaluate.certificate import CertificateConfig
-from wmjax.report import sweep_commands
+from wmjax.report import media_commands, sweep_commands
 from wmjax.worlds.consumer.config import DEMO, SMOKE, ConsumerConfig
 from wmjax.worlds.graph.config import GraphConfig
-from wmjax.worlds.media.config import MediaConfig
 
 if TYPE_CHECKING:
     from wmjax.data.panel import Panel
 
 WORLDS = ("consumer", "graph", "media")
 Fold = Annotated[ConsumerConfig, tyro.conf.arg(name="")]
-FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
 FoldGraph = Annotated[GraphConfig, tyro.conf.arg(name="")]
 FoldCertificate = Annotated[CertificateConfig, tyro.conf.arg(name="")]
 RunFolder = Annotated[Path, tyro.conf.Positional]
@@ -172,119 +170,6 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
     _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
 
 
-def fit_media(
-    *,
-    panel: Path,
-    schema: Path,
-    out: Path,
-    seed: int = 0,
-    overwrite: bool = False,
-    cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
-) -> None:
-    """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
-
-    Args:
-        panel: long table, one row a unit and time: `.csv` or `.parquet`.
-        schema: TOML file that says what the columns mean; the channels' spend are its actions.
-        out: folder of the run; the same command goes on with a run that was killed.
-        seed: seed of everything random.
-        overwrite: begin anew where the folder holds another run.
-        cfg: how the world is fitted.
-    """
-    import jax
-
-    from wmjax.data.readers import read_panel
-    from wmjax.report import console
-    from wmjax.report.run import Run
-    from wmjax.worlds import media
-
-    table = read_panel(panel, schema, min_units=1)
-    Run(out).claim(table, cfg, seed, overwrite=overwrite)
-    with console.console_observer() as observer:
-        world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
-        world.save(out / "world")
-    roi(out)
-
-
-def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
-    """Say what each channel was worth: contribution, ROI, marginal ROI, share, by geo and in all, with intervals.
-
-    Args:
-        run: folder of a finished run of a media world.
-        out: Parquet file; by default `roi.parquet` in the run's folder.
-        alpha: intervals hold with probability 1 - alpha.
-    """
-    from wmjax.report import console
-    from wmjax.worlds.media import tables
-
-    world, panel = _open_media(run)
-    found = tables.roi(world.attribute(panel, alpha=alpha))
-    for line in world.warnings():
-        console.warning(line)
-    console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
-    _write(out or run / "roi.parquet", found, world)
-
-
-def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
-    """Trace each channel's response over multiples of its spend from 0 to 2, with intervals.
-
-    Args:
-        run: folder of a finished run of a media world.
-        out: Parquet file; by default `curves.parquet` in the run's folder.
-        alpha: intervals hold with probability 1 - alpha.
-    """
-    from wmjax.worlds.media import tables
-
-    world, panel = _open_media(run)
-    _write(out or run / "curves.parquet", tables.curves(world.attribute(panel, alpha=alpha)), world)
-
-
-def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha: float = 0.1) -> None:
-    """Say what moving a share of one channel's spend to another would have changed.
-
-    Args:
-        run: folder of a finished run of a media world.
-        source: the channel that gives.
-        target: the channel that takes.
-        share: of the source's spend in every period.
-        alpha: the interval holds with probability 1 - alpha.
-    """
-    from wmjax.core.files import write_json
-    from wmjax.report import console
-
-    world, panel = _open_media(run)
-    found = world.shift(panel, source, target, share, alpha=alpha)
-    console.say(
-        f"{found['moved']:,.6g} moved from {source} to {target}: "
-        f"{found['mean']:+,.6g} ({found['lo']:+,.6g} to {found['hi']:+,.6g})"
-    )
-    write_json(run / f"shift_{source}_{target}.json", found)
-
-
-def optimize(
-    run: RunFolder, *, budget: float | None = None, low: float = 0.5, high: float = 1.5, out: Path | None = None
-) -> None:
-    """Split a budget over the channels for the largest expected outcome.
-
-    Args:
-        run: folder of a finished run of a media world.
-        budget: spend in all; as it was if not given.
-        low: least multiple of each channel's spend.
-        high: largest multiple of each channel's spend.
-        out: Parquet file; by default `budget.parquet` in the run's folder.
-    """
-    from wmjax.report import console
-
-    world, panel = _open_media(run)
-    table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high))
-    console.table(table, title="The best split")
-    console.say(
-        f"Expected outcome {numbers['start']:,.6g} -> {numbers['value']:,.6g}, marginal return {numbers['price']:.4g}, "
-        f"optimality residual {numbers['residual']:.2g}"
-    )
-    _write(out or run / "budget.parquet", table, world)
-
-
 def fit_graph(
     *,
     panel: Path,
@@ -336,11 +221,11 @@ def certify(
 COMMANDS = {
     "demo": demo,
     "fit consumer": fit_consumer,
-    "fit media": fit_media,
-    "roi": roi,
-    "curves": curves,
-    "shift": shift,
-    "optimize": optimize,
+    "fit media": media_commands.fit_media,
+    "roi": media_commands.roi,
+    "curves": media_commands.curves,
+    "shift": media_commands.shift,
+    "optimize": media_commands.optimize,
     "fit graph": fit_graph,
     "certify": certify,
     "predict": predict,
@@ -460,15 +345,6 @@ def _open(run: Path, panel: Path | None) -> tuple[Any, Panel]:
     if panel is None:
         return world, Run(run).panel(world.levels)
     return world, read_panel(panel, world.schema, levels=world.levels)
-
-
-def _open_media(run: Path) -> tuple[Any, Panel]:
-    from wmjax.worlds.media import MediaWorld
-
-    world, panel = _open(run, None)
-    if not isinstance(world, MediaWorld):
-        raise UserError(f"{run}: this command is for a media world (`wmjax fit media`)")
-    return world, panel
 
 
 def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:

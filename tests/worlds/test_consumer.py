@@ -262,7 +262,7 @@ def test_a_greedy_start_trains_one_layer_after_the_other(world, panel, cfg):
         jax.random.key(0),
         rows,
         rows,
-        weights=np.ones((2, len(rows)), np.float32),
+        weights=jax.numpy.ones((2, len(rows))),
         model=dataclasses.replace(world.model, cfg=cfg),
         stages=fitting.Stages(None, silent, ""),
     )

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
+from scipy.special import expit, logit
 
 
 def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -28,6 +29,16 @@ def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[n
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     half = stats.t.ppf(1 - alpha / 2, members - 1) * values.std(0, ddof=1)
     return (mean - half).astype(mean.dtype), (mean + half).astype(mean.dtype)
+
+
+def expected_bounds(
+    mean: Float[np.ndarray, "members rows outcomes"], binary: Bool[np.ndarray, " outcomes"], alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound expected outcomes; probabilities on the log odds, so that they stay probabilities."""
+    lo, hi = bounds(mean, alpha)
+    odds = bounds(logit(np.clip(mean[..., binary], 1e-7, 1 - 1e-7)), alpha)
+    lo[..., binary], hi[..., binary] = map(expit, odds)
+    return lo, hi
 
 
 def average_by(

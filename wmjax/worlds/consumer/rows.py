@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from wmjax.core.errors import UserError
 from wmjax.data import frame as frames
@@ -45,6 +46,19 @@ class Rows:
         grid = np.full((len(self.units), len(self.times), *values.shape[1:]), fill, values.dtype)
         grid[self.unit, self.time - self.first] = values
         return grid
+
+    def dataset(self, values: Mapping[str, np.ndarray], outcomes: tuple[str, ...]) -> xr.Dataset:
+        """Label values `[rows]` by (unit, time), and values `[rows, outcomes]` by (outcome, unit, time)."""
+        coords: dict[str, Any] = {"unit": list(self.units), "time": self.times}
+        arrays = {}
+        for name, value in values.items():
+            grid = self.scatter(value, fill=np.nan)
+            if grid.ndim == 3:
+                coords["outcome"] = list(outcomes)
+                arrays[name] = (("outcome", "unit", "time"), np.moveaxis(grid, -1, 0))
+            else:
+                arrays[name] = (("unit", "time"), grid)
+        return xr.Dataset(arrays, coords=coords)
 
     def of(self, grid: np.ndarray) -> np.ndarray:
         """Read rows from a whole panel's grid `[units, times, ..]`."""

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Key
-from scipy.special import expit, logit
 
 from wmjax.core.errors import UserError
 from wmjax.data import frame as frames
@@ -25,7 +24,7 @@ from wmjax.evaluate.overlap import OverlapReport
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.after import next_visible
-from wmjax.worlds.consumer.intervals import average_by, bounds
+from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
 
@@ -102,16 +101,8 @@ class ConsumerWorld:
         """
         rows = self.observed(panel, times)
         mean = np.asarray(self._predict(self.params, rows.visible, rows.actions))
-        lo, hi = self._expected_bounds(mean, alpha)
+        lo, hi = expected_bounds(mean, np.asarray(self.model.binary), alpha)
         return self._dataset(rows, {"mean": mean.mean(0), "lo": lo, "hi": hi}, alpha=alpha)
-
-    def _expected_bounds(self, mean: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """Bound expected outcomes; probabilities on the log odds, so that they stay probabilities."""
-        binary = np.asarray(self.model.binary)
-        lo, hi = bounds(mean, alpha)
-        odds = bounds(logit(np.clip(mean[..., binary], 1e-7, 1 - 1e-7)), alpha)
-        lo[..., binary], hi[..., binary] = map(expit, odds)
-        return lo, hi
 
     def expected(self, rows: Rows) -> np.ndarray:
         """Expected outcomes of rows, the mean over members: `[rows, outcomes]`."""
@@ -163,14 +154,8 @@ class ConsumerWorld:
         # No two probabilities differ by more than one.
         lo, hi = (np.where(self.model.binary, np.clip(x, -1.0, 1.0), x) for x in (lo, hi))
         lo_linear, hi_linear = bounds(linear, alpha)
-        values = {
-            "effect": response.mean(0),
-            "lo": lo,
-            "hi": hi,
-            "effect_linear": linear.mean(0),
-            "lo_linear": lo_linear,
-            "hi_linear": hi_linear,
-        }
+        values = {"effect": response.mean(0), "lo": lo, "hi": hi}
+        values |= {"effect_linear": linear.mean(0), "lo_linear": lo_linear, "hi_linear": hi_linear}
         supported = self.supported(rows, action, T0, T1)
         result = self._dataset(rows, values, alpha=alpha, action=action, T0=T0, T1=T1)
         result["supported"] = (("unit", "time"), rows.scatter(supported, fill=False))
@@ -456,13 +441,6 @@ class ConsumerWorld:
         return jax.jit(all_rows)
 
     def _dataset(self, rows: Rows, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
-        coords: dict[str, Any] = {"unit": list(rows.units), "time": rows.times}
-        arrays = {}
-        for name, value in values.items():
-            grid = rows.scatter(value, fill=np.nan)
-            if grid.ndim == 3:
-                coords["outcome"] = list(self.schema.names("outcome"))
-                arrays[name] = (("outcome", "unit", "time"), np.moveaxis(grid, -1, 0))
-            else:
-                arrays[name] = (("unit", "time"), grid)
-        return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+        return rows.dataset(values, self.schema.names("outcome")).assign_attrs(
+            provenance=dict(self.provenance), **attrs
+        )

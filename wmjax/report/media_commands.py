@@ -1,0 +1,146 @@
+"""The commands of a media world: `wmjax fit media`, `roi`, `curves`, `shift` and `optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from wmjax.core.errors import UserError
+from wmjax.data.panel import Panel
+from wmjax.worlds.media.config import MediaConfig
+
+FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
+RunFolder = Annotated[Path, tyro.conf.Positional]
+
+
+def fit_media(
+    *,
+    panel: Path,
+    schema: Path,
+    out: Path,
+    seed: int = 0,
+    overwrite: bool = False,
+    cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
+
+    Args:
+        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        schema: TOML file that says what the columns mean; the channels' spend are its actions.
+        out: folder of the run; the same command goes on with a run that was killed.
+        seed: seed of everything random.
+        overwrite: begin anew where the folder holds another run.
+        cfg: how the world is fitted.
+    """
+    import jax
+
+    from wmjax.data.readers import read_panel
+    from wmjax.report import console
+    from wmjax.report.run import Run
+    from wmjax.worlds import media
+
+    table = read_panel(panel, schema, min_units=1)
+    Run(out).claim(table, cfg, seed, overwrite=overwrite)
+    with console.console_observer() as observer:
+        world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        world.save(out / "world")
+    roi(out)
+
+
+def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
+    """Say what each channel was worth: contribution, ROI, marginal ROI, share, by geo and in all, with intervals.
+
+    Args:
+        run: folder of a finished run of a media world.
+        out: Parquet file; by default `roi.parquet` in the run's folder.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+    from wmjax.report import console
+    from wmjax.worlds.media import tables
+
+    world, panel = _open(run)
+    found = tables.roi(world.attribute(panel, alpha=alpha))
+    for line in world.warnings():
+        console.warning(line)
+    console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
+    _write(out or run / "roi.parquet", found, world)
+
+
+def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
+    """Trace each channel's response over multiples of its spend from 0 to 2, with intervals.
+
+    Args:
+        run: folder of a finished run of a media world.
+        out: Parquet file; by default `curves.parquet` in the run's folder.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+    from wmjax.worlds.media import tables
+
+    world, panel = _open(run)
+    _write(out or run / "curves.parquet", tables.curves(world.attribute(panel, alpha=alpha)), world)
+
+
+def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha: float = 0.1) -> None:
+    """Say what moving a share of one channel's spend to another would have changed.
+
+    Args:
+        run: folder of a finished run of a media world.
+        source: the channel that gives.
+        target: the channel that takes.
+        share: of the source's spend in every period.
+        alpha: the interval holds with probability 1 - alpha.
+    """
+    from wmjax.core.files import write_json
+    from wmjax.report import console
+
+    world, panel = _open(run)
+    found = world.shift(panel, source, target, share, alpha=alpha)
+    console.say(
+        f"{found['moved']:,.6g} moved from {source} to {target}: "
+        f"{found['mean']:+,.6g} ({found['lo']:+,.6g} to {found['hi']:+,.6g})"
+    )
+    write_json(run / f"shift_{source}_{target}.json", found)
+
+
+def optimize(
+    run: RunFolder, *, budget: float | None = None, low: float = 0.5, high: float = 1.5, out: Path | None = None
+) -> None:
+    """Split a budget over the channels for the largest expected outcome.
+
+    Args:
+        run: folder of a finished run of a media world.
+        budget: spend in all; as it was if not given.
+        low: least multiple of each channel's spend.
+        high: largest multiple of each channel's spend.
+        out: Parquet file; by default `budget.parquet` in the run's folder.
+    """
+    from wmjax.report import console
+
+    world, panel = _open(run)
+    table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high))
+    console.table(table, title="The best split")
+    console.say(
+        f"Expected outcome {numbers['start']:,.6g} -> {numbers['value']:,.6g}, marginal return {numbers['price']:.4g}, "
+        f"optimality residual {numbers['residual']:.2g}"
+    )
+    _write(out or run / "budget.parquet", table, world)
+
+
+def _open(run: Path) -> tuple[Any, Panel]:
+    from wmjax.report.run import Run
+    from wmjax.worlds.media import MediaWorld
+
+    world = Run(run).world()
+    if not isinstance(world, MediaWorld):
+        raise UserError(f"{run}: this command is for a media world (`wmjax fit media`)")
+    return world, Run(run).panel(world.levels)
+
+
+def _write(path: Path, table: Any, world: Any) -> None:
+    from wmjax.core.files import write_parquet
+    from wmjax.report import console
+
+    write_parquet(path, table, dict(world.provenance))
+    console.say(f"{len(table):,} rows: {path}")
