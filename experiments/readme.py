@@ -1,7 +1,7 @@
 """Make the README's tables from the committed result files, between marks: `python -m experiments.readme`.
 
-A mark is `<!-- results: FILE.json -->`, or with filters `<!-- results: FILE.json method=a,b quantity=c -->`; the table
-ends at `<!-- end -->`.
+A mark is `<!-- results: FILE.json -->`, or with words `<!-- results: FILE.json method=a,b across=quantity -->`; the
+table ends at `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -10,33 +10,47 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from experiments.common import number
 from wmjax.core.files import write_text
 
+KEYS = ("setting", "quantity", "method")
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- results: (\S+)((?: \w+=\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(path: Path, filters: str = "") -> str:
-    """Lay one result file out: a row for every setting, method and quantity, and a line on how it was measured.
+def table(path: Path, words: str = "") -> str:
+    """Lay one result file out, and say under it how it was measured.
 
-    `filters` such as `"method=a,b quantity=c"` keep the rows that are named.
+    `words` such as `"method=a,b quantity=c across=method"` keep the rows that are named, in that order, and lay one key
+    out as columns; other keys are columns of labels, unless all rows share their value.
     """
     result = json.loads(path.read_text(encoding="utf-8"))
-    chosen = {key: names.split(",") for key, names in (word.split("=") for word in filters.split())}
-    lines = ["| setting | method | quantity | value | published |", "|---|---|---|---|---|"]
-    for r in result["rows"]:
-        if any(r[key] not in names for key, names in chosen.items()):
-            continue
-        spread = "" if r["sd"] is None else f" ± {number(r['sd'])}"
-        value = f"{r['value'] / 1e6:.4g} M" if r["value"] and r["value"] >= 1e6 else number(r["value"])
-        cells = [r["setting"], r["method"], r["quantity"], value + spread, number(r["reference"])]
-        lines.append("| " + " | ".join(cells) + " |")
+    chosen = {key: names.split(",") for key, names in (word.split("=") for word in words.split())}
+    across = chosen.pop("across", [""])[0]
+    rows = [r for r in result["rows"] if all(r[key] in names for key, names in chosen.items())]
+    labels = [key for key in KEYS if key != across and len({r[key] for r in rows}) > 1] or ["quantity"]
+    order = {key: chosen.get(key) or list(dict.fromkeys(r[key] for r in rows)) for key in KEYS}
+    columns = order[across] if across else ["value"]
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for r in sorted(rows, key=lambda r: [order[key].index(r[key]) for key in labels]):
+        column = r[across] if across else "value"
+        cells.setdefault(tuple(r[key] for key in labels), {})[column] = _cell(r)
+    lines = ["| " + " | ".join([*labels, *columns]) + " |", "|---" * (len(labels) + len(columns)) + "|"]
+    for label, found in cells.items():
+        lines.append("| " + " | ".join([*label, *(found.get(column, "") for column in columns)]) + " |")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k in ("jax", "python"))
     seeds = ", ".join(map(str, result["seeds"]))
     lines += ["", f"`{result['command']}`; {result['device']}; {versions}; seeds {seeds}.", ""]
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    value = f"{row['value'] / 1e6:.4g} M" if row["value"] and row["value"] >= 1e6 else number(row["value"])
+    spread = "" if row["sd"] is None else f" ± {row['sd']:.1g}"
+    published = "" if row["reference"] is None else f" (published {number(row['reference'])})"
+    return value + spread + published
 
 
 def fill(text: str) -> str:

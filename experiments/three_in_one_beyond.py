@@ -161,10 +161,11 @@ def effect_scores(
     drawn = np.asarray(jax.jit(jax.vmap(lambda s: traits.draws(key, s, DRAWS)))(states))  # [days, draws, consumers, 2]
     mean = np.asarray(states.mean)
     truth = data.truth(setting, 2).probability.reshape(gain.shape)
+    tied = float((params.effects * params.tied)[action])
     inside, width = [], []
     for day in range(gain.shape[1]):
         level = base[:, day] + drawn[day, :, :, 0] - mean[day, :, 0]
-        own = gain[:, day] + float(params.effects[action]) * (drawn[day, :, :, 1] - mean[day, :, 1])
+        own = gain[:, day] + tied * (drawn[day, :, :, 1] - mean[day, :, 1])
         low, high = np.quantile(expit(level + own) - expit(level), (0.05, 0.95), axis=0)
         inside.append((low <= truth[:, day]) & (truth[:, day] <= high))
         width.append(high - low)
@@ -202,8 +203,9 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
     key = key_for(jax.random.key(seed), setting)
     scores = head_scores(key, setting, data, study=study)
     if setting in study.networks:
-        where = folder / f"mlp-{setting}"
-        scores |= network_scores(key, setting, data, study=study, folder=where, observer=observer, owner=owner)
+        # What the head is does not concern the network: its checkpoints are its own.
+        where, own = folder / f"mlp-{setting}", fingerprint(study.network, panel, study.val, study.test)
+        scores |= network_scores(key, setting, data, study=study, folder=where, observer=observer, owner=own)
     truth = data.truth(setting, 2)
     scores |= recovery.effect_scores(
         setting, "oracle", data, {"logit": truth.logit, "prob": truth.probability}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -13,3 +16,31 @@ install_import_hook("wmjax", "beartype.beartype")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_num_cpu_devices", 2)
+
+# Most of a run is compiling: programs are left plain, here and in the processes that tests start, which inherit this.
+jax.config.update("jax_disable_most_optimizations", True)
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    plain = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    # An XLA that does not know a flag ends its process, so one that may is asked.
+    asked = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=os.environ | {"XLA_FLAGS": plain})
+    if asked.returncode == 0:
+        os.environ["XLA_FLAGS"] = plain
+
+SLOW = (
+    "tests/worlds",
+    "tests/test_readme",
+    "tests/experiments",
+    "tests/report",
+    "tests/sweep",
+    "tests/train/test_kill",
+)
+"""Files that take long, however few tests they hold: dealt out last, one worker would end with them alone."""
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # by the number of tests, which is xdist's own order
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))

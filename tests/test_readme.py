@@ -84,6 +84,73 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
     assert (run / "summary.json").read_text() == before
 
 
+def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, capsys):
+    """Only the run's folder and the names of the actions and the outcome are this table's own."""
+    (block,) = (b for b in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) if "wmjax best" in b)
+    names = {"runs/demo": str(run), "campaign_a": "push", "mailer_exposure": "coupon", "shopped": "visit"}
+    for name, own in names.items():
+        block = block.replace(name, own)
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    assert [words[:2] for words in commands] == [["wmjax", "sweep"], ["wmjax", "best"]]
+    for words in commands:
+        cli.main(words[1:])
+    assert "none is above" in capsys.readouterr().out
+    chosen = pd.read_parquet("best.parquet")
+    assert len(chosen) == 48
+    assert {"push", "coupon", "value", "cost"} <= set(chosen.columns)
+
+
+def test_another_table_is_answered_for_all_periods_unless_the_test_dates_are_asked_for(run, tmp_path, capsys):
+    out, table = tmp_path / "e.parquet", pd.read_parquet(run / "panel.parquet")
+    words = ["effect", str(run), "--action", "push", "--out", str(out)]
+
+    def answer(*more):
+        cli.main([*words, *more])
+        return files.read_provenance(out)["answer"]["periods"], pd.read_parquet(out)["date"].nunique()
+
+    test = answer()
+    assert test[0] == "test"
+    assert 0 < test[1] < 40
+    table[table["date"] > "2025-02-20"].to_parquet(tmp_path / "late.parquet")
+    late = ["--panel", str(tmp_path / "late.parquet")]
+    assert answer(*late) == ("all", 29)
+    assert answer(*late, "--periods", "test") == test
+    table[table["date"] <= "2025-02-20"].to_parquet(tmp_path / "early.parquet")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        answer("--panel", str(tmp_path / "early.parquet"), "--periods", "test")
+    assert stopped.value.code == 2
+    assert "no period within the fit's test dates" in " ".join(capsys.readouterr().err.split())
+
+
+def test_warnings_count_rows_and_say_where_nothing_is_answered(run, tmp_path, capsys):
+    out = tmp_path / "e.parquet"
+
+    def told(*more):
+        capsys.readouterr()
+        cli.main(["effect", str(run), "--out", str(out), *more])
+        return " ".join(" ".join(capsys.readouterr()).split())
+
+    # `sale1` follows from the day of the week, so that no row of it is supported.
+    assert "sale1: no row is supported" in told("--action", "sale1")
+    said, rows = told("--action", "campaign"), pd.read_parquet(out).query("outcome == 'visit'")
+    assert 0 < (~rows["supported"]).sum() < len(rows)
+    assert f"campaign: {(~rows['supported']).sum()} of {len(rows)} rows have no overlap" in said
+    # The table holds the rows that have an effect: here none.
+    assert "push: no row has a finite effect" in told("--action", "push", "--t1", "nan")
+    assert pd.read_parquet(out).empty
+    assert "no row" not in told("--action", "push")
+
+
+def test_one_household_in_days_without_a_push_is_asked_about(run, tmp_path):
+    """What a fit would refuse: one unit, an action that never varies."""
+    table = pd.read_parquet(run / "panel.parquet")
+    table[table["consumer_id"] == 3].assign(push=0).to_parquet(tmp_path / "one.parquet")
+    cli.main(["predict", str(run), "--panel", str(tmp_path / "one.parquet"), "--out", str(tmp_path / "p.parquet")])
+    assert len(pd.read_parquet(tmp_path / "p.parquet")) == 2 * 40
+
+
 def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, tmp_path, capsys):
     capsys.readouterr()
     broken, latin, blocked = tmp_path / "broken.parquet", tmp_path / "latin.csv", tmp_path / "file"
@@ -113,9 +180,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(run, table, tmp_path, cap
         assert "\n" not in told
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["demo"], ["fit", "consumer"], ["predict"], ["effect"], ["plausibility"], ["report"]]
-)
+@pytest.mark.parametrize("words", [[], *(name.split() for name in cli.COMMANDS)], ids=" ".join)
 def test_help_answers(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*words, "--help"])

@@ -93,10 +93,11 @@ def predict(run: RunFolder, *, out: Path | None = None, panel: Path | None = Non
         panel: another table of the same columns, which needs `--out`; by default the run's own.
         alpha: intervals hold with probability 1 - alpha.
     """
+    from wmjax.report.run import Run
     from wmjax.worlds.consumer import tables
 
     path = _place(run, "predictions.parquet", out, panel)
-    world, table = _open(run, panel)
+    world, table = Run(run).open("predict", panel)
     _write(path, tables.predictions(world, table, alpha=alpha), world, table, alpha=alpha)
 
 
@@ -109,7 +110,7 @@ def effect(
     out: Path | None = None,
     panel: Path | None = None,
     by: str | None = None,
-    periods: Literal["test", "all"] = "test",
+    periods: Literal["test", "all"] | None = None,
     alpha: float = 0.1,
 ) -> None:
     """Say what `action = t1` would have changed against `action = t0`, for every row, and print the average.
@@ -122,22 +123,27 @@ def effect(
         out: Parquet file of the effects by row; by default `effect_ACTION.parquet` in the run's folder.
         panel: another table of the same columns, which needs `--out`; by default the run's own.
         by: a static column, to average by its levels.
-        periods: the periods to answer for: the run's test periods, or all.
+        periods: the periods to answer for: those of the run's test dates, or all; by default `test` for the run's own
+            panel and `all` for another one.
         alpha: intervals hold with probability 1 - alpha.
     """
     from wmjax.report import console
+    from wmjax.report.run import Run
     from wmjax.worlds.consumer import tables
     from wmjax.worlds.consumer.tables import Question
 
     path = _place(run, f"effect_{action}.parquet", out, panel)
-    world, data = _open(run, panel)
-    times = world.periods(data) if periods == "test" and panel is None else None
+    world, data = Run(run).open("effect", panel)
+    asked = periods or ("test" if panel is None else "all")
+    times = world.periods(data) if asked == "test" else None
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
     average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
-    for line in world.warnings_for(action, found["supported"].to_numpy(bool)):
+    # Support is asked of the rows themselves: the table has a row an outcome, and none where the effect is NaN.
+    supported = world.supported(world.observed(data, times), action, t0, t1)
+    for line in world.warnings_for(action, supported) + _unanswered(action, supported, found["effect"].to_numpy()):
         console.warning(line)
     console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
-    _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=periods, alpha=alpha)
+    _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
 
 def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None = None) -> None:
@@ -148,10 +154,11 @@ def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None 
         out: Parquet file; by default `plausibility.parquet` in the run's folder.
         panel: another table of the same columns, which needs `--out`; by default the run's own.
     """
+    from wmjax.report.run import Run
     from wmjax.worlds.consumer import tables
 
     path = _place(run, "plausibility.parquet", out, panel)
-    world, table = _open(run, panel)
+    world, table = Run(run).open("plausibility", panel)
     _write(path, tables.plausibility(world, table), world, table)
 
 
@@ -165,8 +172,8 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
     """
     from wmjax.report.run import Run
 
+    world, panel = Run(run).open("report")
     asked = Run(run).asked
-    world, panel = _open(run, None)
     _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
 
 
@@ -199,6 +206,7 @@ def certify(
     run: RunFolder,
     *,
     claims: Path | None = None,
+    out: Path | None = None,
     panel: Path | None = None,
     cfg: FoldCertificate = CertificateConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -208,13 +216,16 @@ def certify(
         run: folder of a finished run.
         claims: TOML file, an action and the outcomes that it may reach a line: `tv = ["sales"]`; by default the graph
             world's own claims, and for other worlds that every action may reach every outcome.
-        panel: another table of the same columns; by default the run's own.
+        out: JSON file; by default `certificate.json` in the run's folder.
+        panel: another table of the same columns, which needs `--out`; by default the run's own.
         cfg: how it is tested.
     """
     from wmjax.report import graph
+    from wmjax.report.run import Run
 
-    world, table = _open(run, panel)
-    if graph.certify_run(run, table, world, claims=claims, cfg=cfg).bypass:
+    path = _place(run, "certificate.json", out, panel)
+    world, table = Run(run).open("certify", panel)
+    if graph.certify_run(path, table, world, claims=claims, cfg=cfg).bypass:
         raise SystemExit(1)
 
 
@@ -337,14 +348,16 @@ def _report(out: Path, world: Any, panel: Panel, *, seed: int, targeted: str, ti
     console.say(f"Report: {out / 'report.html'}")
 
 
-def _open(run: Path, panel: Path | None) -> tuple[Any, Panel]:
-    from wmjax.data.readers import read_panel
-    from wmjax.report.run import Run
+def _unanswered(action: str, supported: Any, effect: Any) -> list[str]:
+    """Say where no row at all bears an answer: none is supported, or none has a finite effect."""
+    import numpy as np
 
-    world = Run(run).world()
-    if panel is None:
-        return world, Run(run).panel(world.levels)
-    return world, read_panel(panel, world.schema, levels=world.levels)
+    found = []
+    if not supported.any():
+        found.append(f"{action}: no row is supported; the average is over all rows, extrapolated, not to be believed")
+    if not np.isfinite(effect).any():
+        found.append(f"{action}: no row has a finite effect; are the values asked about possible ones?")
+    return found
 
 
 def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
@@ -358,13 +371,12 @@ def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
     return out or run / name
 
 
-def _write(path: Path, table: Any, world: Any, panel: Panel | None = None, **question: Any) -> None:
-    """Write an answer; its provenance is the world's, with the panel answered for and the question."""
+def _write(path: Path, table: Any, world: Any, panel: Panel, **question: Any) -> None:
     from wmjax.core.files import write_parquet
     from wmjax.report import console
+    from wmjax.report.run import answered
 
-    asked = {} if panel is None else {"answer": {"panel_fingerprint": panel.fingerprint, **question}}
-    write_parquet(path, table, dict(world.provenance) | asked)
+    write_parquet(path, table, answered(world, panel, **question))
     console.say(f"{len(table):,} rows: {path}")
 
 

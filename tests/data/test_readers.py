@@ -119,6 +119,26 @@ def test_without_a_time_column_row_order_is_time_and_equals_makes_a_binary():
     assert panel.values("price").tolist() == [[1, 2, 4], [3, 0, 0]]
 
 
+def test_a_panel_that_is_only_asked_about_need_not_identify_anything():
+    """One unit, an action that never ran, one that is a copy, and a brand that nobody bought: each refuses a fit."""
+    frame = choices().query("id == 'b'").assign(choice="hunts", price=0.0, push=[0, 1, 1], holiday=[0, 1, 1])
+    binary = {"kind": "binary"}
+    columns = {"push": binary | {"role": "action"}, "holiday": binary | {"role": "covariate", "future": "known"}}
+    schema = {"unit": "id", "columns": CHOICES["columns"] | columns}
+    with pytest.raises(UserError, match="needs at least 2"):
+        read_panel(frame, schema)
+    with pytest.raises(UserError) as error:
+        read_panel(frame, schema, min_units=1)
+    for said in ("none of 3 rows has", "action is constant", "action equals covariate 'holiday'"):
+        assert said in str(error.value)
+    panel = read_panel(frame, schema, purpose="ask")
+    assert panel.units == ("b",)
+    assert panel.values("bought").tolist() == [[0, 0, 0]]
+    # What no world could answer from is refused as ever.
+    with pytest.raises(UserError, match="'push': 1 rows are not binary"):
+        read_panel(frame.assign(push=[0, 1, 7]), schema, purpose="ask")
+
+
 @pytest.mark.parametrize("kind", ["category", object])
 def test_equals_matches_numbers_and_categories(kind):
     frame = choices().assign(choice=[1, 2, 1, 1]).astype({"choice": kind})

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,21 @@ def test_rows_of_parts_are_the_observed_ones_also_of_a_unit_that_begins_late():
     assert np.array_equal(np.sum(parts, axis=0) == 1, PANEL.arrays.mask)
     assert not parts[0][-1].any(), "the last unit begins after the train times"
     assert parts[1][-1].any()
+
+
+def test_without_a_time_column_a_share_is_of_the_rows():
+    """Unit i has i + 1 rows: the last positions belong to few units, and a tenth of the positions to next to none."""
+    lengths = np.arange(1, 31)
+    data = pd.DataFrame({"who": np.repeat(np.arange(30), lengths), "ad": 0.0, "buy": 0.0})
+    data["ad"], data["buy"] = np.arange(len(data)) % 2, np.arange(len(data)) % 3 == 0
+    columns = {"ad": {"role": "action", "kind": "binary"}, "buy": {"role": "outcome", "kind": "binary"}}
+    panel = read_panel(data.astype({"buy": int}), {"unit": "who", "columns": columns})
+    split = splits.split_times(panel, val=0.1, test=0.2)
+    train, val, test = (int(splits.rows(panel, part).sum()) for part in split)
+    # 1 + .. + 14 and 15 + 16 + 17: the least above a fifth, and above a tenth, of 465.
+    assert (train, val, test) == (312, 48, 105)
+    assert int(splits.rows(panel, split.test).any(1).sum()) == 14
+    assert splits.split_times(panel, val=2, test=3).test.sum() == 3
 
 
 @pytest.mark.parametrize(

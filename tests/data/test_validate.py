@@ -60,6 +60,12 @@ def test_a_bad_value_is_told(frame, column, value, words):
     expect(message(frame), [f"column '{column}'", *at(frame, ROWS), *words])
 
 
+def test_one_word_in_a_column_that_was_read_as_text_is_the_row_at_fault(frame):
+    frame["price"] = frame["price"].astype(str)
+    frame.loc[ROWS, "price"] = "n/a?"
+    expect(message(frame), ["column 'price'", f"{len(ROWS)} rows are not numbers", "'n/a?'", *at(frame, ROWS)])
+
+
 @pytest.mark.parametrize(("copy", "word"), [(lambda a: a, "equals"), (lambda a: 1 - a, "is 1 minus")])
 def test_two_actions_that_are_one_are_told(frame, copy, word):
     frame["mail"] = copy(frame["push"])

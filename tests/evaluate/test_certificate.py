@@ -88,3 +88,14 @@ def test_a_push_of_nothing_is_refused():
         CertificateConfig(size=0.0)
     with pytest.raises(ValueError, match=r"tolerance is 1\.0"):
         CertificateConfig(tolerance=1.0)
+
+
+def test_outcomes_that_do_not_move_leave_skill_undefined(setting):
+    plan, outcomes, level, drift = setting
+    still = plan, np.broadcast_to(level, outcomes.shape), level, drift
+    for rollout in (world(setting, [1.0, 0.0]), lambda plan: np.broadcast_to(level, outcomes.shape)):
+        found = run(still, rollout)
+        assert np.isnan(found.skill)
+        assert np.isnan(found.kept)
+        assert not found.bypass
+        assert any("no outcome moves" in note for note in found.notes)

@@ -13,7 +13,9 @@ TRUE = TraitParams(
     bias=jnp.array(-0.5),
     base=jnp.array([0.6, -0.4]),
     effects=jnp.array([0.8, 0.5, 0.0]),
+    tied=jnp.ones(3),
     moderators=jnp.array([0.3]),
+    moderator_variance=jnp.array(0.3**2),
     covariance=jnp.diag(jnp.array([0.4**2, 0.3**2])),
 )
 fit = jax.jit(traits.fit, static_argnames="cfg")
@@ -67,6 +69,29 @@ def test_traits_are_found_and_their_intervals_hold(drawn, fitted):
     assert (np.asarray(sd) < 0.05).all()
 
 
+def test_an_action_that_the_features_determine_is_not_tied():
+    """Units drift apart in the second half, in which such an action is always on: tied, it would take their drift for
+    its own effect's spread and the others' responsiveness with it. Bars as above, at four standard errors.
+    """
+    rng = np.random.default_rng(4)
+    late = np.broadcast_to(np.arange(TIMES) >= TIMES // 2, (UNITS, TIMES)).astype(float)
+    x = np.stack([rng.normal(size=late.shape), late], axis=-1)
+    a = np.stack([(rng.random(late.shape) < 0.3).astype(float), late, np.zeros_like(late)], axis=-1)
+    own = rng.normal(size=(UNITS, 2)) * 0.4
+    eta = -0.5 + 0.6 * x[..., 0] + 0.8 * a[..., 0] * (1 + own[:, :1]) + (0.5 + 2 * own[:, 1:]) * late
+    y = rng.random(eta.shape) < 1 / (1 + np.exp(-eta))
+    parts = [jnp.asarray(v, jnp.float32) for v in (x, a, np.zeros((UNITS, 1)), y)]
+    data = TraitData(*parts, seen=jnp.ones(y.shape, bool))
+    np.testing.assert_allclose(traits.unexplained(data), [1, 0, 0], atol=0.01)
+    params, state = fit(data, cfg=TraitConfig(rounds=15, moderator_sd=0.0))
+    np.testing.assert_array_equal(params.tied, [1, 0, 0])
+    assert float(params.effects[0]) == pytest.approx(0.8, abs=0.12)
+    # Whatever of the season is the action's is no more than the season itself.
+    assert abs(float(params.effects[1])) < 1
+    assert np.corrcoef(state.mean[:, 1], own[:, 0])[0, 1] > 0.35
+    assert (traits.effect(params, state, data.moderators, action=1)[1] == 0).all()
+
+
 def test_the_filter_agrees_with_integration(drawn):
     """After 120 periods the filter's mean and spread stand by those of a 201 x 201 grid over both traits."""
     data = drawn[0]
@@ -74,7 +99,7 @@ def test_the_filter_agrees_with_integration(drawn):
     level, own = (v.ravel() for v in np.meshgrid(np.linspace(-2, 2, 201), np.linspace(-2, 2, 201)))
     prior = -0.5 * (level**2 / 0.4**2 + own**2 / 0.3**2)
     offset = np.asarray(traits.offset(TRUE, data.features), float)
-    push = np.asarray(traits.push(TRUE, data.actions), float)
+    push = np.asarray(traits.push(TRUE, data.actions), float)  # all actions are tied
     for unit in range(3):
         known = 1 + 0.3 * float(data.moderators[unit, 0])
         eta = offset[unit][:, None] + push[unit][:, None] * (known + own) + level

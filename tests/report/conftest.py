@@ -246,9 +246,10 @@ def make_report() -> ReportInput:
             ("calibration.parquet", "predicted and observed shares by bin"),
             ("accuracy.parquet", "AUC and log-loss of the world and its baselines on the held-out rows"),
             ("segments.parquet", "effects by segment with intervals"),
-            ("effects.parquet", "effects by consumer and day, on both scales"),
-            ("plausibility.parquet", "free energies of factual and counterfactual rows"),
+            ("effects.parquet", "effects by consumer and day, on both scales, and free energies"),
+            ("plausibility.parquet", "free energies of factual rows"),
             ("overlap.parquet", "propensity histograms by action"),
+            ("overlap_table.parquet", "overlap by action, and the limits of the propensity"),
         ],
         warnings=[
             "sale1 is on exactly where the day of the week is Sunday: no row tells its effect from Sunday's.",

@@ -45,7 +45,8 @@ def test_spends_are_bursty_and_sales_are_positive(world):
 def test_counterfactuals_reach_descendants_in_time_and_no_one_else(world):
     truth, _, logs, roll = world
     raw = np.asarray(roll(add_to(0, 0, 0.0)))
-    np.testing.assert_array_equal(channel_logs.to_log(jnp.asarray(raw)), logs)
+    # Two programs of the same sums: float32 of logs below 20.
+    np.testing.assert_allclose(channel_logs.to_log(jnp.asarray(raw)), logs, atol=1e-5)
     seen = np.zeros((CFG.nodes, CFG.nodes))
     for sender in range(CFG.nodes):
         change = np.asarray(roll(add_to(sender, 20, 5.0))) - raw

@@ -1,5 +1,7 @@
 """The engine against every point by NumPy: boxes of all shapes, reductions, labels, memory, and what is refused."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,22 @@ def test_memory_is_the_boxes_and_not_the_grids(toy):
     assert plans[0].stored_bytes == 0
     full = plan_sweep(evaluate, toy.GRID, key=jax.random.key(0), data=(own,))
     assert full.stored_bytes == 105 * 100 * 4
+
+
+def test_a_timed_plan_is_of_the_order_of_the_sweep(toy):
+    """Forty boxes of some 10 ms; a factor of eight either way leaves room for a busy machine."""
+
+    def evaluate(key, point, matrix):
+        return (jnp.tanh(matrix * point["cut"]) @ matrix).sum()
+
+    grid, own = axes.linear("cut", 0.0, 1.0, 40 * 64), jnp.eye(160)
+    ask = {"key": jax.random.key(0), "data": (own,), "reduce": Moments(), "chunk": 64}
+    assert plan_sweep(evaluate, grid, **ask).seconds is None
+    told = plan_sweep(evaluate, grid, timed=True, **ask)
+    begun = time.monotonic()
+    sweep(evaluate, grid, **ask)
+    assert told.seconds is not None
+    assert 1 / 8 < (time.monotonic() - begun) / told.seconds < 8
 
 
 def test_progress_is_told(toy):

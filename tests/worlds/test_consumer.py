@@ -14,7 +14,7 @@ from wmjax.core.observe import silent
 from wmjax.data import frame as frames
 from wmjax.simulate import consumer_truth
 from wmjax.worlds import consumer
-from wmjax.worlds.consumer import fitting, machine, tables
+from wmjax.worlds.consumer import fitting, judging, machine, tables
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.tables import Question
 
@@ -143,6 +143,20 @@ def test_plans_meet_the_same_luck(world, panel):
     assert (a["mean"].values[..., 8:] != b["mean"].values[..., 8:]).any()
     same = world.compare(key, panel, panel.arrays.actions, panel.arrays.actions, start=60, draws=1)
     assert (same.difference == 0).all()
+    assert same.attrs["warnings"] == []
+
+
+def test_a_plan_beyond_what_was_seen_comes_with_a_warning(world, panel):
+    """Pushes are randomised, a Sunday's sale is a matter of the calendar, and a push of 3 has never been."""
+    told = {}
+    for action, value in (("push", 1.0), ("push", 3.0), ("sale1", 1.0)):
+        plan = np.array(panel.arrays.actions)
+        plan[..., panel.action_index(action)] = value
+        compared = world.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=66, draws=1)
+        told[action, value] = compared.attrs["warnings"]
+    assert told["push", 1.0] == []
+    assert "push: 384 of the 384 rows" in told["push", 3.0][0]
+    assert told["sale1", 1.0][0].startswith("sale1: not identified")
 
 
 def test_a_rollout_remakes_lags_from_what_it_drew(world, panel):
@@ -179,6 +193,38 @@ def test_counterfactual_history_changes_its_own_action_only(world, panel):
     assert np.isnan(delta[:, -1]).all()
     assert (delta[:, :-1][already[:, :-1]] == 0).all()
     assert (delta[:, :-1][~already[:, :-1]] != 0).mean() > 0.99
+
+
+def test_without_a_successor_there_is_no_counterfactual_history(world, panel):
+    mask = np.array(panel.arrays.mask)
+    mask[3, 60:] = False
+    gone = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
+    delta = world.counterfactual_plausibility(gone, "push", 1.0).delta.values
+    assert np.isnan(delta[3, 59:]).all()
+    assert np.isfinite(delta[3, :59]).all()
+
+
+def test_an_effect_stays_finite_however_far_the_action_is_moved(world, panel):
+    """Against float64; the far value takes the log odds hundreds away."""
+    push = panel.action_index("push")
+    rows = world.observed(panel)
+    for far in (-1e4, 1e4):
+        linear, response = world.member_effects(rows, "push", 0, far)
+        assert np.isfinite(response).all()
+        assert np.abs(linear).max() > 200
+        actions = rows.actions.copy()
+        actions[:, push] = 0
+        before = np.asarray(world._predict(world.params, rows.visible, actions), np.float64)
+        certain = np.abs(linear) > 50
+        np.testing.assert_allclose((before + response)[certain], (linear > 0)[certain], atol=1e-5)
+
+
+def test_a_part_of_one_unit_is_refused_before_anything_is_fitted(panel, cfg):
+    mask = np.array(panel.arrays.mask)
+    mask[1:, -7:] = False
+    thin = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
+    with pytest.raises(UserError, match=r"test times hold 7 row\(s\) of 1 unit"):
+        consumer.fit(jax.random.key(0), thin, cfg)
 
 
 def test_a_saved_world_gives_the_same_bits(world, panel, tmp_path):
@@ -298,3 +344,12 @@ def test_a_randomised_effect_is_recovered(simulated, world, panel, sim_cfg):
     half = (row.hi - row.lo) / 2
     assert half < row.effect
     assert abs(row.effect - true) < 2 * half
+
+
+def test_a_world_that_loses_to_the_mean_is_told_of(world, panel):
+    split = {name: world.observed(panel, world.periods(panel, name)) for name in ("train", "test")}
+    labels = split["test"].outcomes
+    good, bad = 0.1 + 0.8 * labels, 0.9 - 0.8 * labels
+    told = judging._worse_than_the_mean(panel.outcome_names, world, split, np.stack([good[:, 0], bad[:, 1]], axis=1))
+    assert len(told) == 1
+    assert told[0].startswith("purchase: on the test rows the world's log loss")

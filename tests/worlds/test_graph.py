@@ -14,6 +14,7 @@ from wmjax.data.readers import read_panel
 from wmjax.data.schema import Column, PanelSchema
 from wmjax.graph.decoder import DecoderConfig
 from wmjax.graph.support import SupportConfig
+from wmjax.report.run import Run
 from wmjax.worlds import certifying, graph
 from wmjax.worlds.graph import GraphConfig
 from wmjax.worlds.graph import model as pure
@@ -195,3 +196,58 @@ def test_the_command_fits_certifies_and_says_no(tmp_path, capsys):
     assert stopped.value.code == 1
     assert json.loads((run / "certificate.json").read_text())["bypass"] is True
     assert "outside the claims" in "".join(capsys.readouterr())
+
+
+@pytest.fixture(scope="module")
+def run(world, panel, tmp_path_factory):
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("run")
+    Run(folder).claim(panel, CFG, 0, overwrite=False)
+    world.save(folder / "world")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict"],
+        ["plausibility"],
+        ["report"],
+        ["effect", "--action", "tv"],
+        ["sweep", "--grid", "tv=0,1", "--out", "x.zarr"],
+        ["sweep", "--grid", "tv=0,1", "--out", "x.zarr", "--processes", "2"],
+        ["roi"],
+        ["shift", "--source", "tv", "--target", "radio"],
+    ],
+)
+def test_commands_of_other_worlds_are_one_line(run, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([words[0], str(run), *words[1:]])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.strip()
+    assert "this is a graph world, which answers certify" in told.replace("\n", " ")
+    assert f"`wmjax {words[0]}` is for a" in told.replace("\n", " ")
+
+
+def test_a_certificate_says_what_it_is_of_and_another_table_has_its_own(run, panel, tmp_path, capsys):
+    cli.main(["certify", str(run), "--size", "1.0"])
+    own = (run / "certificate.json").read_text()
+    told = json.loads(own)["provenance"]
+    assert {"seed", "config", "config_fingerprint", "schema_fingerprint", "data_fingerprint", "versions"} <= set(told)
+    assert told["answer"]["panel_fingerprint"] == told["data_fingerprint"] == panel.fingerprint
+    assert told["answer"]["cfg"]["size"] == 1.0
+    # A table whose sales stand still at the end: no change is then a perfect forecast.
+    still = table()
+    still.loc[still["day"] >= still["day"].max() - pd.Timedelta(days=7), "sales"] = 4.0
+    still.to_parquet(tmp_path / "still.parquet")
+    words = ["certify", str(run), "--panel", str(tmp_path / "still.parquet")]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(words)
+    assert stopped.value.code == 2
+    assert "name a file with --out" in capsys.readouterr().err.replace("\n", " ")
+    cli.main([*words, "--out", str(tmp_path / "c.json")])
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["skill"] is None
+    assert found["bypass"] is False
+    assert found["provenance"]["answer"]["panel_fingerprint"] != told["data_fingerprint"]
+    assert (run / "certificate.json").read_text() == own

@@ -1,5 +1,8 @@
 """`wmjax sweep` and `wmjax best` from a run's folder, in words."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,7 +37,30 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, capsys):
     said = capsys.readouterr().out
     assert "points: 4" in said
     assert "MiB at its peak" in said
+    assert float(re.search(r"seconds, as the first box goes: (\S+)", said)[1]) > 0
     assert not list(run.glob("dry.zarr*"))
+
+
+def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
+    out = run / "beyond.zarr"
+    cli.main(["sweep", str(run), "--grid", "push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"push: (\d+) of \1 rows have no like row at 4", said)
+    assert "sale1: not identified" in said
+    cli.main(["best", str(out), "--outcome", "visit"])
+    assert "sale1: not identified" in capsys.readouterr().err
+    assert len(store.read(out).attrs["provenance"]["warnings"]) == 2
+
+
+def test_absent_units_get_no_plan(run, world, panel, tmp_path):
+    mask = np.array(panel.arrays.mask)
+    start = world.periods(panel).start
+    mask[[2, 5], start] = False
+    ragged = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
+    asked = sweeping.Asked(grid="push=0,1", reduce="gain.full", cost="push=0.01")
+    sweeping.run(world, ragged, asked, tmp_path / "s.zarr", observer=lambda event: None)
+    table, _ = sweeping.best(tmp_path / "s.zarr", cost="push=0.01", outcome="visit")
+    assert table["unit"].tolist() == [u for i, u in enumerate(panel.units) if i not in (2, 5)]
 
 
 def test_best_within_a_budget(run, swept, panel, capsys):
@@ -73,12 +99,30 @@ def test_two_processes_from_one_command(run, swept, panel):
         np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
 
 
+def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, capsys):
+    """One household, in days when nothing was pushed."""
+    table = pd.read_parquet(run / "panel.parquet")
+    table[table["consumer_id"] == 3].assign(push=0).to_parquet(tmp_path / "one.parquet")
+    words = ["--panel", str(tmp_path / "one.parquet"), "--out", str(tmp_path / "one.zarr"), "--dry-run"]
+    cli.main(["sweep", str(run), *GRID, *words])
+    assert "points: 4" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["sweep", "RUN", "--grid", "push", "--out", "x.zarr"], "is no axis of a grid"),
         (["sweep", "RUN", "--grid", "push=0,1", "--reduce", "bestest", "--out", "x.zarr"], "did you mean 'best'"),
         (["sweep", "RUN", "--grid", "push=0,1", "--cost", "push", "--out", "x.zarr"], "must be NAME=NUMBER"),
+        (
+            ["sweep", "RUN", "--grid", "push=0,1", "--periods", "0", "--out", "x.zarr"],
+            "periods is 0, must be at least 1",
+        ),
+        (
+            ["sweep", "RUN", "--grid", "push=0,1", "--periods", "0", "--processes", "2", "--out", "x.zarr"],
+            "periods is 0",
+        ),
+        (["sweep", "RUN", "--grid", "push=0,1", "--start", "-1", "--out", "x.zarr"], "start is -1, must be at least 0"),
         (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),

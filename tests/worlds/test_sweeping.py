@@ -9,13 +9,15 @@ import pytest
 
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
-from wmjax.sweep import axes, plans
+from wmjax.heads import adapter
+from wmjax.sweep import axes, engine, plans
 from wmjax.sweep.moments import Moments
 from wmjax.sweep.plans import Axis
 from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full
 from wmjax.worlds import sweeping
 from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.sweeping import Setting
 
 KEY = jax.random.key(7)
@@ -202,3 +204,28 @@ def test_a_sweep_goes_on_and_another_worlds_does_not(world, ragged, tmp_path):
 def test_mistakes_are_named(world, panel, grid, setting, words):
     with pytest.raises(UserError, match=words):
         sweeping.sweep(world, panel, grid, key=KEY, setting=setting)
+
+
+def test_numbers_do_not_depend_on_how_many_plans_are_worked_on_at_once():
+    """An adapter of the default sizes, four members, three outcomes, 16 rows: shapes that a backend has got wrong."""
+    cfg = ConsumerConfig(members=4)
+    start = lambda key: adapter.init(key, cfg=cfg.adapter, num_features=8, num_actions=5)  # noqa: E731
+    params = jax.vmap(jax.vmap(start))(jax.random.split(jax.random.key(0), (4, 3)))
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(16, 8)), jnp.float32)
+    known = jax.vmap(jax.vmap(lambda p: adapter.project(p, features, cfg=cfg.adapter, num_actions=5)))(params)
+    known = known._replace(tau=jnp.asarray(rng.normal(size=known.tau.shape), jnp.float32))
+
+    def evaluate(key, point, params, known):
+        actions = jnp.zeros((16, 5)).at[:, 0].set(point["a"])
+        one = lambda p, x: adapter.complete(p, x, actions, cfg=cfg.adapter)  # noqa: E731
+        return jax.nn.sigmoid(jax.vmap(jax.vmap(one))(params, known)).mean(0).sum(0)
+
+    grid = axes.linear("a", 0.0, 1.0, 1000)
+    found = [
+        engine.sweep(evaluate, grid, key=jax.random.key(0), data=(params, known), reduce=Full(), chunk=chunk)
+        for chunk in (1000, 500, 64)
+    ]
+    numbers = [next(iter(f.data_vars.values())).values for f in found]
+    for other in numbers[1:]:
+        np.testing.assert_allclose(numbers[0], other, atol=1e-5)

@@ -61,7 +61,7 @@ def units(
 
 
 def columns(
-    table: pd.DataFrame, schema: PanelSchema, known: Mapping[str, Sequence[str]]
+    table: pd.DataFrame, schema: PanelSchema, known: Mapping[str, Sequence[str]], *, seen: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]], list[Problem]]:
     """Turn every column into float64 `[rows]`; give levels of the categorical ones, and what could not be turned.
 
@@ -69,12 +69,13 @@ def columns(
         table: with the schema's columns.
         schema: says what they are.
         known: levels to code by, for the columns where they are given.
+        seen: whether a value of `equals` must occur.
     """
     values, levels, problems = {}, {}, []
     for column in schema.columns:
         name, raw = column.name, series(table, column.table_name)
         if column.equals is not None:
-            values[name], found = _equal(column, raw)
+            values[name], found = _equal(column, raw, seen)
         elif column.kind == "categorical":
             found = list(_mixed(column, raw))
             if not found:
@@ -128,12 +129,12 @@ def minority(values: pd.Series) -> np.ndarray:
     return text if text.sum() <= other.sum() else other
 
 
-def _equal(column: Column, raw: pd.Series) -> tuple[np.ndarray, list[Problem]]:
-    """Give 1 where the source equals the value, NaN where the source is missing; that it never does is a problem."""
+def _equal(column: Column, raw: pd.Series, seen: bool) -> tuple[np.ndarray, list[Problem]]:
+    """Give 1 where the source equals the value, NaN where it is missing; never is a problem if it must be `seen`."""
     raw = opened(raw)
     equal = (raw == column.equals).fillna(False).to_numpy(bool)
     text = f"none of {{n}} rows has {column.table_name!r} equal to {column.equals!r}"
-    never = np.full(len(raw), not equal.any())
+    never = np.full(len(raw), seen and not equal.any())
     found = list(problem(column.name, text, never, near(column.equals, raw.dropna().unique())))
     return np.where(raw.isna().to_numpy(), np.nan, equal.astype(np.float64)), found
 
@@ -156,12 +157,15 @@ def _numbers(column: Column, raw: pd.Series) -> tuple[np.ndarray, list[Problem]]
     raw = opened(raw)
     if pd.api.types.is_numeric_dtype(raw.dtype) and not pd.api.types.is_complex_dtype(raw.dtype):
         return raw.to_numpy(dtype=np.float64, na_value=np.nan), []
-    wrong = raw.notna().to_numpy() & raw.map(_is_text).to_numpy(bool)
+    texts = raw.notna().to_numpy() & raw.map(_is_text).to_numpy(bool)
+    # One word makes a reader take the whole column for text: the rows at fault are those that no number can be read of.
+    odd = texts & pd.to_numeric(raw.where(texts), errors="coerce").isna().to_numpy()
+    wrong = odd if odd.any() else texts
     sample = raw.iloc[int(wrong.argmax())] if wrong.any() else None
     text = f"{'mixed types, ' if not wrong.all() else ''}{{n}} rows are not numbers (such as {sample!r})"
     advice = "write numbers" + (", or declare source and equals" if column.kind == "binary" else "")
     problems = list(problem(column.name, text, wrong, advice))
-    numbers = cast(pd.Series, pd.to_numeric(raw.mask(wrong), errors="coerce"))
+    numbers = cast(pd.Series, pd.to_numeric(raw.mask(texts), errors="coerce"))
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan), problems
 
 

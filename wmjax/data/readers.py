@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
 
 from wmjax.core.errors import UserError
@@ -26,6 +27,7 @@ def read_panel(
     *,
     min_units: int = 2,
     levels: Mapping[str, Sequence[str]] | None = None,
+    purpose: Literal["fit", "ask"] = "fit",
 ) -> Panel:
     """Read a long table (one row a unit and time) into a panel, or say in one error what is wrong with it.
 
@@ -41,6 +43,9 @@ def read_panel(
         min_units: fewest units accepted; 1 for one series. A schema without a unit column is one series by itself.
         levels: of categorical columns, such as another panel's, so that codes mean the same; a level that is not among
             them is an error.
+        purpose: `"ask"` for a panel that a fitted world is only asked about: one unit is enough, an action may never
+            vary or be a copy of another column, and a value of `equals` may never occur. Such a panel identifies
+            nothing, and need not.
 
     Raises:
         UserError: naming column, unit, time and count of all that is wrong.
@@ -62,12 +67,15 @@ def read_panel(
         )
     rows = validate.Rows(unit, placed.position, {}, units, placed.times, {})
     validate.check_layout(rows, schema)
-    validate.check_units(rows, schema, min_units)
-    values, found, problems = convert.columns(table, schema, levels or {})
+    fitted = purpose == "fit"
+    validate.check_units(rows, schema, min_units if fitted else 1)
+    values, found, problems = convert.columns(table, schema, levels or {}, seen=fitted)
     rows = rows._replace(values=values, levels=found)
     unread = {p.column for p in problems}
     readable = tuple(c for c in schema.columns if c.name not in unread)
     problems += validate.find_problems(readable, rows)
+    if fitted:
+        problems += validate.unidentified(readable, rows, {p.column for p in problems})
     validate.raise_all(problems, rows.describe)
     return _fill(rows, replace(schema, frequency=placed.frequency))
 
@@ -113,7 +121,7 @@ def _load(source: object, schema: PanelSchema) -> tuple[pd.DataFrame, pd.Index |
     except UserError:
         raise
     # What pandas, pyarrow and gzip raise of a file that is not what its name says, or is not UTF-8.
-    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, pa.ArrowException, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
 
 

@@ -32,13 +32,17 @@ def split_times(panel: Panel, *, val: float | int = 0.1, test: float | int = 0.1
     Args:
         panel: whose times are split.
         val, test: how many periods (whole number), or which share of the calendar (a float below 1, rounded to at
-            least one period); 0 leaves the part empty.
+            least one period); 0 leaves the part empty. Where the table has no time column, periods are positions in
+            each unit's rows and few units have late ones: there a share is that of the observed rows, at least, and
+            the parts hold the late rows of the units with the longest histories.
 
     Raises:
         UserError: parts that leave no train time, or a part without one observed row.
     """
     total = panel.num_times
-    num_val, num_test = _periods("val", val, total), _periods("test", test, total)
+    weights = panel.arrays.mask.sum(0) if panel.schema.time is None else np.ones(total)
+    num_test = _periods("test", test, weights)
+    num_val = _periods("val", val, weights, after=num_test)
     num_train = total - num_val - num_test
     if num_train < 1:
         raise UserError(
@@ -58,11 +62,18 @@ def rows(panel: Panel, part: Bool[np.ndarray, " time"]) -> Bool[np.ndarray, "uni
     return panel.arrays.mask & part[None, :]
 
 
-def _periods(name: str, size: float | int, total: int) -> int:
+def _periods(name: str, size: float | int, weights: np.ndarray, *, after: int = 0) -> int:
+    """Count the periods of a part that ends `after` periods before the last; a share is of the weights."""
     if isinstance(size, int | np.integer):
         if size < 0:
             raise UserError(f"{name} = {size} periods, must be 0 or more")
         return int(size)
     if not 0 <= size < 1:
         raise UserError(f"{name} = {size}, must be a share in [0, 1) or a whole number of periods")
-    return max(1, round(size * total)) if size else 0
+    if size == 0:
+        return 0
+    if (weights == 1).all():
+        return max(1, round(size * len(weights)))
+    late = np.cumsum(weights[::-1])
+    have = late[after - 1] if after else 0
+    return int(np.searchsorted(late, have + size * weights.sum())) + 1 - after

@@ -4,7 +4,7 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -105,17 +105,29 @@ def check_units(rows: Rows, schema: PanelSchema, min_units: int) -> None:
 
 
 def find_problems(columns: tuple[Column, ...], rows: Rows) -> list[Problem]:
-    """Collect what is wrong with the values, column by column, then column against column."""
+    """Collect what is wrong with the values, column by column."""
     out: list[Problem] = []
     for column in columns:
         found = list(_missing(column, rows)) or list(_values(column, rows))
         if not found and column.role == "static":
             found = list(_static(column, rows))
-        if not found and column.role == "action":
-            found = list(_constant(column, rows))
         out += found
-    bad = {p.column for p in out}
-    sound = [c for c in columns if c.name not in bad]
+    return out
+
+
+def unidentified(columns: tuple[Column, ...], rows: Rows, bad: Set[str]) -> list[Problem]:
+    """Collect the actions whose effect the table cannot tell: that never vary, or are a copy of another column.
+
+    Args:
+        columns: that could be read.
+        rows: of the table.
+        bad: names of the columns that have another problem, which are passed over.
+    """
+    out, sound = [], []
+    for column in columns:
+        found = list(_constant(column, rows)) if column.role == "action" and column.name not in bad else []
+        out += found
+        sound += [] if found or column.name in bad else [column]
     for at, action in enumerate(sound):
         if action.role == "action":
             others = [c for c in sound if c.role in ("static", "covariate")]

@@ -57,7 +57,7 @@ class Certificate:
         claims: bool `[actions, outcomes]`.
         along: share of the influence along claimed pairs; NaN where nothing moves.
         dead: number of claimed pairs that nothing moves.
-        skill, kept: see the module; `kept` is NaN without skill, and for a single unit.
+        skill, kept: see the module; `skill` is NaN where no outcome moves, `kept` without skill and for a single unit.
         bypass: the verdict.
         reasons: the verdict in words.
         notes: what else is worth knowing.
@@ -105,7 +105,8 @@ def certify(
         pushed[:, : cfg.window, at] += cfg.size * sd
         found[at] = (np.abs(rollout(pushed) - factual) / outcome_sd).mean((0, 1))
     errors = [((path - outcomes) ** 2 / outcome_sd**2).mean() for path in (factual, last[:, None])]
-    skill, kept = float(1 - errors[0] / errors[1]), float("nan")
+    still = errors[1] == 0
+    skill, kept = float("nan") if still else float(1 - errors[0] / errors[1]), float("nan")
     if skill > 0 and len(plan) > 1:
         # A cyclic shift after a shuffle: nobody keeps their own.
         order = rng.permutation(len(plan))
@@ -121,7 +122,9 @@ def certify(
         reasons.append(f"none of the {dead} claimed pairs moves")
     elif dead:
         notes.append(f"{dead} of the {int(claims.sum())} claimed pairs do not move")
-    if skill <= 0:
+    if still:
+        notes.append("no outcome moves over these steps, so skill over no change is not defined, and nothing is known")
+    elif not skill > 0:
         notes.append("no forecasting skill: nothing is bypassed, and nothing is known")
     if claims.all():
         notes.append("every pair is claimed, so no influence could leave the claims")

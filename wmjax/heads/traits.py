@@ -3,10 +3,13 @@
 A head on features that know nothing of the distant past (a belief, or bits) adds two latent traits a unit. For unit i
 at time t with features x, actions a and unit features m,
 
-    logit P(y = 1) = bias + base . x + (effects . a) (1 + moderators . m + r_i) + l_i,    (l_i, r_i) ~ N(0, covariance).
+    logit P(y = 1) = bias + base . x + effects . a + ((effects tied) . a) (moderators . m + r_i) + l_i,
+    (l_i, r_i) ~ N(0, covariance).
 
-Every action's effect is scaled by one responsiveness, so that what a unit showed under one action speaks for the
-others, in proportion to what they do on average; an action without an effect says nothing. The population's numbers are
+Tied actions' effects are scaled by one responsiveness, so that what a unit showed under one action speaks for the
+others, in proportion to what they do on average; an action without an effect says nothing. An action that the features
+determine (a sale that is a matter of the month) is not tied: its effect cannot be told from theirs, it could take any
+size, and the responsiveness would follow whatever moves with it. The population's numbers are
 fitted by penalised quasi-likelihood (Breslow and Clayton 1993) with the covariance by EM (empirical Bayes), the traits
 by Laplace's method, and a new period updates a unit's posterior in closed form (extended Kalman filter). Effects are
 linear in the traits: they come on the logit scale with a variance, and by draws on any other. Where a unit was seen
@@ -29,14 +32,17 @@ Table = Float[Array, "units times"]
 class TraitParams(NamedTuple):
     """What holds for the population.
 
-    bias: []. base: [features]. effects: [actions], on the logit scale. moderators: [moderators], relative change of
-    responsiveness. covariance: [2, 2] of level (logits) and responsiveness (relative).
+    bias: []. base: [features]. effects: [actions], on the logit scale. tied: [actions], 1 where responsiveness scales
+    the effect. moderators: [moderators], relative change of responsiveness, of variance moderator_variance [].
+    covariance: [2, 2] of level (logits) and responsiveness (relative).
     """
 
     bias: Array
     base: Array
     effects: Array
+    tied: Array
     moderators: Array
+    moderator_variance: Array
     covariance: Array
 
 
@@ -68,7 +74,8 @@ class TraitConfig:
         newton: steps of each.
         ridge: precision of the prior of `base` and `effects` (in logits a unit of a feature or action): where features
             and an action say the same, they share what it does.
-        moderator_sd: prior standard deviation of a moderator's coefficient; 0 leaves moderators out.
+        moderator_sd: standard deviation of the moderators' coefficients before the first round; 0 leaves them out.
+        unexplained: share of an action's variance that features must leave unexplained, or it is not tied.
         start_sd: of level and of responsiveness, before the first round.
     """
 
@@ -76,6 +83,7 @@ class TraitConfig:
     newton: int = 3
     ridge: float = 1.0
     moderator_sd: float = 0.1
+    unexplained: float = 1e-3
     start_sd: tuple[float, float] = (0.3, 0.3)
 
     def __post_init__(self) -> None:
@@ -100,8 +108,8 @@ def offset(params: TraitParams, features: Float[Array, "*rows f"]) -> Float[Arra
 
 
 def push(params: TraitParams, actions: Float[Array, "*rows a"]) -> Float[Array, "*rows"]:
-    """What the actions do to a unit of average responsiveness, in logits."""
-    return actions @ params.effects
+    """What the tied actions do to a unit of average responsiveness, in logits."""
+    return actions @ (params.effects * params.tied)
 
 
 def logits(
@@ -112,18 +120,18 @@ def logits(
     moderators: Float[Array, "units m"],
 ) -> Float[Array, " units"]:
     """Log odds of each unit in one period, at the posterior mean of its traits."""
-    strength = push(params, actions)
-    known = 1 + moderators @ params.moderators
-    return offset(params, features) + strength * (known + state.mean[:, 1]) + state.mean[:, 0]
+    more = moderators @ params.moderators + state.mean[:, 1]
+    return offset(params, features) + actions @ params.effects + push(params, actions) * more + state.mean[:, 0]
 
 
 def effect(
     params: TraitParams, state: TraitState, moderators: Float[Array, "units m"], *, action: int
 ) -> tuple[Float[Array, " units"], Float[Array, " units"]]:
     """Give the effect of one more unit of an action on each unit's log odds: posterior mean and standard deviation."""
-    responsiveness = 1 + moderators @ params.moderators + state.mean[:, 1]
+    mean, tied = params.effects[action], params.effects[action] * params.tied[action]
     variance = jnp.linalg.inv(state.precision)[:, 1, 1]
-    return params.effects[action] * responsiveness, jnp.abs(params.effects[action]) * jnp.sqrt(variance)
+    more = moderators @ params.moderators + state.mean[:, 1]
+    return mean + tied * more, jnp.abs(tied) * jnp.sqrt(variance)
 
 
 def draws(key: Key[Array, ""], state: TraitState, count: int) -> Float[Array, "count units 2"]:
@@ -182,6 +190,8 @@ def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
         bias=jnp.log(rate) - jnp.log1p(-rate),
         base=jnp.zeros(width),
         effects=jnp.zeros(data.actions.shape[-1]),
+        tied=(unexplained(data) > cfg.unexplained).astype(jnp.float32),
+        moderator_variance=jnp.asarray(cfg.moderator_sd**2, jnp.float32),
         moderators=jnp.zeros(data.moderators.shape[-1]),
         covariance=jnp.diag(jnp.square(jnp.asarray(cfg.start_sd))),
     )
@@ -191,7 +201,7 @@ def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
         for _ in range(cfg.newton):
             params = _population(params, state, data, seen, cfg)
         if cfg.moderator_sd > 0:
-            params = _moderators(params, state, data, seen, cfg)
+            params = _moderators(params, state, data, seen)
         for _ in range(cfg.newton):
             state = _traits(params, state, data, seen)
         spread = jnp.linalg.inv(state.precision) + state.mean[:, :, None] * state.mean[:, None, :]
@@ -201,19 +211,32 @@ def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
     return params, state
 
 
+def unexplained(data: TraitData) -> Float[Array, " actions"]:
+    """Share of each action's variance, over the rows seen, that a linear function of the features leaves."""
+    width, seen = data.features.shape[-1], data.seen.astype(jnp.float32)[..., None]
+    rows = seen.sum()
+    centre = lambda x: ((x - (x * seen).sum((0, 1)) / rows) * seen).reshape(-1, x.shape[-1])  # noqa: E731
+    features, actions = centre(data.features), centre(data.actions)
+    gram = features.T @ features / rows + 1e-6 * jnp.eye(width)
+    cross = features.T @ actions / rows
+    variance = jnp.square(actions).sum(0) / rows
+    left = variance - (cross * jnp.linalg.solve(gram, cross)).sum(0)
+    return jnp.where(variance > 0, left / jnp.where(variance > 0, variance, 1), 0.0)
+
+
 def _parts(params: TraitParams, state: TraitState, data: TraitData) -> tuple[Array, Array, Array]:
-    """Responsiveness [units, 1], actions' push [units, times], and the chance of the outcome [units, times]."""
-    responsiveness = (1 + data.moderators @ params.moderators + state.mean[:, 1])[:, None]
+    """Responsiveness over 1 [units, 1], tied actions' push and the chance of the outcome [units, times]."""
+    more = (data.moderators @ params.moderators + state.mean[:, 1])[:, None]
     strength = push(params, data.actions)
-    chance = sigmoid(offset(params, data.features) + strength * responsiveness + state.mean[:, :1])
-    return responsiveness, strength, chance
+    known = offset(params, data.features) + data.actions @ params.effects
+    return more, strength, sigmoid(known + strength * more + state.mean[:, :1])
 
 
 def _population(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
     """One Newton step of bias, base and effects, the traits held."""
-    responsiveness, _, chance = _parts(params, state, data)
+    more, _, chance = _parts(params, state, data)
     ones = jnp.ones((*seen.shape, 1))
-    design = jnp.concatenate([ones, data.features, data.actions * responsiveness[..., None]], axis=-1)
+    design = jnp.concatenate([ones, data.features, data.actions * (1 + params.tied * more[..., None])], axis=-1)
     width = params.base.shape[0]
     ridge = jnp.concatenate([jnp.zeros(1), jnp.full(width + params.effects.shape[0], cfg.ridge)])
     at = jnp.concatenate([params.bias[None], params.base, params.effects])
@@ -221,8 +244,11 @@ def _population(params: TraitParams, state: TraitState, data: TraitData, seen: T
     return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :])
 
 
-def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
-    """One Newton step of the moderators, all else held; the traits keep what moderators do not explain."""
+def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitParams:
+    """One Newton step of the moderators, all else held; the traits keep what moderators do not explain.
+
+    Their variance follows by EM, as the traits' does.
+    """
     _, strength, chance = _parts(params, state, data)
     # A unit's moderators do not change, so its rows are summed before any outer product is taken.
     weight = (jnp.square(strength) * chance * (1 - chance) * seen).sum(1)
@@ -230,11 +256,12 @@ def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: T
     # Alone, a unit would put its responsiveness at mean + score / weight, with variance 1 / weight; around what its
     # moderators say it has the population's variance besides.
     shrunk = 1 + weight * params.covariance[1, 1]
-    m, precision = data.moderators, 1 / cfg.moderator_sd**2
+    m, precision = data.moderators, 1 / params.moderator_variance
     hessian = (m * (weight / shrunk)[:, None]).T @ m + precision * jnp.eye(m.shape[1])
     pinned = (weight * state.mean[:, 1] + score) / shrunk
-    step = jnp.linalg.solve(hessian, m.T @ pinned - precision * params.moderators)
-    return params._replace(moderators=params.moderators + step)
+    at = params.moderators + jnp.linalg.solve(hessian, m.T @ pinned - precision * params.moderators)
+    spread = (jnp.square(at) + jnp.diag(jnp.linalg.inv(hessian))).mean()
+    return params._replace(moderators=at, moderator_variance=spread)
 
 
 def _traits(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitState:

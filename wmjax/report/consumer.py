@@ -15,6 +15,7 @@ from wmjax.core.files import write_json, write_parquet
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.data.panel import Panel, show_time
 from wmjax.evaluate.overlap import overlap_table
+from wmjax.report import frames
 from wmjax.report.html import write_report
 from wmjax.report.inputs import ReportInput
 from wmjax.worlds.consumer import judging, support, tables
@@ -27,17 +28,18 @@ FILES = (
     ("predictions.parquet", "every unit, time and outcome: observed, expected, interval"),
     ("effects.parquet", "every unit and test period: what each action changed, interval, support, plausibility"),
     ("segments.parquet", "the effects averaged over all rows and by segment, on both scales"),
-    ("plausibility.parquet", "every unit and time: free energy of its history, and its rank among the train rows"),
+    ("plausibility.parquet", "every unit and time: free energy of its own history, and its rank among the train rows"),
     ("accuracy.parquet", "held-out scores of the world and its baselines"),
     ("calibration.parquet", "expected against observed frequencies on held-out rows"),
     ("overlap.parquet", "histograms of each action's propensity, with and without the action"),
+    ("overlap_table.parquet", "each action's overlap: AUC or R2, rows without a counterpart, limits of the propensity"),
     ("training.parquet", "training curves"),
     ("summary.json", "the numbers of this page"),
 )
 ODD = 0.01
 """A history whose rank is this low is odder than 99 % of the train rows."""
 SAMPLE = 4000
-"""Rows of each effect's distribution that the report draws."""
+"""Units whose effects the report draws the distribution of."""
 
 
 class Answers(NamedTuple):
@@ -98,7 +100,7 @@ def answer(
         pd.concat(segments, ignore_index=True),
         plausible,
         judgement,
-        list(dict.fromkeys([*warnings, *world.facts.get("warnings", [])])),
+        list(dict.fromkeys([*warnings, *judgement.warnings, *world.facts.get("warnings", [])])),
     )
 
 
@@ -108,7 +110,7 @@ def write(
     """Write every result file of a run and return the summary."""
     provenance = dict(world.provenance)
     summary = summarise(world, panel, answers, alpha=alpha)
-    overlap = histograms(world, panel)
+    overlap, support_table = histograms(world, panel), overlap_table(world.overlap)
     for name, table in (
         ("predictions", answers.predictions),
         ("effects", answers.effects),
@@ -117,6 +119,7 @@ def write(
         ("accuracy", answers.judgement.accuracy),
         ("calibration", answers.judgement.calibration),
         ("overlap", overlap),
+        ("overlap_table", support_table),
         ("training", world.training),
     ):
         write_parquet(folder / f"{name}.parquet", table, provenance)
@@ -129,11 +132,11 @@ def write(
             training=world.training,
             calibration=answers.judgement.calibration,
             accuracy=answers.judgement.accuracy,
-            segments=_shown_segments(answers.segments, panel),
+            segments=shown_segments(answers.segments, panel),
             effects_sample=_sample(answers.effects, panel),
             plausibility=_plausibility(answers, panel),
             overlap=overlap,
-            overlap_table=overlap_table(world.overlap),
+            overlap_table=support_table,
             columns=columns(panel),
             files=list(FILES),
             warnings=answers.warnings,
@@ -156,14 +159,15 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
         outcomes[outcome] = {**found, "base_rate": answers.judgement.base_rates[outcome]}
     segments: Any = answers.segments
     # The response scale first: it is the one that a person reads.
-    rows = segments[segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
+    rows: Any = segments[segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
+    rows = with_scales(rows, panel)
     effects = [
         {
             "outcome": r.outcome,
             "action": r.action,
             "t0": r.t0,
             "t1": r.t1,
-            "scale": scale_name(panel, r.outcome, r.scale),
+            "scale": r.scale,
             "ate": _number(r.effect),
             "lo": _number(r.lo),
             "hi": _number(r.hi),
@@ -178,8 +182,8 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
         "outcomes": outcomes,
         "effects": effects,
         "plausibility": {
-            "histories odder than 99 % of the train rows": _number((answers.plausibility["rank"] <= ODD).mean()),
-            "counterfactuals odder than 99 % of the train rows": _number((answers.effects["rank"] <= ODD).mean()),
+            "histories odder than 99 % of the train rows": odd_share(answers.plausibility),
+            "counterfactuals odder than 99 % of the train rows": odd_share(answers.effects),
         },
         "members": world.members,
         "diverged": world.facts.get("diverged", 0),
@@ -196,11 +200,22 @@ def headline(summary: dict[str, Any]) -> pd.DataFrame:
     return table[["action", "outcome", "t0", "t1", "ate", "lo", "hi", "supported"]]
 
 
-def scale_name(panel: Panel, outcome: str, scale: str) -> str:
-    """Name a scale of an outcome: `probability` or `logit` for a binary one, `outcome units` for others."""
-    if panel.schema.column(outcome).kind != "binary":
-        return "outcome units"
-    return "logit" if scale == "linear" else "probability"
+def odd_share(table: pd.DataFrame) -> float | None:
+    """Compute the share of scored histories that are odder than 99 % of the train rows; None where none was scored."""
+    rank = frames.column(table, "rank")
+    known = rank[np.isfinite(rank)]
+    return float((known <= ODD).mean()) if known.size else None
+
+
+def with_scales(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """Name scales for people: `probability` and `logit` of a binary outcome, `outcome` (its own units) of any other.
+
+    Any other outcome is modelled on its own scale, where linear and response are one; its linear rows are left out.
+    """
+    binary = np.array([panel.schema.column(o).kind == "binary" for o in effects["outcome"]], bool)
+    linear = frames.equal(effects, "scale", "linear")
+    names = np.where(binary, np.where(linear, "logit", "probability"), "outcome")
+    return frames.where(effects.assign(scale=names), binary | ~linear)
 
 
 def describe(world: ConsumerWorld, panel: Panel) -> dict[str, Any]:
@@ -269,20 +284,19 @@ def _plain_keys(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     return table.rename(columns={str(plain.unit): "unit", str(plain.time): "time"})
 
 
-def _shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    shown: Any = segments[segments["segment"] != "all"].copy()
-    shown["scale"] = [scale_name(panel, o, s) for o, s in zip(shown["outcome"], shown["scale"], strict=True)]
-    return shown[shown["scale"] != "logit"]
+def shown_segments(segments: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """Take the effects by segment, one scale an outcome."""
+    named = with_scales(frames.where(segments, ~frames.equal(segments, "segment", "all")), panel)
+    return frames.where(named, ~frames.equal(named, "scale", "logit"))
 
 
 def _sample(effects: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Draw rows of each effect by chance, binary outcomes only: the report shows their distribution."""
+    """Draw units by chance, each with all of its rows so that its mean is its own; binary outcomes only."""
     binary = [o for o in panel.outcome_names if panel.schema.column(o).kind == "binary"]
-    groups: Any = effects.groupby(["outcome", "action"], sort=False)
-    parts = [part.iloc[some_rows(len(part), SAMPLE)] for (outcome, _), part in groups if outcome in binary]
-    if not parts:
-        return pd.DataFrame()
-    return _plain_keys(pd.concat(parts, ignore_index=True), panel).rename(columns={"effect": "effect_probability"})
+    plain: Any = _plain_keys(effects, panel).rename(columns={"effect": "effect_probability"})
+    units = plain["unit"].unique()
+    drawn = plain["unit"].isin(units[some_rows(len(units), SAMPLE)])
+    return plain[drawn & plain["outcome"].isin(binary)]
 
 
 def _plausibility(answers: Answers, panel: Panel) -> pd.DataFrame:

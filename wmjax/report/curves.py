@@ -40,6 +40,11 @@ def direction(quantity: str) -> int:
     return -1 if any(w in LOWER for w in words) else 1 if any(w in HIGHER for w in words) else 0
 
 
+def better(quantity: str) -> str:
+    """Say in words which way is better, nothing where the name does not tell."""
+    return {-1: "lower is better", 1: "higher is better", 0: ""}[direction(quantity)]
+
+
 class Curve(NamedTuple):
     """One member's metric on one split, by epoch; `value` holds NaN where it is not finite."""
 
@@ -103,13 +108,13 @@ def _median(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(kept), np.array([np.median(by_epoch[e]) for e in kept])
 
 
-def _subtitle(curves: list[Curve], best: list[tuple[float, float]], sign: int) -> str:
+def _subtitle(curves: list[Curve], best: list[tuple[float, float]], quantity: str) -> str:
     members = len({c.member for c in curves})
     lost = list(dict.fromkeys(c.member for c in curves if c.diverged))
     epochs = sorted({epoch for epoch, _ in best})
     parts = [
         f"thin: each of {members} members" if members > 1 else "",
-        {-1: "lower is better", 1: "higher is better", 0: ""}[sign],
+        better(quantity),
         f"dot: best epoch, {' to '.join(map(number, epochs[:: max(len(epochs) - 1, 1)]))}" if epochs else "",
         f"cross: member {', '.join(lost)} diverged" if lost else "",
     ]
@@ -161,7 +166,7 @@ def training_curve(panel: pd.DataFrame) -> str:
     return canvas.draw(
         paint,
         title=f"{plain(stage, 34)}, {name} by epoch",
-        subtitle=_subtitle(curves, best, sign),
+        subtitle=_subtitle(curves, best, quantity),
         xlabel="epoch",
         right=76.0,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from wmjax.report import canvas, frames
+from wmjax.report import canvas, curves, frames
 from wmjax.report.canvas import FAINT, INK, OTHER, SOFT, WASH, WORLD, plain
 from wmjax.report.dots import Reference, Row, dots
 from wmjax.report.numbers import QUANTITIES, as_float, fixed, percent, shared_decimals, unit_of
@@ -76,7 +76,7 @@ def accuracy(table: pd.DataFrame) -> str:
     """
     outcome, quantity = frames.first(table, "outcome"), frames.first(table, "quantity")
     name = QUANTITIES.get(quantity, quantity.replace("_", " "))
-    better = "lower is better" if quantity in ("log_loss", "brier") else "higher is better, 0.5 is chance"
+    better = f"{curves.better(quantity)}, 0.5 is chance" if quantity == "auc" else curves.better(quantity)
     rows = []
     for r in sorted(frames.records(table), key=lambda r: r["model"] != "world"):
         value, low, high = (as_float(r[name]) for name in ("value", "lo", "hi"))
@@ -84,7 +84,8 @@ def accuracy(table: pd.DataFrame) -> str:
             Row(model_name(r["model"]), value, low, high, fixed(value, 3), WORLD if r["model"] == "world" else SOFT)
         )
     title = f"How well is {plain(outcome)} predicted? {name[:1].upper() + name[1:]}"
-    return dots(rows, title=title, subtitle=f"held-out rows, the same for every model; {better}", xlabel=name)
+    subtitle = "; ".join(filter(None, ("held-out rows, the same for every model", better)))
+    return dots(rows, title=title, subtitle=subtitle, xlabel=name)
 
 
 def segments(table: pd.DataFrame, *, ate: float = math.nan) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from wmjax.core.files import write_json, write_parquet
 from wmjax.data.panel import Panel
 from wmjax.evaluate.certificate import Certificate, CertificateConfig
 from wmjax.report import console
-from wmjax.report.run import Run
+from wmjax.report.numbers import percent
+from wmjax.report.run import Run, answered
 from wmjax.worlds import certifying, graph
 from wmjax.worlds.graph import GraphConfig, GraphWorld
 
@@ -40,8 +42,8 @@ def edges(world: GraphWorld, panel: Panel) -> pd.DataFrame:
     return found.query("sender != receiver").reset_index(drop=True)
 
 
-def certify_run(run: Path, panel: Panel, world: Any, *, claims: Path | None, cfg: CertificateConfig) -> Certificate:
-    """Certify a run's world, show what was found and write `certificate.json`.
+def certify_run(out: Path, panel: Panel, world: Any, *, claims: Path | None, cfg: CertificateConfig) -> Certificate:
+    """Certify a world on a panel, show what was found and write it as JSON, with its provenance.
 
     Raises:
         UserError: where the claims cannot be read or name columns that are not there.
@@ -51,10 +53,13 @@ def certify_run(run: Path, panel: Panel, world: Any, *, claims: Path | None, cfg
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{claims}: cannot be read ({error})") from error
     found = certifying.certify(world, panel, claims=declared, cfg=cfg)
-    write_json(run / "certificate.json", certifying.summary(found))
+    asked = answered(world, panel, claims=declared, cfg=cfg)
+    write_json(out, certifying.summary(found) | {"provenance": asked})
     console.table(certifying.table(found, panel), title="Influence of each action, in sd of the outcome")
-    console.say(f"Influence along the claims: {found.along:.1%}. Forecasting skill over no change: {found.skill:.1%}.")
-    if found.kept == found.kept:
+    console.say(
+        f"Influence along the claims: {percent(found.along)}. Forecasting skill over no change: {percent(found.skill)}."
+    )
+    if math.isfinite(found.kept):
         console.say(f"With every unit given another's actions, {found.kept:.0%} of that skill stays.")
     for line in found.notes:
         console.warning(line)

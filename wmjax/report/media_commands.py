@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from wmjax.core.errors import UserError
-from wmjax.data.panel import Panel
 from wmjax.worlds.media.config import MediaConfig
 
 FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
@@ -58,14 +56,15 @@ def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
         alpha: intervals hold with probability 1 - alpha.
     """
     from wmjax.report import console
+    from wmjax.report.run import Run, answered
     from wmjax.worlds.media import tables
 
-    world, panel = _open(run)
+    world, panel = Run(run).open("roi")
     found = tables.roi(world.attribute(panel, alpha=alpha))
     for line in world.warnings():
         console.warning(line)
     console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
-    _write(out or run / "roi.parquet", found, world)
+    _write(out or run / "roi.parquet", found, answered(world, panel, alpha=alpha))
 
 
 def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
@@ -76,10 +75,12 @@ def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> No
         out: Parquet file; by default `curves.parquet` in the run's folder.
         alpha: intervals hold with probability 1 - alpha.
     """
+    from wmjax.report.run import Run, answered
     from wmjax.worlds.media import tables
 
-    world, panel = _open(run)
-    _write(out or run / "curves.parquet", tables.curves(world.attribute(panel, alpha=alpha)), world)
+    world, panel = Run(run).open("curves")
+    found = tables.curves(world.attribute(panel, alpha=alpha))
+    _write(out or run / "curves.parquet", found, answered(world, panel, alpha=alpha))
 
 
 def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha: float = 0.1) -> None:
@@ -92,16 +93,19 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
         share: of the source's spend in every period.
         alpha: the interval holds with probability 1 - alpha.
     """
-    from wmjax.core.files import write_json
+    from wmjax.core.files import finite, write_json
     from wmjax.report import console
+    from wmjax.report.run import Run, answered
 
-    world, panel = _open(run)
+    world, panel = Run(run).open("shift")
     found = world.shift(panel, source, target, share, alpha=alpha)
     console.say(
         f"{found['moved']:,.6g} moved from {source} to {target}: "
         f"{found['mean']:+,.6g} ({found['lo']:+,.6g} to {found['hi']:+,.6g})"
     )
-    write_json(run / f"shift_{source}_{target}.json", found)
+    asked = answered(world, panel, source=source, target=target, share=share, alpha=alpha)
+    numbers = {name: finite(value) for name, value in found.items()}
+    write_json(run / f"shift_{source}_{target}.json", numbers | {"provenance": asked})
 
 
 def optimize(
@@ -117,30 +121,21 @@ def optimize(
         out: Parquet file; by default `budget.parquet` in the run's folder.
     """
     from wmjax.report import console
+    from wmjax.report.run import Run, answered
 
-    world, panel = _open(run)
+    world, panel = Run(run).open("optimize")
     table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high))
     console.table(table, title="The best split")
     console.say(
         f"Expected outcome {numbers['start']:,.6g} -> {numbers['value']:,.6g}, marginal return {numbers['price']:.4g}, "
         f"optimality residual {numbers['residual']:.2g}"
     )
-    _write(out or run / "budget.parquet", table, world)
+    _write(out or run / "budget.parquet", table, answered(world, panel, budget=budget, low=low, high=high))
 
 
-def _open(run: Path) -> tuple[Any, Panel]:
-    from wmjax.report.run import Run
-    from wmjax.worlds.media import MediaWorld
-
-    world = Run(run).world()
-    if not isinstance(world, MediaWorld):
-        raise UserError(f"{run}: this command is for a media world (`wmjax fit media`)")
-    return world, Run(run).panel(world.levels)
-
-
-def _write(path: Path, table: Any, world: Any) -> None:
+def _write(path: Path, table: Any, provenance: dict[str, Any]) -> None:
     from wmjax.core.files import write_parquet
     from wmjax.report import console
 
-    write_parquet(path, table, dict(world.provenance))
+    write_parquet(path, table, provenance)
     console.say(f"{len(table):,} rows: {path}")

@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from wmjax.core.errors import UserError
-from wmjax.core.files import read_json, write_json, write_parquet, write_text
-from wmjax.core.provenance import provenance
+from wmjax.core.files import read_json, read_provenance, write_json, write_parquet, write_text
+from wmjax.core.provenance import provenance, to_plain
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
 from wmjax.worlds.contract import load
+
+ANSWERS = {
+    "consumer": ("predict", "effect", "plausibility", "report", "sweep", "certify"),
+    "graph": ("certify",),
+    "media": ("roi", "curves", "shift", "optimize", "certify"),
+}
+"""The commands that each kind of world answers."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,12 @@ class Run:
 
         Raises:
             UserError: where the folder holds another run (other data, configuration or seed) and `overwrite` is false,
-                or holds files that no run has written.
+                or holds files that no run has written. What a run killed before it had begun leaves is no such file.
         """
         asked = provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint) | {"targeted": targeted}
         known = self.folder / "run.json"
         if overwrite and known.exists():
-            shutil.rmtree(self.folder)
+            self._clear()
         if known.exists():
             before = read_json(known)
             changed = [
@@ -50,8 +57,9 @@ class Run:
                     "choose another --out, or --overwrite"
                 )
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if not self._unbegun():
             raise UserError(f"{self.folder} is not empty and holds no run; choose another --out")
+        self._clear()
         write_parquet(self.folder / "panel.parquet", panel.to_frame(), asked)
         write_text(self.folder / "schema.toml", panel.schema.plain().to_toml())
         # Written last: a run is begun once everything that it needs to go on is there.
@@ -63,19 +71,73 @@ class Run:
         Args:
             levels: of the categorical columns, the world's: a part of a panel may lack a level that its codes count.
         """
-        return read_panel(self._need("panel.parquet"), self._need("schema.toml"), min_units=1, levels=levels)
+        return read_panel(self._need("panel.parquet"), self._need("schema.toml"), purpose="ask", levels=levels)
 
     def world(self) -> Any:
         """Open the fitted world."""
         return load(self._need("world"))
+
+    def check(self, command: str) -> None:
+        """Refuse a command that this run's kind of world does not answer.
+
+        Raises:
+            UserError: naming the commands that it answers.
+        """
+        kind = read_json(self._need("world/world.json")).get("kind")
+        # A kind that this version does not know is told of where it is opened.
+        if kind in ANSWERS and command not in ANSWERS[kind]:
+            others = " or ".join(name for name, commands in ANSWERS.items() if command in commands)
+            raise UserError(
+                f"{self.folder}: `wmjax {command}` is for a {others} world; this is a {kind} world, which answers "
+                f"{', '.join(ANSWERS[kind])}"
+            )
+
+    def open(self, command: str, panel: Path | None = None) -> tuple[Any, Panel]:
+        """Open the world for a command, and the panel asked about: the run's own, or another table of its columns.
+
+        Raises:
+            UserError: a world of a kind that does not answer the command, or a table that does not fit.
+        """
+        self.check(command)
+        world = self.world()
+        if panel is None:
+            return world, self.panel(world.levels)
+        return world, read_panel(panel, world.schema, purpose="ask", levels=world.levels)
 
     @property
     def asked(self) -> dict[str, Any]:
         """What the run was begun with: seed, configuration, fingerprints, versions."""
         return read_json(self._need("run.json"))
 
+    def _unbegun(self) -> bool:
+        """Say whether nothing is here but what a claim writes before `run.json`."""
+        names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        names -= {name for name in names if name.startswith(".") and name.endswith(".part")}
+        if not names:
+            return True
+        if names not in ({"panel.parquet"}, {"panel.parquet", "schema.toml"}):
+            return False
+        try:
+            # A user's own table and schema may have these names too; only what a claim wrote may be removed.
+            return "data_fingerprint" in read_provenance(self.folder / "panel.parquet")
+        except (OSError, ValueError):
+            return False
+
+    def _clear(self) -> None:
+        """Empty the folder, `run.json` last: killed in between, it is still a run that can be overwritten."""
+        for path in sorted(self.folder.glob("*"), key=lambda p: p.name == "run.json"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def _need(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
             raise UserError(f"{self.folder}: no finished run here ({name} is missing)")
         return path
+
+
+def answered(world: Any, panel: Panel, **question: Any) -> dict[str, Any]:
+    """Give an answer's provenance: the world's, with the panel asked about and the question."""
+    return dict(world.provenance) | {"answer": {"panel_fingerprint": panel.fingerprint, **to_plain(question)}}

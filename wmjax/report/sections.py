@@ -150,6 +150,7 @@ def overlap(report: ReportInput) -> Section | None:
     """Whether treated and untreated rows can be compared."""
     if report.overlap.empty and report.overlap_table.empty:
         return None
+    numbers = report.source("overlap_table")
     drawn = []
     for (action,), part in frames.groups(report.overlap, "action"):
         row = overlap_of(report.overlap_table, action)
@@ -159,7 +160,9 @@ def overlap(report: ReportInput) -> Section | None:
         caption = f"{percent(outside)} of rows have no counterpart." if math.isfinite(outside) else ""
         if bool(row.get("deterministic", False)):
             caption = f"Not identified: {row.get('reason') or 'the action follows from what came before it'}."
-        drawn.append(Figure(svg=figures.overlap(part, trim=trim), caption=caption, source=report.source("overlap")))
+        if row and numbers:
+            caption = f"{caption} Limits and shares: {numbers}.".strip()
+        drawn.append(Figure(svg=figures.overlap(part, trim=trim), caption=caption, source=report.source("overlap.")))
     columns = {
         "action": ("action", None),
         "auc": ("predictable (AUC)", lambda v: fixed(as_float(v), 3)),
@@ -168,7 +171,8 @@ def overlap(report: ReportInput) -> Section | None:
         "deterministic": ("determined", lambda v: "yes" if v else "no"),
         "reason": ("why", None),
     }
-    tables = (tabulate(report.overlap_table, columns),) if len(report.overlap_table) else ()
+    caption = f"Each action's overlap in numbers{f': {numbers}' if numbers else ''}"
+    tables = (tabulate(report.overlap_table, columns, caption=caption),) if len(report.overlap_table) else ()
     lead = (
         "An effect can be learnt only where rows that got the action resemble rows that did not. An AUC near 0.5 means "
         "that the action was given as if by a coin; near 1, that it followed from what came before it."
@@ -178,7 +182,8 @@ def overlap(report: ReportInput) -> Section | None:
 
 def plausibility(report: ReportInput) -> Section | None:
     """How far the plans asked about lie from what was seen."""
-    shown = facts(report.summary.get("plausibility", {}))
+    known = report.summary.get("plausibility", {})
+    shown = facts({name: "none could be scored" if value is None else value for name, value in known.items()})
     table = report.plausibility
     if table.empty and not shown:
         return None
@@ -195,7 +200,7 @@ def plausibility(report: ReportInput) -> Section | None:
             caption = f"The change moves free energy by {moved} in the median; {worse} of rows become less likely."
         # The question's own rows come first, so that the picture is named after its action.
         svg = figures.plausibility(pd.concat([part, own if len(own) else factual], ignore_index=True))
-        drawn.append(Figure(svg=svg, caption=caption, source=report.source("plausibility")))
+        drawn.append(Figure(svg=svg, caption=caption, source=report.source("effects")))
     lead = (
         "The world scores how well a history fits what it has learnt. A plan that scores far worse than anything seen "
         "is extrapolation."

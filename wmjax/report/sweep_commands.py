@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -58,6 +59,7 @@ def sweep(
         distributed: read worker and count from the cluster (Slurm, TPU pod, ..) through `jax.distributed`.
     """
     from wmjax.report import console, sweeping
+    from wmjax.report.run import Run
     from wmjax.sweep import processes as many
 
     words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
@@ -65,11 +67,12 @@ def sweep(
     if processes > 1 and not dry_run:
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
+        Run(run).check("sweep")
         _start(run, asked, out, panel, processes)
         console.say(f"Sweep: {out}")
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
-    world, table = _open(run, panel)
+    world, table = Run(run).open("sweep", panel)
     for name, value in sweeping.predicted(world, table, asked).items() if number[0] == 0 else ():
         console.say(f"{name}: {value:,.6g}")
     if dry_run:
@@ -77,6 +80,7 @@ def sweep(
     with console.console_observer() as observer:
         found = sweeping.run(world, table, asked, out, worker=number, observer=observer)
     if found is not None:
+        _warn(found.attrs)
         console.say(f"Sweep: {out}")
 
 
@@ -110,9 +114,21 @@ def best(
     )
     console.table(counts.sort_values("units", ascending=False).head(20), title="Plans and how many units get each")
     console.say(f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), cost {chosen.cost:,.6g}")
+    attrs = dict(store.read(sweep).attrs)
+    if absent := attrs["provenance"].get("absent"):
+        console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
+    _warn(attrs)
     path = out or sweep.with_name("best.parquet")
-    write_parquet(path, table, dict(store.read(sweep).attrs))
+    write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
+
+
+def _warn(attrs: Mapping[str, Any]) -> None:
+    """Say where the sweep goes beyond what was seen."""
+    from wmjax.report import console
+
+    for line in attrs["provenance"].get("warnings", []):
+        console.warning(line)
 
 
 def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) -> None:
@@ -128,13 +144,3 @@ def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) 
         elif value not in (None, ""):
             words += [flag, str(value)]
     sweeping.start_workers(words, count)
-
-
-def _open(run: Path, panel: Path | None):
-    from wmjax.data.readers import read_panel
-    from wmjax.report.run import Run
-
-    world = Run(run).world()
-    if panel is None:
-        return world, Run(run).panel(world.levels)
-    return world, read_panel(panel, world.schema, levels=world.levels)

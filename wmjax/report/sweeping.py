@@ -38,8 +38,19 @@ class Asked:
     seed: int = 0
     chunk: int | None = None
 
+    def __post_init__(self) -> None:
+        try:
+            Setting(start=self.start or 0, periods=self.periods)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
     def arguments(self, world: Any, panel: Panel) -> dict[str, Any]:
-        """Give the arguments of `sweeping.sweep`."""
+        """Give the arguments of `sweeping.sweep`.
+
+        Raises:
+            UserError: words that cannot be read, or a world that cannot be swept.
+        """
+        sweeping.forecasting(world)
         start = world.periods(panel).start if self.start is None else self.start
         setting = Setting(
             start=start,
@@ -82,9 +93,9 @@ def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
 
 
 def predicted(world: Any, panel: Panel, asked: Asked) -> dict[str, Any]:
-    """Say what a sweep would take: points, boxes, bytes, and seconds from the time of a few of its boxes."""
+    """Say what a sweep would take: points, boxes, bytes, and seconds from the time of its first boxes."""
     options = asked.arguments(world, panel)
-    told = sweeping.plan_sweep(world, panel, **options)
+    told = sweeping.plan_sweep(world, panel, **options, timed=True)
     return {
         "points": told.points,
         "points a box": told.chunk,
@@ -93,6 +104,7 @@ def predicted(world: Any, panel: Panel, asked: Asked) -> dict[str, Any]:
         "MiB at its peak, each device": round(told.bytes / 2**20, 1),
         "MiB written": round(told.stored_bytes / 2**20, 1),
         "operations a point": told.flops,
+        "seconds, as the first box goes": float(f"{told.seconds:.2g}"),
     }
 
 
@@ -142,9 +154,12 @@ def best(
         method: `"greedy"`, within one step of the best, or `"exact"`.
 
     Returns:
-        A table of units, their plan's levels, its value and cost; and the allocation.
+        A table of units, their plan's levels, its value and cost, without those absent in the sweep's periods; and the
+        allocation.
     """
     found = store.read(path)
+    if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
+        found = found.isel(unit=[str(u) not in absent for u in found["unit"].values])
     values = _values(found, outcome)
     dims = [d for d in values.dims if d != "unit"]
     gain = _plans_by_units(values, dims)

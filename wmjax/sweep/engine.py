@@ -7,6 +7,7 @@ full to the host, which writes them while the next step runs. Only boxes and sta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain, versions
-from wmjax.sweep import boxes, results, sizing, store
+from wmjax.sweep import boxes, results, sizing, stepping, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Reduction
@@ -41,11 +42,16 @@ def plan_sweep(
     budget_bytes: int | None = None,
     mesh: Mesh | None = None,
     dims: Mapping[str, tuple[str, ...]] | None = None,
+    timed: bool = False,
 ) -> SweepPlan:
-    """Say what a sweep would take, without running it; arguments as of `sweep`, which compiles nothing anew."""
+    """Say what a sweep would take, without running it; arguments as of `sweep`, which compiles nothing anew.
+
+    `timed` works out the first boxes to predict seconds.
+    """
     job = _prepare(evaluate, grid, key, reduce, data, mesh, dims)
     tiling = sizing.fit(job.work, mesh, job.shapes, chunk, budget_bytes or sizing.default_budget(mesh))
-    return sizing.describe(job.work, tiling, mesh, job.shapes)
+    plan = sizing.describe(job.work, tiling, mesh, job.shapes)
+    return replace(plan, seconds=stepping.seconds(job, tiling)) if timed else plan
 
 
 def sweep(

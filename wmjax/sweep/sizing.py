@@ -40,6 +40,7 @@ class SweepPlan:
         bytes: predicted peak: scratch, two boxes of numbers, the states, and the arguments.
         stored_bytes: what `Full` keeps of all points.
         flops: floating point operations a point, as the compiler counts them.
+        seconds: of all boxes, if each takes as long as the first; None where that was not timed.
     """
 
     points: int
@@ -51,6 +52,7 @@ class SweepPlan:
     bytes: int
     stored_bytes: int
     flops: float
+    seconds: float | None = None
 
 
 class Programs(NamedTuple):

@@ -209,6 +209,30 @@ class Run:
         return jax.device_get(out)
 
 
+def seconds(job: Job, tiling: Tiling) -> float:
+    """Predict how long all steps take from the second of two on the first boxes; nothing is written."""
+    programs, lanes, split = (
+        sizing.compiled(job.work, tiling, job.mesh, job.shapes),
+        sizing.lanes_of(job.mesh),
+        sizing.shardings(job.mesh)[0],
+    )
+    regions = [tiling.region(lane) for lane in range(lanes)]
+    put = lambda values: jax.device_put(jnp.array(values), split)  # noqa: E731
+    index, points = np.stack([wide.split(r.index) for r in regions]), np.array([r.count for r in regions], np.int32)
+    key, tables, data = job.arguments
+    took = 0.0
+    for _ in range(2):
+        empty = jax.jit(partial(boxes.init_states, job.work))()
+        states = jax.tree.map(lambda x: put(np.broadcast_to(np.asarray(x), (lanes, *x.shape))), empty)
+        start = put(np.array([r.start for r in regions], np.int32))
+        begun = time.monotonic()
+        values = programs.evaluate(key, start, tables, data)
+        jax.block_until_ready(values)
+        jax.block_until_ready(programs.fold(states, values, start, put(index), put(points)))
+        took = time.monotonic() - begun
+    return took * -(-tiling.num_regions // lanes)
+
+
 def _starts(slices: tuple[slice, ...]) -> tuple[int, ...]:
     """Name a box by its first point: slices cannot be looked up before Python 3.12."""
     return tuple(s.start for s in slices)

@@ -29,7 +29,7 @@ import xarray as xr
 import zarr
 
 from wmjax.core.errors import UserError
-from wmjax.core.files import read_json, replacing, write_json
+from wmjax.core.files import read_json, replacing, sync, write_json
 
 Slices = tuple[slice, ...]
 
@@ -215,7 +215,7 @@ def finish(store: Store, result: xr.Dataset) -> None:
         torn.unlink()
     _sync_tree(store.data)
     os.rename(store.data, store.out)
-    _sync(store.out.parent)
+    sync(store.out.parent)
     for rest in (store.folder, *store.out.parent.glob(f".{store.folder.name}.*")):
         shutil.rmtree(rest, ignore_errors=True)
 
@@ -239,23 +239,15 @@ def _sum(values: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(values).tobytes())
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_up(path: Path, root: Path) -> None:
     """Bring a file and the folders that name it, up to a root, to the disk."""
     while path != root:
-        _sync(path)
+        sync(path)
         path = path.parent
 
 
 def _sync_tree(root: Path) -> None:
     for folder, _, names in os.walk(root):
         for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
+            sync(Path(folder, name))
+        sync(Path(folder))

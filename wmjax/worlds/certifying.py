@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from wmjax.core.errors import UserError
+from wmjax.core.files import finite
 from wmjax.data.panel import Panel
 from wmjax.evaluate import certificate
 from wmjax.evaluate.certificate import Certificate, CertificateConfig
@@ -99,14 +100,14 @@ def table(found: Certificate, panel: Panel) -> pd.DataFrame:
 
 
 def summary(found: Certificate) -> dict[str, Any]:
-    """Give the verdict and its figures as plain values, for `certificate.json`."""
+    """Give the verdict and its figures as plain values, for `certificate.json`; None for what is not finite."""
     return {
         "bypass": found.bypass,
         "reasons": list(found.reasons),
         "notes": list(found.notes),
-        "along": None if np.isnan(found.along) else found.along,
+        "along": finite(found.along),
         "dead": found.dead,
         "claimed": int(found.claims.sum()),
-        "skill": found.skill,
-        "kept": None if np.isnan(found.kept) else found.kept,
+        "skill": finite(found.skill),
+        "kept": finite(found.kept),
     }

@@ -84,3 +84,9 @@ def load(path: str | Path) -> Any:
 def member_key(key: Key[Array, ""], member: int) -> Key[Array, ""]:
     """The key of one member of an ensemble: the same whether it is trained alone or with others."""
     return jax.random.fold_in(key, member)
+
+
+def check_start(panel: Panel, start: int, *, least: int = 0) -> None:
+    """Refuse a first simulated period that the panel does not have, or that has too few before it."""
+    if not least <= start < panel.num_times:
+        raise UserError(f"start is {start}, must be a position from {least} to {panel.num_times - 1}")

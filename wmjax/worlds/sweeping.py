@@ -179,7 +179,8 @@ def sweep(
         chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
 
     Returns:
-        A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance; None for a
+        A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
+        where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; None for a
         worker but the first.
 
     Raises:
@@ -187,6 +188,9 @@ def sweep(
     """
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
+    seen = panel.arrays.mask[:, _window(panel, setting)].any(1)
+    absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
+    told = about | {"warnings": warnings(world, panel, grid, setting), "absent": absent}
     return engine.sweep(
         evaluate,
         grid,
@@ -199,7 +203,7 @@ def sweep(
         out=out,
         dims=DIMS,
         coords=options["coords"],
-        provenance=about,
+        provenance=told,
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -219,8 +223,9 @@ def plan_sweep(
     chunk: int | None = None,
     budget_bytes: int | None = None,
     mesh: Mesh | None = None,
+    timed: bool = False,
 ) -> SweepPlan:
-    """Say what a sweep would take, without running it; arguments as of `sweep`."""
+    """Say what a sweep would take, without running it; arguments as of `sweep` and `engine.plan_sweep`."""
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     return engine.plan_sweep(
         evaluate,
@@ -232,6 +237,7 @@ def plan_sweep(
         budget_bytes=budget_bytes or default_budget(mesh),
         mesh=mesh,
         dims=DIMS,
+        timed=timed,
     )
 
 
@@ -255,7 +261,7 @@ def prepare(
     window = _window(panel, setting)
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
     first = _first_changed(plan, grid, setting)
-    room = import_module(_forecasting(world))
+    room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
@@ -276,6 +282,13 @@ def prepare(
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 
+def warnings(world: Any, panel: Panel, grid: Grid, setting: Setting) -> list[str]:
+    """Say of which actions, set by axes of their names, a grid has levels beyond what the world has seen."""
+    room = import_module(forecasting(world))
+    levels = {c.name: np.asarray(c.labels(), np.float64) for c in grid.columns if c.name in panel.action_names}
+    return room.warnings(world, panel, _window(panel, setting), levels)
+
+
 def segments(panel: Panel, by: str) -> Segments:
     """Group the panel's units by a static column, for a reduction; real values are cut at their quintiles."""
     from wmjax.worlds.consumer.rows import unit_labels
@@ -283,7 +296,12 @@ def segments(panel: Panel, by: str) -> Segments:
     return Segments.of(list(unit_labels(panel, by)))
 
 
-def _forecasting(world: Any) -> str:
+def forecasting(world: Any) -> str:
+    """Name the module that forecasts for a world.
+
+    Raises:
+        UserError: a kind of world that cannot be swept.
+    """
     kind = type(world).__name__
     if kind not in FORECASTS:
         raise UserError(f"a {kind} cannot be swept; worlds that can are {', '.join(FORECASTS)}")

@@ -27,7 +27,8 @@ class ConsumerConfig:
         pretrain_epochs: passes for each layer of a greedy start; 0 starts from small weights, which centring allows.
         scheme: the greedy start's scheme, `textbook` (doubled weights) or `paper` (the source's).
         belief: hidden layers that the adapters read, `all` or the `top` one.
-        adapter: the adapters, one an outcome.
+        adapter: the adapters, one an outcome. Additive ones start from a regression's effects. What is monitored is the
+            loss: an AUC is content with effects of any size.
         bootstrap: weigh units of each member by exponential draws (Bayesian bootstrap), so that the spread of the
             members holds the luck of which units were seen, not of the seeds alone.
     """
@@ -43,7 +44,9 @@ class ConsumerConfig:
     pretrain_epochs: int = 0
     scheme: Literal["textbook", "paper"] = "textbook"
     belief: Literal["all", "top"] = "all"
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    adapter: AdapterConfig = field(
+        default_factory=lambda: AdapterConfig(form="additive", learning_rate=2e-3, monitor="loss")
+    )
     bootstrap: bool = True
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ DEMO = ConsumerConfig(
     patience=3,
     learn=LearnConfig(batch_size=256, num_chains=256),
     adapter=AdapterConfig(
-        batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=15, patience=5, form="additive"
+        batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=15, patience=5, form="additive", monitor="loss"
     ),
 )
 """For tables of about 100,000 rows on two processor cores, in minutes."""

@@ -17,12 +17,12 @@ from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint, provenance
 from wmjax.data import frame as frames
-from wmjax.data import recipes, scaling
+from wmjax.data import recipes, scaling, splits
 from wmjax.data.frame import Frame
 from wmjax.data.panel import Panel, show_time
 from wmjax.data.splits import Split, split_times
 from wmjax.dbm.types import DBMParams
-from wmjax.heads import ensemble
+from wmjax.heads import ensemble, warm
 from wmjax.heads import learn as heads
 from wmjax.heads.ensemble import EnsembleEpoch
 from wmjax.heads.learn import AdapterData, AdapterTables
@@ -53,7 +53,7 @@ def fit(
     panel: Panel,
     cfg: ConsumerConfig,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
 ) -> ConsumerWorld:
@@ -66,7 +66,7 @@ def fit(
         key: seeds everything.
         panel: at least two units, at least one action, ten periods or more are sensible.
         cfg: how.
-        seed: written to the results' provenance; use it to make `key`.
+        seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
         folder: where each stage keeps its checkpoints; a killed fit goes on from them, bitwise.
         observer: told of progress.
 
@@ -76,6 +76,7 @@ def fit(
     """
     _check(panel)
     split = split_times(panel, val=cfg.val, test=cfg.test)
+    _check_parts(panel, split)
     frame = frames.fit_frame(panel, recipes.default_recipes(panel), train=split.train, units=cfg.units)
     # The schema refuses categorical outcomes, so each kind is one that adapters know.
     kinds: Any = tuple(panel.schema.column(n).kind for n in panel.outcome_names)
@@ -101,9 +102,27 @@ def fit(
         reference=np.zeros(0),
         training=pd.concat([history, curves], ignore_index=True),
         facts={**facts, **_dates(panel, split)},
-        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+        provenance=origin(key, seed, cfg, panel),
     )
     return world.with_reference(parts.train.visible)
+
+
+def _check_parts(panel: Panel, split: Split) -> None:
+    """Refuse parts of a single unit: what stops training, and what scores it, are averages over units."""
+    for name in ("val", "test"):
+        seen = splits.rows(panel, getattr(split, name))
+        units, count = int(seen.any(1).sum()), int(seen.sum())
+        if count and units < 2:
+            raise UserError(
+                f"the {name} times hold {count} row(s) of {units} unit, at least 2 units are needed; "
+                f"give {name} a larger share"
+            )
+
+
+def origin(key: Key[Array, ""], seed: int | None, cfg: ConsumerConfig, panel: Panel) -> dict[str, Any]:
+    """Collect the provenance of a fit; without a seed, `seed` holds the key's data, a list of integers."""
+    found = provenance(seed=seed or 0, cfg=cfg, schema=panel.schema, data=panel.fingerprint)
+    return found if seed is not None else found | {"seed": jax.random.key_data(key).tolist()}
 
 
 def _check(panel: Panel) -> None:
@@ -215,6 +234,10 @@ def fit_adapters(
             _table(read(members, parts.train.visible), parts.train, weights[chosen], parts.scales),
             _table(read(members, parts.val.visible), parts.val, None, parts.scales),
         )
+        if cfg.adapter.form == "additive":
+            # Too few rows make too few steps: see `warm`.
+            effects = jax.jit(warm.main_effects, static_argnums=1)(tables.train, model.kinds)
+            state = state._replace(params=warm.start(state.params, effects))
         stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
         done, history = stages.run(
             key_for(key, "epochs", first),

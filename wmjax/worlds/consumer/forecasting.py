@@ -10,6 +10,7 @@ them alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from wmjax.data.panel import Panel
 from wmjax.heads import adapter
 from wmjax.heads.adapter import Projected
 from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.world import ConsumerWorld
 
@@ -164,6 +166,11 @@ def _periods(history: History, at: slice) -> History:
     return history._replace(
         calendar=history.calendar[at], covariates=history.covariates[at], present=history.present[at]
     )
+
+
+def warnings(world: ConsumerWorld, panel: Panel, window: slice, levels: Mapping[str, np.ndarray]) -> list[str]:
+    """Say of which actions a grid has levels beyond what was seen."""
+    return support.warnings_of_levels(world.overlap, world.observed(panel, window), levels)
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

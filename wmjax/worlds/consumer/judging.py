@@ -29,11 +29,13 @@ class Judgement(NamedTuple):
     accuracy: outcome, model, quantity, value, lo, hi; intervals by bootstrap of the units.
     calibration: outcome, model, bin, predicted, observed, lo, hi, n; binary outcomes only.
     base_rates: mean of each outcome in the test periods.
+    warnings: outcomes that the world predicts worse than the train rows' mean does.
     """
 
     accuracy: pd.DataFrame
     calibration: pd.DataFrame
     base_rates: dict[str, float]
+    warnings: list[str]
 
 
 def judge(
@@ -61,7 +63,26 @@ def judge(
         pd.DataFrame(accuracy, columns=columns),
         pd.concat(calibration, ignore_index=True) if calibration else pd.DataFrame(),
         base_rates,
+        _worse_than_the_mean(panel.outcome_names, world, split, expected["world"]),
     )
+
+
+def _worse_than_the_mean(
+    names: tuple[str, ...], world: ConsumerWorld, split: Mapping[str, Rows], expected: np.ndarray
+) -> list[str]:
+    """Say which outcomes' forecasts lose to a constant: what hangs on such a world is not to be believed."""
+    found = []
+    for at, (name, kind) in enumerate(zip(names, world.model.kinds, strict=True)):
+        labels = split["test"].outcomes[:, at]
+        mean = np.full(len(labels), split["train"].outcomes[:, at].mean(), np.float32)
+        score, word = (metrics.log_loss, "log loss") if kind == "binary" else (metrics.rmse, "error")
+        own, constant = score(labels, expected[:, at]), score(labels, mean)
+        if own > constant:
+            found.append(
+                f"{name}: on the test rows the world's {word} of {own:.3g} is above the {constant:.3g} of the train "
+                "rows' mean; it has not learnt this outcome, or the outcome has changed since"
+            )
+    return found
 
 
 def _baselines(

@@ -152,7 +152,8 @@ def contrast(
 ) -> Contrast:
     """Vary one action of each row from `t0` to `t1`; the belief and the other actions stay.
 
-    The risk difference is `s(x1) - s(x0) = -expm1(-(x1 - x0)) s(x1) s(-x0)`: no small difference of near numbers.
+    The risk difference `s(x1) - s(x0)` is `-expm1(-tau) s(x1) s(-x0)` where tau = x1 - x0 is positive, and
+    `expm1(tau) s(x0) s(-x1)` where it is not: no small difference of near numbers, and no infinity however far.
     """
     features = belief(params, visible, model=model)
     centre, scale = params.scales.action_centre, params.scales.action_scale
@@ -163,7 +164,10 @@ def contrast(
     tau = jax.vmap(lambda p: adapter.effect(p, features, index, a0, a1, scaled, cfg=model.cfg.adapter), out_axes=-1)(
         params.adapters
     )
-    risk = -jnp.expm1(-tau) * jax.nn.sigmoid(eta0 + tau) * jax.nn.sigmoid(-eta0)
+    s, eta1 = jax.nn.sigmoid, eta0 + tau
+    up = -jnp.expm1(-jnp.maximum(tau, 0)) * s(eta1) * s(-eta0)
+    down = jnp.expm1(jnp.minimum(tau, 0)) * s(eta0) * s(-eta1)
+    risk = jnp.where(tau > 0, up, down)
     in_units = tau * params.scales.outcome_scale
     binary = jnp.asarray(model.binary)
     return Contrast(jnp.where(binary, tau, in_units), jnp.where(binary, risk, in_units))

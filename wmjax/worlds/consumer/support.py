@@ -6,6 +6,8 @@ always come together, neither has a row without the other to compare with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -15,6 +17,9 @@ from wmjax.data.schema import PanelSchema
 from wmjax.evaluate import overlap
 from wmjax.evaluate.overlap import OverlapReport
 from wmjax.worlds.consumer.rows import Rows
+
+LEVELS = 64
+"""Values of an action at which a plan's support is looked up, where it has more."""
 
 
 def given(rows: Rows, at: int) -> Float[np.ndarray, "rows columns"]:
@@ -54,3 +59,57 @@ def fit(rows: Rows, *, visible: Visible, schema: PanelSchema, observer: Observer
         )
     observer(Event("support", len(names), len(names), unit="action"))
     return found
+
+
+def warnings_of_plans(
+    reports: Mapping[str, OverlapReport], rows: Rows, *plans: Float[np.ndarray, "unit time action"]
+) -> list[str]:
+    """Say of which actions plans move rows to values that the data cannot speak for, each thing once.
+
+    Args:
+        reports: of every action, in the panel's order.
+        rows: as observed; what a later period's history would be under the plan is not known here.
+        plans: the whole panel's actions.
+    """
+    found: list[str] = []
+    for plan in plans:
+        planned = np.asarray(plan)[rows.unit, rows.time]
+        for at, (name, report) in enumerate(reports.items()):
+            moved = planned[:, at] != rows.actions[:, at]
+            if moved.any():
+                found += _warnings(name, report, given(rows, at)[moved], planned[moved, at])
+    return list(dict.fromkeys(found))
+
+
+def warnings_of_levels(
+    reports: Mapping[str, OverlapReport], rows: Rows, levels: Mapping[str, Float[np.ndarray, " levels"]]
+) -> list[str]:
+    """Say of which actions a grid has levels beyond what like rows have seen, at the worst level of each."""
+    found, names = [], list(reports)
+    for name, values in levels.items():
+        like, report = given(rows, names.index(name)), reports[name]
+        if report.deterministic:
+            found += _warnings(name, report, like, values)
+            continue
+        few = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
+        alone = [int((report.share_like(like, v) < report.least(v)).sum()) for v in few.tolist()]
+        if max(alone):
+            found.append(
+                f"{name}: {max(alone):,} of {len(rows):,} rows have no like row at {few[np.argmax(alone)]:g}, the "
+                "worst level of the grid; there the answer is extrapolated"
+            )
+    return found
+
+
+def _warnings(name: str, report: OverlapReport, like: np.ndarray, values: np.ndarray) -> list[str]:
+    if report.deterministic:
+        return [f"{name}: not identified, {report.reason}"]
+    levels = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
+    nearest = levels[np.abs(values[:, None] - levels).argmin(1)]
+    alone = sum(int((report.share_like(like[nearest == v], v) < report.least(v)).sum()) for v in levels.tolist())
+    if not alone:
+        return []
+    return [
+        f"{name}: {alone:,} of the {len(values):,} rows that the plan moves have no like row at its value; "
+        "there the answer is extrapolated"
+    ]

@@ -27,6 +27,7 @@ from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
+from wmjax.worlds.contract import check_start
 
 REFERENCE = 1001
 """Quantiles of the train rows' free energy that a world keeps."""
@@ -264,7 +265,7 @@ class ConsumerWorld:
         """Score the history that a one-step counterfactual leaves behind, one period later.
 
         Row (unit, t) is the history at t + 1 had the action of t been `value`, outcomes as observed, against the
-        factual one. The last period has no successor and is NaN.
+        factual one; NaN where the unit was not observed at t + 1.
 
         Returns:
             `free_energy`, `rank`, `delta` over (unit, time) as in `plausibility`.
@@ -276,7 +277,8 @@ class ConsumerWorld:
         changed[..., index] = np.where(panel.arrays.mask, value, changed[..., index])
         other = rows.of(next_visible(self.model.frame, panel, changed))
         energy, base = self._free_energy(other), self._free_energy(factual)
-        last = rows.time == panel.num_times - 1
+        later = np.minimum(rows.time + 1, panel.num_times - 1)
+        last = (later == rows.time) | ~panel.arrays.mask[rows.unit, later]
         values = {"free_energy": energy, "rank": self.rank(energy), "delta": energy - base}
         return self._dataset(
             rows, {k: np.where(last, np.nan, v) for k, v in values.items()}, action=action, value=value
@@ -324,8 +326,7 @@ class ConsumerWorld:
         Raises:
             UserError: a start outside the panel, or a plan of another shape or with values that are not finite.
         """
-        if not 0 <= start < panel.num_times:
-            raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
+        check_start(panel, start)
         check_same_columns(self.schema, self.levels, panel)
         planned = panel.with_actions(np.asarray(actions)).arrays.actions
         history = self.history(panel, start)
@@ -362,7 +363,8 @@ class ConsumerWorld:
         Both meet the same luck (see `simulate`), so the difference is paired.
 
         Returns:
-            `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`.
+            `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`;
+            `warnings` among its attributes where either goes beyond what was seen.
         """
         sums = [
             self.simulate(key, panel, x, start=start, draws=draws)["mean"].sum("unit").mean("draw").cumsum("time")
@@ -372,7 +374,9 @@ class ConsumerWorld:
         lo, hi = bounds(gap.values, alpha)
         mean = gap.mean("member")
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
-        return result.assign_attrs(alpha=alpha, provenance=dict(self.provenance))
+        rows = self.observed(panel, slice(start, panel.num_times))
+        warnings = support.warnings_of_plans(self.overlap, rows, plan, baseline)
+        return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:
         """Replay every unit's past before period `start`; what a roll-out starts from."""

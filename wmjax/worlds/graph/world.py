@@ -15,7 +15,6 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
-from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
@@ -25,6 +24,7 @@ from wmjax.graph import decoder, edges, interfaces
 from wmjax.graph.support import Support
 from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.consumer.rows import check_same_columns
+from wmjax.worlds.contract import check_start
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.model import GraphModel, GraphParams
 
@@ -226,8 +226,7 @@ class GraphWorld:
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        if not 1 <= start < panel.num_times:
-            raise UserError(f"start is {start}, must be from 1 to {panel.num_times - 1}")
+        check_start(panel, start, least=1)
         history = self._values(panel)[:, :start]
         plan = jnp.asarray(np.asarray(actions)[:, start:], jnp.float32)
         keys = jax.random.split(key, (self.members, draws, panel.num_units))

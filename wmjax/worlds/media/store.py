@@ -5,7 +5,6 @@ world.json  schema.toml  support.parquet  training.parquet  params/
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from wmjax.core.errors import UserError
-from wmjax.core.files import read_json, replace_folder, write_json, write_parquet, write_text
-from wmjax.core.provenance import to_plain
-from wmjax.data.schema import read_schema
+from wmjax.core.files import write_parquet
 from wmjax.train import checkpoint
 from wmjax.transformer import network, response, tokens
-from wmjax.transformer.config import MMMConfig
-from wmjax.transformer.losses import ROIPrior
+from wmjax.worlds import storing
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
@@ -31,27 +26,22 @@ FORMAT = 1
 
 def save(world: MediaWorld, path: str | Path) -> None:
     """Write a world's folder, whole or not at all."""
-
-    def fill(folder: Path) -> None:
-        write_text(folder / "schema.toml", world.schema.to_toml())
-        write_parquet(folder / "support.parquet", world.support, dict(world.provenance))
-        write_parquet(folder / "training.parquet", world.training, dict(world.provenance))
-        checkpoint.save_tree(folder / "params", world.params)
-        about = {
-            "kind": "media",
-            "format": FORMAT,
+    storing.save(
+        path,
+        world,
+        kind="media",
+        version=FORMAT,
+        cfg=world.cfg,
+        arrays=world.params,
+        about={
             "units": list(world.units),
-            "levels": to_plain(dict(world.levels)),
-            "scales": to_plain(world.scales._asdict()),
+            "levels": dict(world.levels),
+            "scales": world.scales._asdict(),
             "creative": world.creative.tolist(),
             "residual": world.residual.tolist(),
-            "facts": to_plain(dict(world.facts)),
-            "config": to_plain(world.cfg),
-            "provenance": to_plain(dict(world.provenance)),
-        }
-        write_json(folder / "world.json", about)
-
-    replace_folder(path, fill)
+        },
+        more=lambda folder: write_parquet(folder / "support.parquet", world.support, dict(world.provenance)),
+    )
 
 
 def load(path: str | Path) -> MediaWorld:
@@ -61,10 +51,8 @@ def load(path: str | Path) -> MediaWorld:
         UserError: where it was written in a format that this version does not read, or a file is missing.
     """
     folder = Path(path)
-    about = read_json(folder / "world.json")
-    if about["format"] != FORMAT:
-        raise UserError(f"{folder}: written in format {about['format']}, this version reads {FORMAT}")
-    cfg = _config(about["config"])
+    about = storing.about(folder, version=FORMAT)
+    cfg = storing.rebuild(MediaConfig, about["config"])
     scales = Scales(**{name: np.asarray(value, np.float64) for name, value in about["scales"].items()})
     creative = np.asarray(about["creative"], np.float64).reshape(len(scales.spend), -1)
     return MediaWorld(
@@ -73,26 +61,11 @@ def load(path: str | Path) -> MediaWorld:
         scales=scales,
         creative=creative,
         residual=np.asarray(about["residual"]),
-        schema=read_schema(folder / "schema.toml"),
         levels={name: tuple(levels) for name, levels in about["levels"].items()},
         units=tuple(about["units"]),
         support=pd.read_parquet(folder / "support.parquet"),
-        training=pd.read_parquet(folder / "training.parquet"),
-        facts=about["facts"],
-        provenance=about["provenance"],
+        **storing.common(folder, about),
     )
-
-
-def _config(plain: dict[str, Any]) -> MediaConfig:
-    values = {f.name: plain[f.name] for f in dataclasses.fields(MediaConfig)}
-    values["network"] = MMMConfig(**_own(MMMConfig, values["network"]))
-    values["roi"] = tuple(ROIPrior(**_own(ROIPrior, p)) for p in values["roi"])
-    values["negative"] = tuple(values["negative"])
-    return MediaConfig(**values)
-
-
-def _own(cls: Any, plain: dict[str, Any]) -> dict[str, Any]:
-    return {f.name: plain[f.name] for f in dataclasses.fields(cls)}
 
 
 def _like(cfg: MediaConfig, scales: Scales, creative: np.ndarray) -> Any:

@@ -21,6 +21,7 @@ from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.transformer import tokens
 from wmjax.worlds.consumer.intervals import bounds
+from wmjax.worlds.contract import check_start
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.config import MediaConfig
@@ -118,8 +119,7 @@ class MediaWorld:
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        if not 0 <= start < panel.num_times:
-            raise UserError(f"start is {start}, must be one of the panel's {panel.num_times} periods (0-based)")
+        check_start(panel, start)
         if (np.asarray(actions)[:, start:] < 0).any():
             raise UserError("the plan has negative spend")
         plan = np.array(panel.arrays.actions)
