@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from wmjax.core.backend import avoid_ynnpack
+
 __version__ = "0.1.0"
 
-# Opened on first use, so that `import wmjax` stays fast and has no effect.
+avoid_ynnpack()
+
+# Opened on first use, so that `import wmjax` stays fast; beyond the line above it has no effect.
 _DOORS = {
     "consumer": ("wmjax.worlds.consumer", None),
     "graph": ("wmjax.worlds.graph", None),

@@ -1,12 +1,19 @@
 """What is asked of the backend itself: releases of jaxlib have got this wrong, and everything here stands on it."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+
+from wmjax.core import backend
 
 
 def test_products_summed_under_vmap_are_those_of_numpy():
-    """jaxlib 0.10.2 is off by .2 here on a CPU, in a third of the numbers, and right for 50 rows at once.
+    """With YNNPACK, jaxlib 0.10.2 is off by .2 here on a CPU, in a third of the numbers, and right for 50 rows at once.
 
     The bar is a hundred roundings of numbers below 8.
     """
@@ -21,3 +28,32 @@ def test_products_summed_under_vmap_are_those_of_numpy():
     expected = 1 / (1 + np.exp(-values[:, None, None, None] * tau[..., 0].astype(np.float64)))
     found = jax.jit(jax.vmap(one))(jnp.asarray(values))
     np.testing.assert_allclose(found, expected.mean(1).sum(1), atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("release", "before", "after"),
+    [
+        ("0.10.2", None, backend.FLAG),
+        ("0.10.0", "--a=b", f"--a=b {backend.FLAG}"),
+        ("0.10.1", f"{backend.FLAG}LIBRARY_FUSION_TYPE_DOT", f"{backend.FLAG}LIBRARY_FUSION_TYPE_DOT"),
+        ("0.9.2", None, None),
+        ("0.11.0", "--a=b", "--a=b"),
+    ],
+)
+def test_only_the_releases_that_use_ynnpack_are_told(monkeypatch, release, before, after):
+    monkeypatch.setattr(backend, "version", lambda name: release)
+    monkeypatch.setattr(backend, "sys", type("Sys", (), {"modules": {}}))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    backend.avoid_ynnpack()
+    assert os.environ.get("XLA_FLAGS") == after
+
+
+def test_who_has_computed_before_is_warned():
+    script = "import jax; jax.devices(); import wmjax"
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    told = "JAX has computed before wmjax was imported" in found.stderr
+    assert told == backend.version("jaxlib").startswith("0.10.")

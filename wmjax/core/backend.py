@@ -1,0 +1,37 @@
+"""What has to be said to XLA before its first program, so that its numbers can be believed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type="
+"""With nothing behind it: no operation goes to YNNPACK."""
+
+
+def avoid_ynnpack() -> None:
+    """Turn YNNPACK off in the releases of jaxlib that use it, by `XLA_FLAGS`, unless these speak of it already.
+
+    On a CPU, jaxlib 0.10.2 gets products that are summed under `vmap` wrong by tenths, and 0.10.0 and 0.10.1 refuse
+    arrays of more than eight dimensions (`tests/core/test_backend.py` asks for the first). Other releases are left alone: an
+    XLA that does not know a flag ends its process. XLA reads its flags once, so this comes too late, and warns, if JAX
+    has computed something before.
+    """
+    try:
+        affected = version("jaxlib").split(".")[:2] == ["0", "10"]
+    except PackageNotFoundError:
+        return
+    flags = os.environ.get("XLA_FLAGS", "")
+    if not affected or FLAG in flags:
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()
+    started = getattr(sys.modules.get("jax._src.xla_bridge"), "backends_are_initialized", bool)
+    if started():
+        warnings.warn(
+            "JAX has computed before wmjax was imported: on a CPU, jaxlib 0.10 gets some sums wrong unless wmjax is "
+            f"imported first, or XLA_FLAGS holds {FLAG}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
