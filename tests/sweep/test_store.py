@@ -191,6 +191,30 @@ def test_a_full_disk_loses_nothing(toy, calm, tmp_path, monkeypatch, what):
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
 
 
+@pytest.mark.parametrize("at", ["open_group", "consolidate_metadata", "_sync_tree"])
+def test_an_end_that_is_cut_comes_to_the_same_bits(toy, calm, tmp_path, monkeypatch, at):
+    """What an earlier end had added to the store is added anew, not written into."""
+    out, real = tmp_path / "s.zarr", store.finish
+
+    def cut(*args, **kwargs):
+        def stop(*_, **__):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store if at == "_sync_tree" else store.zarr, at, stop)
+            real(*args, **kwargs)
+
+    monkeypatch.setattr(store, "finish", cut)
+    with pytest.raises(Killed):
+        toy.run(out=out)
+    monkeypatch.setattr(store, "finish", real)
+    about = Store(out).data / "top_score" / "zarr.json"
+    if at == "consolidate_metadata":  # as a kill leaves it between an array and its attributes
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"attributes": {}}))
+    toy.run(out=out)
+    assert contents(out) == calm
+
+
 def test_another_sweep_is_not_continued(toy, tmp_path):
     out = tmp_path / "s.zarr"
 

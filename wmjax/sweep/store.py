@@ -199,8 +199,11 @@ def last_sign(store: Store, worker: int) -> float:
 
 def finish(store: Store, result: xr.Dataset) -> None:
     """Add what was folded, and put the store in the result's place by one rename."""
+    for torn in store.data.rglob("*.partial"):
+        torn.unlink()
     for child in store.data.iterdir():
-        if child.is_dir() and not (child / "zarr.json").exists():  # an earlier end was cut here
+        # Where an earlier end was cut, an array that is there would be written into, and lose its attributes by it.
+        if child.is_dir() and (child.name in result.variables or not (child / "zarr.json").exists()):
             shutil.rmtree(child)
     _write(result, store.data, "a")
     group = zarr.open_group(store.data, mode="r+")
@@ -211,8 +214,6 @@ def finish(store: Store, result: xr.Dataset) -> None:
         # Consolidated metadata is not in the Zarr v3 text yet; xarray and zarr write and read it, others ignore it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(store.data)
-    for torn in store.data.rglob("*.partial"):
-        torn.unlink()
     _sync_tree(store.data)
     os.rename(store.data, store.out)
     sync(store.out.parent)
