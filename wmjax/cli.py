@@ -140,8 +140,10 @@ def effect(
     average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
     # Support is asked of the rows themselves: the table has a row an outcome, and none where the effect is NaN.
     supported = world.supported(world.observed(data, times), action, t0, t1)
-    for line in world.warnings_for(action, supported) + _unanswered(action, supported, found["effect"].to_numpy()):
+    for line in world.warnings_for(action, supported):
         console.warning(line)
+    if not supported.any():
+        console.warning(f"{action}: no row is supported; the average is over all rows, extrapolated, not to be believed")
     console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
@@ -346,18 +348,6 @@ def _report(out: Path, world: Any, panel: Panel, *, seed: int, targeted: str, ti
         console.warning(line)
     console.table(consumer.headline(summary), title="Average effects in the test periods")
     console.say(f"Report: {out / 'report.html'}")
-
-
-def _unanswered(action: str, supported: Any, effect: Any) -> list[str]:
-    """Say where no row at all bears an answer: none is supported, or none has a finite effect."""
-    import numpy as np
-
-    found = []
-    if not supported.any():
-        found.append(f"{action}: no row is supported; the average is over all rows, extrapolated, not to be believed")
-    if not np.isfinite(effect).any():
-        found.append(f"{action}: no row has a finite effect; are the values asked about possible ones?")
-    return found
 
 
 def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:

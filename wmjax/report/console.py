@@ -20,6 +20,8 @@ from wmjax.core.observe import Event, Observer
 from wmjax.report.numbers import number, span, value_of
 
 WINDOW_SECONDS = 30.0
+SETTLING_SECONDS = 0.5
+"""Reports that lie closer together tell nothing of the rate: the first ones often come in one burst."""
 # Rich answers a closed pipe by leaving the program; losing sight of the work is no reason to end it.
 FAILURES = (Exception, SystemExit)
 
@@ -47,9 +49,9 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Units a second, NaN before there are two samples."""
+        """Units a second, NaN before two samples lie far enough apart."""
         (t0, n0), (t1, n1) = self.samples[0], self.samples[-1]
-        return (n1 - n0) / (t1 - t0) if t1 > t0 and n1 > n0 else math.nan
+        return (n1 - n0) / (t1 - t0) if t1 - t0 >= SETTLING_SECONDS and n1 > n0 else math.nan
 
     def mean_rate(self, now: float) -> float:
         """Units a second since the stage's first report, NaN where it had only one."""
@@ -225,7 +227,10 @@ def error(text: str, *, console: Console | None = None) -> None:
 
 
 def table(frame: pd.DataFrame, *, title: str = "", console: Console | None = None) -> None:
-    """Print a small table: numbers to three significant digits and to the right, words to the left."""
+    """Print a small table: numbers to three significant digits and to the right, words to the left.
+
+    Where there is no terminal its rows are as long as they need to be: a file has no right edge.
+    """
     drawn = Table(
         title=Text(title) if title else None, title_justify="left", box=None, header_style="bold", pad_edge=False
     )
@@ -234,4 +239,5 @@ def table(frame: pd.DataFrame, *, title: str = "", console: Console | None = Non
         drawn.add_column(Text(str(name)), justify="right" if numeric else "left", no_wrap=numeric)
     for row in frame.itertuples(index=False, name=None):
         drawn.add_row(*(Text(value_of("", value)) for value in row))
-    (console or Console()).print(drawn)
+    out = console or Console()
+    out.print(drawn, width=None if out.is_terminal else 1000)

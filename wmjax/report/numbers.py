@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MISSING = "–"
-QUANTITIES = {"auc": "AUC", "log_loss": "log-loss", "brier": "Brier score"}
+QUANTITIES = {"auc": "AUC", "log_loss": "log-loss", "brier": "Brier score", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
 MINUS = "−"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

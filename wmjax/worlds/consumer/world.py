@@ -212,8 +212,15 @@ class ConsumerWorld:
     def member_effects(
         self, rows: Rows, action: str, T0: float | int, T1: float | int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
+        """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`.
+
+        Raises:
+            UserError: an action that the world does not have, or a value that is not finite.
+        """
         index = self._action_index(action)
+        for value in (T0, T1):
+            if not np.isfinite(value):
+                raise UserError(f"{action}: {value} is no value to ask about; give a finite number")
         t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
         found = self._contrast(index)(self.params, rows.visible, rows.actions, t0, t1)
         return np.asarray(found.linear), np.asarray(found.response)
