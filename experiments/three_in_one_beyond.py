@@ -113,7 +113,7 @@ def head_scores(key: jax.Array, setting: str, data: ConsumerData, *, study: Stud
     """Fit both outcomes' heads on train days and score forecasts, effects and intervals on test days."""
     out: Scores = {}
     asked = consumer_data.question(setting)
-    constant = dataclasses.replace(study.head, start_sd=(study.head.start_sd[0], 1e-3), moderator_sd=0.0)
+    constant = dataclasses.replace(study.head, unexplained=2.0)  # no action is tied: one effect for all
     for at, outcome in enumerate(OUTCOMES):
         panel = trait_data(data, at)
         days = data.days[0]
@@ -150,7 +150,10 @@ def effect_scores(
     logits: np.ndarray,
     action: int,
 ) -> Scores:
-    """Score a head's effects on test rows, and its 90 % intervals on the probability scale by draws of the traits."""
+    """Score a head's effects on test rows, and its 90 % intervals on the probability scale.
+
+    By draws of the traits, and of the population's effect, which all consumers share.
+    """
     gain = np.asarray(jax.vmap(lambda s: traits.effect(params, s, panel.moderators, action=action)[0])(states)).T
     base = logits - gain * np.asarray(panel.actions)[:, data.days[2], action]
     found = {"logit": gain.ravel(), "prob": (expit(base + gain) - expit(base)).ravel()}
@@ -162,10 +165,13 @@ def effect_scores(
     mean = np.asarray(states.mean)
     truth = data.truth(setting, 2).probability.reshape(gain.shape)
     tied = float((params.effects * params.tied)[action])
+    scale = gain / float(params.effects[action])
+    shared = np.asarray(jax.random.normal(key_for(key, "population"), (DRAWS, 1)))
+    shared = shared * np.sqrt(float(params.effects_variance[action]))
     inside, width = [], []
     for day in range(gain.shape[1]):
         level = base[:, day] + drawn[day, :, :, 0] - mean[day, :, 0]
-        own = gain[:, day] + tied * (drawn[day, :, :, 1] - mean[day, :, 1])
+        own = gain[:, day] + tied * (drawn[day, :, :, 1] - mean[day, :, 1]) + shared * scale[:, day]
         low, high = np.quantile(expit(level + own) - expit(level), (0.05, 0.95), axis=0)
         inside.append((low <= truth[:, day]) & (truth[:, day] <= high))
         width.append(high - low)

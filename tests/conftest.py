@@ -18,8 +18,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_num_cpu_devices", 2)
 
 # Most of a run is compiling: programs are left plain, here and in the processes that tests start, which inherit this.
-jax.config.update("jax_disable_most_optimizations", True)
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them compiled as users have them.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     plain = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
     # An XLA that does not know a flag ends its process, so one that may is asked.

@@ -143,7 +143,7 @@ def effect(
     for line in world.warnings_for(action, supported):
         console.warning(line)
     if not supported.any():
-        console.warning(f"{action}: no row is supported; the average is over all rows, extrapolated, not to be believed")
+        console.warning(f"{action}: no row is supported; the average is over all rows, not to be believed")
     console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 

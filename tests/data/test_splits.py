@@ -46,6 +46,8 @@ def test_without_a_time_column_a_share_is_of_the_rows():
     assert (train, val, test) == (312, 48, 105)
     assert int(splits.rows(panel, split.test).any(1).sum()) == 14
     assert splits.split_times(panel, val=2, test=3).test.sum() == 3
+    with pytest.raises(UserError, match="of 30 periods; none is left"):
+        splits.split_times(panel, val=0.1, test=500)
 
 
 @pytest.mark.parametrize(

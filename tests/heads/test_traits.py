@@ -13,6 +13,7 @@ TRUE = TraitParams(
     bias=jnp.array(-0.5),
     base=jnp.array([0.6, -0.4]),
     effects=jnp.array([0.8, 0.5, 0.0]),
+    effects_variance=jnp.zeros(3),
     tied=jnp.ones(3),
     moderators=jnp.array([0.3]),
     moderator_variance=jnp.array(0.3**2),
@@ -51,6 +52,20 @@ def test_the_population_is_recovered(fitted):
     np.testing.assert_allclose(params.moderators, TRUE.moderators, atol=0.12)
 
 
+def test_the_effects_variance_is_that_of_their_curvature(drawn, fitted):
+    """The inverse of the second derivative of the penalised log-likelihood, the traits held."""
+    (data, _), (params, state) = drawn, fitted
+
+    def loss(at):
+        more = 1 + (data.moderators @ params.moderators + state.mean[:, 1])[:, None]
+        eta = at[0] + data.features @ at[1:3] + (data.actions @ at[3:]) * more + state.mean[:, :1]
+        return (jnp.logaddexp(0, eta) - data.outcomes * eta).sum() + 0.5 * (at[1:] ** 2).sum()
+
+    at = jnp.concatenate([params.bias[None], params.base, params.effects])
+    expected = np.diag(np.linalg.inv(np.asarray(jax.hessian(loss)(at), np.float64)))[3:]
+    np.testing.assert_allclose(params.effects_variance, expected, rtol=0.02)
+
+
 def test_traits_are_found_and_their_intervals_hold(drawn, fitted):
     """Coverage of 300 independent 90 % intervals has a standard error of 1.7 points; the bar stands at four.
 
@@ -64,6 +79,9 @@ def test_traits_are_found_and_their_intervals_hold(drawn, fitted):
         sd = np.sqrt(np.linalg.inv(believed.precision)[:, [0, 1], [0, 1]])
         inside = np.abs(np.asarray(believed.mean) - own) < 1.645 * sd
         assert (np.abs(inside.mean(0) - 0.9) < slack).all()
+    mean, sd = traits.effect(params, state, drawn[0].moderators, action=0)
+    truth = TRUE.effects[0] * (1 + 0.3 * drawn[0].moderators[:, 0] + own[:, 1])
+    assert abs(np.mean(np.abs(mean - truth) < 1.645 * sd) - 0.9) < 0.15
     mean, sd = traits.effect(params, state, drawn[0].moderators, action=2)
     assert np.abs(mean).max() < 0.15  # an action that does nothing does nothing for anybody
     assert (np.asarray(sd) < 0.05).all()
@@ -89,7 +107,10 @@ def test_an_action_that_the_features_determine_is_not_tied():
     # Whatever of the season is the action's is no more than the season itself.
     assert abs(float(params.effects[1])) < 1
     assert np.corrcoef(state.mean[:, 1], own[:, 0])[0, 1] > 0.35
-    assert (traits.effect(params, state, data.moderators, action=1)[1] == 0).all()
+    # Nobody differs in it, and it may be anything within a logit or so.
+    sd = np.asarray(traits.effect(params, state, data.moderators, action=1)[1])
+    np.testing.assert_allclose(sd, np.sqrt(params.effects_variance[1]))
+    assert sd.min() > 0.5
 
 
 def test_the_filter_agrees_with_integration(drawn):

@@ -36,6 +36,19 @@ def test_coefficients_are_those_of_scikit_learn(data):
         np.testing.assert_allclose(found[1, m], ridge.coef_[3:], atol=2e-3)
 
 
+@pytest.mark.parametrize(("rate", "effect"), [(1e-3, 2.0), (1e-4, 1.0), (0.999, -2.0)])
+def test_what_is_rare_has_its_whole_effect(rate, effect):
+    """Two cells of a saturated model, whose maximum is the difference of their log odds."""
+    base = np.log(rate / (1 - rate))
+    chance = 1 / (1 + np.exp(-np.array([base, base + effect])))
+    weights = np.stack([1 - chance, chance]) * 1e6  # of the rows (label 0 or 1, action 0 or 1)
+    labels, actions = np.repeat([0.0, 1.0], 2), np.tile([0.0, 1.0], 2)
+    parts = [np.zeros((1, 4, 1)), actions[:, None], labels[None], weights.reshape(1, 1, 4)]
+    table = AdapterData(*(jnp.asarray(x, jnp.float32) for x in parts))
+    found = warm.main_effects(table, ("binary",), ridge=1e-3)
+    np.testing.assert_allclose(found, effect, atol=0.02)
+
+
 def test_adapters_start_with_these_effects_whoever_is_asked(data):
     cfg = AdapterConfig(form="additive", hidden=(4,))
     effects = warm.main_effects(data, ("binary", "continuous"))

@@ -36,6 +36,25 @@ def test_a_run_killed_before_it_had_begun_begins_anew(tmp_path, left, overwrite)
     assert run.asked["seed"] == 1
 
 
+def test_a_run_killed_while_it_was_cleared_is_not_gone_on_with(tmp_path, monkeypatch):
+    panel, run = read_panel(table(), SCHEMA), Run(tmp_path / "run")
+    run.claim(panel, None, 0, overwrite=False)
+
+    (run.folder / "checkpoints").mkdir()
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.claim(panel, None, 1, overwrite=True)
+    with pytest.raises(UserError, match="another run"):
+        run.claim(panel, None, 0, overwrite=False)
+    run.claim(panel, None, 0, overwrite=True)
+    assert run.asked["seed"] == 0
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_no_run_has_written_is_left_alone(tmp_path, overwrite):
     panel = read_panel(table(), SCHEMA)

@@ -11,6 +11,7 @@ from wmjax import cli
 from wmjax.report import sweeping
 from wmjax.report.run import Run
 from wmjax.sweep import store
+from wmjax.worlds.sweeping import _looked_at as looked_at
 
 GRID = ["--grid", "push=0,1 coupon=0,1"]
 
@@ -45,11 +46,24 @@ def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     out = run / "beyond.zarr"
     cli.main(["sweep", str(run), "--grid", "push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
     said = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"push: (\d+) of \1 rows have no like row at 4", said)
+    assert re.search(r"push: at push=4, sale1=\d, the worst of the points looked at, (\d+) of the \1 rows", said)
     assert "sale1: not identified" in said
     cli.main(["best", str(out), "--outcome", "visit"])
     assert "sale1: not identified" in capsys.readouterr().err
     assert len(store.read(out).attrs["provenance"]["warnings"]) == 2
+
+
+@pytest.mark.parametrize("words", ["set.push=0,4", "add.push=0,4", "push=0,4"])
+def test_a_plan_is_looked_at_however_it_is_worded(run, words, capsys):
+    cli.main(["sweep", str(run), "--grid", words, "--reduce", "gain.full", "--out", str(run / f"{words}.zarr")])
+    assert "push: at " in " ".join(capsys.readouterr().err.split())
+
+
+def test_points_along_every_dimension_and_corners_are_looked_at():
+    looked = looked_at((3, 2, 1000))
+    digits = {tuple(int(d) for d in np.unravel_index(i, (3, 2, 1000))) for i in looked}
+    assert {(0, 0, 0), (2, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 999), (2, 1, 999), (2, 1, 0)} <= digits
+    assert len(digits) == len(looked) < 40
 
 
 def test_absent_units_get_no_plan(run, world, panel, tmp_path):

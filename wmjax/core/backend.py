@@ -14,10 +14,10 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type="
 def avoid_ynnpack() -> None:
     """Turn YNNPACK off in the releases of jaxlib that use it, by `XLA_FLAGS`, unless these speak of it already.
 
-    On a CPU, jaxlib 0.10.2 gets products that are summed under `vmap` wrong by tenths, and 0.10.0 and 0.10.1 refuse
-    arrays of more than eight dimensions (`tests/core/test_backend.py` asks for the first). Other releases are left alone: an
-    XLA that does not know a flag ends its process. XLA reads its flags once, so this comes too late, and warns, if JAX
-    has computed something before.
+    On a CPU, jaxlib 0.10.2 gets products that are summed under `vmap` wrong by tenths
+    (`tests/core/test_backend.py`), and 0.10.0 and 0.10.1 refuse arrays of more than eight dimensions. Other releases
+    are left alone: an XLA that does not know a flag ends its process. XLA reads its flags once, so this comes too late,
+    and warns, if JAX has computed something before.
     """
     try:
         affected = version("jaxlib").split(".")[:2] == ["0", "10"]

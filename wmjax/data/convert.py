@@ -159,7 +159,7 @@ def _numbers(column: Column, raw: pd.Series) -> tuple[np.ndarray, list[Problem]]
         return raw.to_numpy(dtype=np.float64, na_value=np.nan), []
     texts = raw.notna().to_numpy() & raw.map(_is_text).to_numpy(bool)
     # One word makes a reader take the whole column for text: the rows at fault are those that no number can be read of.
-    odd = texts & pd.to_numeric(raw.where(texts), errors="coerce").isna().to_numpy()
+    odd = texts & np.isnan(np.asarray(pd.to_numeric(raw.where(texts), errors="coerce"), np.float64))
     wrong = odd if odd.any() else texts
     sample = raw.iloc[int(wrong.argmax())] if wrong.any() else None
     text = f"{'mixed types, ' if not wrong.all() else ''}{{n}} rows are not numbers (such as {sample!r})"

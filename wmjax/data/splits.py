@@ -74,6 +74,8 @@ def _periods(name: str, size: float | int, weights: np.ndarray, *, after: int = 
         return 0
     if (weights == 1).all():
         return max(1, round(size * len(weights)))
+    if after >= len(weights):
+        return 1  # more than there are in all: the caller says so
     late = np.cumsum(weights[::-1])
     have = late[after - 1] if after else 0
     return int(np.searchsorted(late, have + size * weights.sum())) + 1 - after

@@ -32,14 +32,16 @@ Table = Float[Array, "units times"]
 class TraitParams(NamedTuple):
     """What holds for the population.
 
-    bias: []. base: [features]. effects: [actions], on the logit scale. tied: [actions], 1 where responsiveness scales
-    the effect. moderators: [moderators], relative change of responsiveness, of variance moderator_variance [].
+    bias: []. base: [features]. effects: [actions], on the logit scale; effects_variance: [actions], what the data leave
+    open in them. tied: [actions], 1 where responsiveness scales the effect. moderators: [moderators], relative change
+    of responsiveness, of variance moderator_variance [].
     covariance: [2, 2] of level (logits) and responsiveness (relative).
     """
 
     bias: Array
     base: Array
     effects: Array
+    effects_variance: Array
     tied: Array
     moderators: Array
     moderator_variance: Array
@@ -127,11 +129,14 @@ def logits(
 def effect(
     params: TraitParams, state: TraitState, moderators: Float[Array, "units m"], *, action: int
 ) -> tuple[Float[Array, " units"], Float[Array, " units"]]:
-    """Give the effect of one more unit of an action on each unit's log odds: posterior mean and standard deviation."""
-    mean, tied = params.effects[action], params.effects[action] * params.tied[action]
-    variance = jnp.linalg.inv(state.precision)[:, 1, 1]
-    more = moderators @ params.moderators + state.mean[:, 1]
-    return mean + tied * more, jnp.abs(tied) * jnp.sqrt(variance)
+    """Give the effect of one more unit of an action on each unit's log odds: posterior mean and standard deviation.
+
+    The deviation is that of the unit's responsiveness and of the population's effect, to first order.
+    """
+    mean, tied = params.effects[action], params.tied[action]
+    scale = 1 + tied * (moderators @ params.moderators + state.mean[:, 1])
+    own = jnp.square(mean * tied) * jnp.linalg.inv(state.precision)[:, 1, 1]
+    return mean * scale, jnp.sqrt(own + jnp.square(scale) * params.effects_variance[action])
 
 
 def draws(key: Key[Array, ""], state: TraitState, count: int) -> Float[Array, "count units 2"]:
@@ -190,6 +195,7 @@ def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
         bias=jnp.log(rate) - jnp.log1p(-rate),
         base=jnp.zeros(width),
         effects=jnp.zeros(data.actions.shape[-1]),
+        effects_variance=jnp.zeros(data.actions.shape[-1]),
         tied=(unexplained(data) > cfg.unexplained).astype(jnp.float32),
         moderator_variance=jnp.asarray(cfg.moderator_sd**2, jnp.float32),
         moderators=jnp.zeros(data.moderators.shape[-1]),
@@ -240,8 +246,10 @@ def _population(params: TraitParams, state: TraitState, data: TraitData, seen: T
     width = params.base.shape[0]
     ridge = jnp.concatenate([jnp.zeros(1), jnp.full(width + params.effects.shape[0], cfg.ridge)])
     at = jnp.concatenate([params.bias[None], params.base, params.effects])
-    at = at + _newton(design, chance, data.outcomes, seen, ridge, at)
-    return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :])
+    score, hessian = _slopes(design, chance, data.outcomes, seen, ridge, at)
+    at = at + jnp.linalg.solve(hessian, score)
+    variance = jnp.diag(jnp.linalg.inv(hessian))[1 + width :]
+    return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :], effects_variance=variance)
 
 
 def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitParams:
@@ -275,10 +283,9 @@ def _traits(params: TraitParams, state: TraitState, data: TraitData, seen: Table
     return TraitState(state.mean + jnp.linalg.solve(precision, score[..., None])[..., 0], precision)
 
 
-def _newton(design: Array, chance: Table, outcomes: Table, seen: Table, ridge: Array, at: Array) -> Array:
-    """Step towards the maximum of the penalised log-likelihood of a linear logit."""
+def _slopes(design: Array, chance: Table, outcomes: Table, seen: Table, ridge: Array, at: Array) -> tuple[Array, Array]:
+    """Gradient of the penalised log-likelihood of a linear logit, and its negative Hessian."""
     rows = design.reshape(-1, design.shape[-1])
     weight = (chance * (1 - chance) * seen).reshape(-1, 1)
     hessian = (rows * weight).T @ rows + jnp.diag(ridge) + 1e-6 * jnp.eye(rows.shape[1])
-    score = rows.T @ ((outcomes - chance) * seen).reshape(-1) - ridge * at
-    return jnp.linalg.solve(hessian, score)
+    return rows.T @ ((outcomes - chance) * seen).reshape(-1) - ridge * at, hessian

@@ -124,7 +124,9 @@ class Run:
             return False
 
     def _clear(self) -> None:
-        """Empty the folder, `run.json` last: killed in between, it is still a run that can be overwritten."""
+        """Empty the folder, `run.json` last: killed in between, it is still a run, of nothing, to be overwritten."""
+        if (self.folder / "run.json").exists():
+            write_json(self.folder / "run.json", {})
         for path in sorted(self.folder.glob("*"), key=lambda p: p.name == "run.json"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

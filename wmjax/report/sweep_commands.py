@@ -73,8 +73,10 @@ def sweep(
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
     world, table = Run(run).open("sweep", panel)
-    for name, value in sweeping.predicted(world, table, asked).items() if number[0] == 0 else ():
-        console.say(f"{name}: {value:,.6g}")
+    if number[0] == 0:
+        shared = {"timed": dry_run, "workers": max(processes, number[1])}
+        for name, value in sweeping.predicted(world, table, asked, **shared).items():
+            console.say(f"{name}: {value:,.6g}")
     if dry_run:
         return
     with console.console_observer() as observer:

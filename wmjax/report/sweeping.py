@@ -92,11 +92,14 @@ def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def predicted(world: Any, panel: Panel, asked: Asked) -> dict[str, Any]:
-    """Say what a sweep would take: points, boxes, bytes, and seconds from the time of its first boxes."""
+def predicted(world: Any, panel: Panel, asked: Asked, *, timed: bool = False, workers: int = 1) -> dict[str, Any]:
+    """Say what a sweep would take: points, boxes, bytes; and, if `timed`, its seconds, from those of the first boxes.
+
+    Workers on one machine share its cores, so the seconds hold for workers with a machine each.
+    """
     options = asked.arguments(world, panel)
-    told = sweeping.plan_sweep(world, panel, **options, timed=True)
-    return {
+    told = sweeping.plan_sweep(world, panel, **options, timed=timed)
+    found = {
         "points": told.points,
         "points a box": told.chunk,
         "boxes": told.regions,
@@ -104,8 +107,10 @@ def predicted(world: Any, panel: Panel, asked: Asked) -> dict[str, Any]:
         "MiB at its peak, each device": round(told.bytes / 2**20, 1),
         "MiB written": round(told.stored_bytes / 2**20, 1),
         "operations a point": told.flops,
-        "seconds, as the first box goes": float(f"{told.seconds:.2g}"),
     }
+    if told.seconds is not None:
+        found["seconds, as the first box goes"] = float(f"{told.seconds / workers:.2g}")
+    return found
 
 
 def run(

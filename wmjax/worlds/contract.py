@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_json
+from wmjax.core.provenance import provenance
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
 
@@ -79,6 +80,12 @@ def load(path: str | Path) -> Any:
     if kind not in KINDS:
         raise UserError(f"{folder}: a world of kind {kind!r}; this version opens {sorted(KINDS)}")
     return import_module(KINDS[kind]).load(folder)
+
+
+def origin(key: Key[Array, ""], seed: int | None, cfg: Any, panel: Panel) -> dict[str, Any]:
+    """Collect the provenance of a fit; without a seed, `seed` holds the key's data, a list of integers."""
+    found = provenance(seed=seed or 0, cfg=cfg, schema=panel.schema, data=panel.fingerprint)
+    return found if seed is not None else found | {"seed": jax.random.key_data(key).tolist()}
 
 
 def member_key(key: Key[Array, ""], member: int) -> Key[Array, ""]:

@@ -9,7 +9,9 @@ and all that depends on the grid's first dimensions alone, so put members, segme
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +29,7 @@ from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
-from wmjax.sweep import engine, plan_reading, plans
+from wmjax.sweep import engine, grids, plan_reading, plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.reduce import Full, Reduction, Segments
@@ -38,6 +40,8 @@ FORECASTS = {"ConsumerWorld": "wmjax.worlds.consumer.forecasting"}
 HORIZON, MEMBER = "horizon", "member"
 CPU_BYTES = 2**28
 """Budget of a box on a processor: by then a larger one is no faster."""
+LOOKED_AT = 16
+"""Levels of a grid's dimension at which support is looked up, and corners of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +192,9 @@ def sweep(
     """
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
-    seen = panel.arrays.mask[:, _window(panel, setting)].any(1)
+    seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
-    told = about | {"warnings": warnings(world, panel, grid, setting), "absent": absent}
+    told = about | {"warnings": warnings(world, panel, evaluate, grid, setting), "absent": absent}
     return engine.sweep(
         evaluate,
         grid,
@@ -282,11 +286,38 @@ def prepare(
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 
-def warnings(world: Any, panel: Panel, grid: Grid, setting: Setting) -> list[str]:
-    """Say of which actions, set by axes of their names, a grid has levels beyond what the world has seen."""
-    room = import_module(forecasting(world))
-    levels = {c.name: np.asarray(c.labels(), np.float64) for c in grid.columns if c.name in panel.action_names}
-    return room.warnings(world, panel, _window(panel, setting), levels)
+def warnings(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> list[str]:
+    """Say of which actions a grid goes beyond what the world has seen.
+
+    Asked of some points: `LOOKED_AT` levels of every dimension with the others at their first, and as many corners of
+    the grid, where every dimension is at its first or last level.
+    """
+    window = _window(panel, setting)
+    factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
+    options: dict[str, Any] = {"names": evaluate.actions, "groups": groups, "choices": dict(evaluate.choices)}
+
+    def points() -> Iterator[tuple[str, np.ndarray]]:
+        for index in _looked_at(grid.sizes):
+            digits = np.unravel_index(index, grid.sizes)
+            label = ", ".join(
+                f"{name}={value[0]:.6g}" if value.dtype.kind == "f" else f"{name}={value[0]}"
+                for name, value in grid.at(np.array([index], np.uint64)).items()
+            )
+            planned = plans.apply(evaluate.plan, factual, grids.decode(grid, digits), **options)
+            yield label, np.asarray(planned)
+
+    return import_module(forecasting(world)).warnings(world, panel, window, points())
+
+
+def _looked_at(sizes: tuple[int, ...]) -> list[int]:
+    """Choose points of a grid by their flat indices: along every dimension, and corners."""
+    found = {}
+    for at, size in enumerate(sizes):
+        for digit in np.unique(np.linspace(0, size - 1, LOOKED_AT).round().astype(int)).tolist():
+            found[tuple(digit if k == at else 0 for k in range(len(sizes)))] = None
+    corners = itertools.product(*((size - 1, 0) for size in sizes))
+    found |= dict.fromkeys(itertools.islice(corners, LOOKED_AT))
+    return [sum(d * math.prod(sizes[k + 1 :]) for k, d in enumerate(digits)) for digits in found]
 
 
 def segments(panel: Panel, by: str) -> Segments:

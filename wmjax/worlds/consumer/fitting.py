@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
-from wmjax.core.provenance import fingerprint, provenance
+from wmjax.core.provenance import fingerprint
 from wmjax.data import frame as frames
 from wmjax.data import recipes, scaling, splits
 from wmjax.data.frame import Frame
@@ -34,6 +34,7 @@ from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
 from wmjax.worlds.consumer.rows import Rows, take_rows
 from wmjax.worlds.consumer.world import ConsumerWorld
+from wmjax.worlds.contract import origin
 
 BELIEF_BYTES = 512 * 2**20
 """Beliefs of as many members as fit in here are held at once while adapters are trained."""
@@ -117,12 +118,6 @@ def _check_parts(panel: Panel, split: Split) -> None:
                 f"the {name} times hold {count} row(s) of {units} unit, at least 2 units are needed; "
                 f"give {name} a larger share"
             )
-
-
-def origin(key: Key[Array, ""], seed: int | None, cfg: ConsumerConfig, panel: Panel) -> dict[str, Any]:
-    """Collect the provenance of a fit; without a seed, `seed` holds the key's data, a list of integers."""
-    found = provenance(seed=seed or 0, cfg=cfg, schema=panel.schema, data=panel.fingerprint)
-    return found if seed is not None else found | {"seed": jax.random.key_data(key).tolist()}
 
 
 def _check(panel: Panel) -> None:

@@ -10,7 +10,7 @@ them alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -168,9 +168,16 @@ def _periods(history: History, at: slice) -> History:
     )
 
 
-def warnings(world: ConsumerWorld, panel: Panel, window: slice, levels: Mapping[str, np.ndarray]) -> list[str]:
-    """Say of which actions a grid has levels beyond what was seen."""
-    return support.warnings_of_levels(world.overlap, world.observed(panel, window), levels)
+def warnings(world: ConsumerWorld, panel: Panel, window: slice, points: Iterable[tuple[str, np.ndarray]]) -> list[str]:
+    """Say of which actions a grid goes beyond what was seen.
+
+    Args:
+        window: periods of the panel.
+        points: of some points of the grid, what they are called and the window's actions under them.
+    """
+    rows = world.observed(panel, window)
+    cells = rows.unit, rows.time - window.start
+    return support.warnings_of_points(world.overlap, rows, ((label, planned[cells]) for label, planned in points))
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

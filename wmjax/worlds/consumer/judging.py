@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,17 +71,29 @@ def judge(
 def _worse_than_the_mean(
     names: tuple[str, ...], world: ConsumerWorld, split: Mapping[str, Rows], expected: np.ndarray
 ) -> list[str]:
-    """Say which outcomes' forecasts lose to a constant: what hangs on such a world is not to be believed."""
+    """Say which outcomes' forecasts lose to a constant: what hangs on such a world is not to be believed.
+
+    Lose by more than chance: the lower bound of 90 % of the difference, over units, is above zero.
+    """
     found = []
     for at, (name, kind) in enumerate(zip(names, world.model.kinds, strict=True)):
-        labels = split["test"].outcomes[:, at]
-        mean = np.full(len(labels), split["train"].outcomes[:, at].mean(), np.float32)
+        labels, mean = split["test"].outcomes[:, at], split["train"].outcomes[:, at].mean()
         score, word = (metrics.log_loss, "log loss") if kind == "binary" else (metrics.rmse, "error")
-        own, constant = score(labels, expected[:, at]), score(labels, mean)
-        if own > constant:
+
+        def constant(labels: np.ndarray, score: Any = score, mean: Any = mean) -> float:
+            return score(labels, np.full(len(labels), mean, np.float32))
+
+        def loss(labels: np.ndarray, values: np.ndarray, score: Any = score, constant: Any = constant) -> float:
+            return score(labels, values) - constant(labels)
+
+        gap = bootstrap.cluster_bootstrap(
+            jax.random.key(0), loss, split["test"].unit, labels, expected[:, at], draws=DRAWS, alpha=0.1
+        )
+        if gap.lo > 0:
             found.append(
-                f"{name}: on the test rows the world's {word} of {own:.3g} is above the {constant:.3g} of the train "
-                "rows' mean; it has not learnt this outcome, or the outcome has changed since"
+                f"{name}: on the test rows the world's {word} of {score(labels, expected[:, at]):.4g} is above the "
+                f"{constant(labels):.4g} of the train rows' mean; it has not learnt this outcome, or the outcome has "
+                "changed since"
             )
     return found
 
@@ -90,7 +103,7 @@ def _baselines(
 ) -> dict[str, np.ndarray]:
     """Predict the test rows by each baseline: `[rows, outcomes]`."""
     parts = [Table(split[name].visible, split[name].actions, split[name].outcomes) for name in ("train", "val", "test")]
-    kinds, cfg = world.model.kinds, world.model.cfg.adapter
+    kinds, cfg = world.model.kinds, replace(world.model.cfg.adapter, form="mlp")
     observer(Event("baseline logistic regression", 0, 1, unit="fit"))
     found = {"logistic": logistic.fit_predict(*parts, kinds=kinds)}
     observer(Event("baseline logistic regression", 1, 1, unit="fit"))

@@ -130,9 +130,8 @@ class ConsumerWorld:
             units otherwise) and `effect_linear` (logit scale for a binary outcome). Over (unit, time): `supported`,
             false where such rows were not seen under both values; `attrs["warnings"]` says why.
         """
-        return self.effect_interval(panel, action, T0, T1, times=times).drop_vars(
-            ["lo", "hi", "lo_linear", "hi_linear"]
-        )
+        found = self.effect_interval(panel, action, T0, T1, times=times)
+        return found.drop_vars(["lo", "hi", "lo_linear", "hi_linear"])
 
     def effect_interval(
         self,
@@ -212,17 +211,11 @@ class ConsumerWorld:
     def member_effects(
         self, rows: Rows, action: str, T0: float | int, T1: float | int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`.
-
-        Raises:
-            UserError: an action that the world does not have, or a value that is not finite.
-        """
-        index = self._action_index(action)
-        for value in (T0, T1):
-            if not np.isfinite(value):
-                raise UserError(f"{action}: {value} is no value to ask about; give a finite number")
+        """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
+        if not np.isfinite([T0, T1]).all():
+            raise UserError(f"{action}: {T1} instead of {T0} is asked about; give finite numbers")
         t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
-        found = self._contrast(index)(self.params, rows.visible, rows.actions, t0, t1)
+        found = self._contrast(self._action_index(action))(self.params, rows.visible, rows.actions, t0, t1)
         return np.asarray(found.linear), np.asarray(found.response)
 
     def _contrast(self, index: int) -> Callable[..., pure.Contrast]:

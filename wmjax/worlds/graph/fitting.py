@@ -15,13 +15,14 @@ from jaxtyping import Array, Float, Key
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer, silent
-from wmjax.core.provenance import fingerprint, provenance
+from wmjax.core.provenance import fingerprint
 from wmjax.data.panel import Panel
 from wmjax.graph import edges, learn, series, support
 from wmjax.graph.learn import LearnConfig, LearnState
 from wmjax.graph.series import Batch, Split
 from wmjax.graph.support import Support
 from wmjax.train import loop, many
+from wmjax.worlds.contract import origin
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.config import GraphConfig
 from wmjax.worlds.graph.model import GraphModel, GraphParams
@@ -50,7 +51,7 @@ def fit(
     panel: Panel,
     cfg: GraphConfig,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
 ) -> GraphWorld:
@@ -64,7 +65,7 @@ def fit(
         key: seeds everything.
         panel: at least 8 units without gaps; numeric actions and outcomes. The last outcome is the target.
         cfg: how.
-        seed: written to the results' provenance; use it to make `key`.
+        seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
         folder: where the decoders keep their checkpoints; a killed fit goes on from them.
         observer: told of progress.
 
@@ -103,7 +104,7 @@ def fit(
             "test": [str(panel.times[train_times]), str(panel.times[-1])],
             "train_periods": train_times,
         },
-        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+        provenance=origin(key, seed, cfg, panel),
     )
 
 

@@ -12,13 +12,13 @@ import pandas as pd
 from jaxtyping import Array, Key
 
 from wmjax.core.observe import Observer, silent
-from wmjax.core.provenance import fingerprint, provenance
+from wmjax.core.provenance import fingerprint
 from wmjax.data.panel import Panel, show_time
 from wmjax.data.splits import Split, split_times
 from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
-from wmjax.worlds.contract import member_key
+from wmjax.worlds.contract import member_key, origin
 from wmjax.worlds.media import prepare
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
@@ -31,7 +31,7 @@ def fit(
     panel: Panel,
     cfg: MediaConfig,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     creative: np.ndarray | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
@@ -44,7 +44,7 @@ def fit(
         key: seeds everything.
         panel: one series, or geos; actions are the channels' spend.
         cfg: how.
-        seed: written to the results' provenance; use it to make `key`.
+        seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
         creative: [channels, c], vectors of the channels' advertisements (CLIP, BERT); the `free` head reads them.
         folder: where checkpoints are kept; a killed fit goes on from them, bitwise.
         observer: told of progress.
@@ -83,7 +83,7 @@ def fit(
         support=support(panel, scales, split, cfg),
         training=_curves(history),
         facts=_dates(panel, split),
-        provenance=provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint),
+        provenance=origin(key, seed, cfg, panel),
     )
     return world.with_residual(panel, split.val if split.val.any() else split.train)
 
