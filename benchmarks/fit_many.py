@@ -1,13 +1,15 @@
-"""Many seeds in one program: what 16 machines trained together cost over one, at the published size.
+"""Many models in one program: what 16 machines trained together cost over one, and 64 small models over a loop of fits.
 
-Both train the same epoch (72-64-32-16, batch 128, k = 5, block Gibbs). The 16 lie on a mapped axis, in equal shares
-over the devices; each core of a CPU is one.
+The machines train the same epoch (72-64-32-16, batch 128, k = 5, block Gibbs); the 16 lie on a mapped axis, in equal
+shares over the devices; each core of a CPU is one. The 64 are adapters (32-16) of 64 regions, each with rows and a
+learning rate of its own: `fit_many` against one `loop.run` a region, which compiles once and then goes from fit to fit.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +24,11 @@ from wmjax.core.visible import Visible
 from wmjax.dbm import learn, types
 from wmjax.dbm.learn import LearnConfig
 from wmjax.dbm.types import DBMConfig
+from wmjax.heads import learn as heads
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.heads.learn import AdapterData, AdapterState
 from wmjax.train import loop, many
+from wmjax.train.loop import LoopConfig
 from wmjax.train.state import Rule, advance
 from wmjax.train.state import begin as begin_run
 
@@ -64,6 +70,47 @@ def program(members: int | None, data: Any) -> Any:
     return call
 
 
+REGION, FEATURES, ACTIONS = AdapterConfig(hidden=(32, 16), batch_size=64), 20, 4
+
+
+def init_region(key: Any, hyper: tuple[Any, Any]) -> AdapterState:
+    """Start a region's adapter: its number and its learning rate, a multiple of the configured one."""
+    region, rate = hyper
+    start = heads.init_state(key, cfg=REGION, num_features=FEATURES, num_actions=ACTIONS, member=region)
+    return start._replace(rate=rate)
+
+
+def epoch_region(key: Any, state: AdapterState, data: AdapterData) -> Any:
+    """Train a region's adapter on its own rows."""
+    own = jax.tree.map(lambda x: x[state.member], data)
+    return heads.epoch(key, state, own, cfg=REGION, kind="binary")
+
+
+def regions(count: int, rows: int, epochs: int) -> dict[str, Any]:
+    """Make the two ways to fit every region."""
+    rng = np.random.default_rng(2)
+    shapes = ((count, rows, FEATURES), (count, rows, ACTIONS), (count, rows))
+    features, actions, labels = (jnp.asarray(rng.random(s, np.float32)) for s in shapes)
+    data = AdapterData(features, actions, (labels < 0.3).astype(jnp.float32), jnp.ones((count, rows)))
+    keys = jax.random.split(jax.random.key(0), count)
+    hyper = jnp.arange(count, dtype=jnp.uint32), jnp.geomspace(0.1, 1.0, count)
+    cfg = LoopConfig(epochs=epochs)
+    begin = jax.jit(init_region)
+
+    def loop_of_fits() -> list[Any]:
+        return [
+            loop.run(key, begin(key, (region, rate)), epoch_region, cfg=cfg, data=data, snapshot=heads.trained)[
+                0
+            ].model.params
+            for key, region, rate in zip(keys, *hyper, strict=True)
+        ]
+
+    together = partial(
+        many.fit_many, keys, hyper, init_region, epoch_region, cfg=cfg, data=data, snapshot=heads.trained
+    )
+    return {"loop": loop_of_fits, "fit_many": lambda: together()[0].model.params}
+
+
 def work(options: common.Options, observer: Any) -> Any:
     """Measure one and sixteen members in turn."""
     devices.use_cores()
@@ -75,6 +122,9 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("72-64-32-16", "wmjax", f"seeds{seeds}_over_seed1"): seconds["many"] / seconds["1"],
         Cell("72-64-32-16", "wmjax", "member_rows_per_s"): seeds * rows / seconds["many"],
     }
+    models, rows, epochs, runs = (64, 1024, 10, 3) if options.size == "full" else (4, 128, 1, 1)
+    seconds = measure.interleaved(regions(models, rows, epochs), runs=runs)
+    scores[Cell("regions", "wmjax", f"speedup_{models}_models")] = seconds["loop"] / seconds["fit_many"]
     took = time.monotonic() - started
     return common.write_result(options, "fit_many", common.summarise([scores]), seeds=[0], seconds=took)
 

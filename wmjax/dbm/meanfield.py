@@ -191,8 +191,10 @@ def _settle(
     def update(new: Array, old: Array, lag: np.ndarray, turn: int) -> tuple[Array, Array]:
         active = (lag < turn) & (turn <= lag + sweeps)
         new = new if active.all() else jnp.where(active, new, old)
-        last = jnp.where(turn == lag + sweeps, jnp.abs(new - old), 0.0)
-        return new, jnp.max(last, axis=-1, initial=0.0)
+        ends = turn == lag + sweeps
+        if not ends.any():
+            return new, jnp.zeros(())
+        return new, jnp.max(jnp.where(ends, jnp.abs(new - old), 0.0), axis=-1, initial=0.0)
 
     middle = range(max(longest + 1, 2), sweeps)
     for turn in range(1, sweeps + longest + 1):
@@ -205,7 +207,7 @@ def _settle(
             break
         even, moved_even = update(even_of(odd), even, lags[1], turn)
         residual = jnp.maximum(residual, jnp.maximum(moved_odd, moved_even))
-    return odd, even, residual
+    return odd, even, jnp.broadcast_to(residual, odd.shape[:-1])
 
 
 def _loop(odd_of: Half, even_of: Half, odd: Array, even: Array, turns: int, tol: float) -> tuple[Array, Array]:

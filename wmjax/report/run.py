@@ -21,8 +21,8 @@ from wmjax.worlds.contract import load
 
 ANSWERS = {
     "consumer": ("predict", "effect", "plausibility", "report", "sweep", "certify"),
-    "graph": ("certify",),
-    "media": ("roi", "curves", "shift", "optimize", "certify"),
+    "graph": ("certify", "sweep"),
+    "media": ("roi", "curves", "shift", "optimize", "sweep", "certify"),
 }
 """The commands that each kind of world answers."""
 

@@ -1,9 +1,11 @@
 """Any grid of plans on a fitted world: what every plan would bring, cost and gain, by unit and outcome.
 
-What does not depend on the swept axes is computed once. Before the sweep: beliefs of every row and the adapters'
-projections of them (`feedback=False`), the history before the first period asked for, what happens without any plan.
-In it, by `vmap`: with feedback, the periods before the first one that any plan changes, and the belief of that period;
-and all that depends on the grid's first dimensions alone, so put members, segments and starts first.
+What does not depend on the swept axes is computed once. Before the sweep: what happens without any plan, the history
+before the first period asked for, and, of the consumer world, beliefs of every row and the adapters' projections of
+them (`feedback=False`); of the media world, the network (response form) and the weeks that no longer carry over; of the
+graph world, what was heard. In it, by `vmap`: of the consumer world with feedback, the periods before the first one
+that any plan changes, and the belief of that period; and all that depends on the grid's first dimensions alone, so put
+members, segments and starts first.
 """
 
 from __future__ import annotations
@@ -35,8 +37,12 @@ from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
 
-FORECASTS = {"ConsumerWorld": "wmjax.worlds.consumer.forecasting"}
-"""Where each kind of world keeps its `forecast(world, panel, window, *, feedback, first)`."""
+FORECASTS = {
+    "ConsumerWorld": "wmjax.worlds.consumer.forecasting",
+    "GraphWorld": "wmjax.worlds.graph.forecasting",
+    "MediaWorld": "wmjax.worlds.media.forecasting",
+}
+"""Where each kind of world keeps its `forecast`, its `warnings`, and the names of its `outcomes`."""
 HORIZON, MEMBER = "horizon", "member"
 CPU_BYTES = 2**28
 """Budget of a box on a processor: by then a larger one is no faster."""
@@ -267,6 +273,7 @@ def prepare(
     first = _first_changed(plan, grid, setting)
     room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
+    outcomes = room.outcomes(world, panel)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
     if not setting.feedback:
@@ -276,13 +283,13 @@ def prepare(
         factual=factual,
         present=jnp.asarray(panel.arrays.mask[:, window]),
         groups=_groups(panel, setting.by),
-        worth=jnp.asarray(_prices(setting.worth, panel.outcome_names, "outcome")),
+        worth=jnp.asarray(_prices(setting.worth, outcomes, "outcome")),
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
         usual=usual,
     )
     choices = tuple(grid.choices.items())
     evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
-    coords = {"unit": list(panel.units), "outcome": list(panel.outcome_names), "time": panel.times[window]}
+    coords = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 

@@ -168,6 +168,11 @@ def _periods(history: History, at: slice) -> History:
     )
 
 
+def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
+    """Name what is forecast."""
+    return panel.outcome_names
+
+
 def warnings(world: ConsumerWorld, panel: Panel, window: slice, points: Iterable[tuple[str, np.ndarray]]) -> list[str]:
     """Say of which actions a grid goes beyond what was seen.
 

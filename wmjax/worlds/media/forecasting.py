@@ -1,0 +1,139 @@
+"""Expected outcomes under many plans: the media world's part of a sweep, with all that plans share computed once.
+
+In the response form a plan moves the outcome through its curves alone, so the network is run once, before the sweep,
+and of the weeks before the window only those are kept whose spend still carries over into it. The free form feeds its
+forecasts back, and rolls out from the window's first week for each plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from wmjax.data.panel import Panel
+from wmjax.transformer.config import MMMConfig
+from wmjax.worlds.media import model as pure
+from wmjax.worlds.media import prepare, programs
+from wmjax.worlds.media.model import History
+from wmjax.worlds.media.world import MediaWorld
+
+
+class PlansData(NamedTuple):
+    """What every plan meets.
+
+    members: parameters of all members, or `Ready` ones, leaves `[members, ..]`.
+    history: from the first week kept on.
+    plan: [units, weeks, channels], what was spent in these weeks.
+    residual: [members], spread of the outcome on the network's scale; zeros where no luck is drawn.
+    """
+
+    members: Any
+    history: History
+    plan: Float[Array, "units weeks channels"]
+    residual: Float[Array, " members"]
+
+
+@dataclass(frozen=True)
+class PlansForecast:
+    """Expected outcomes of the window's weeks.
+
+    Attributes:
+        cfg: of the network.
+        first: the window's first week among those kept.
+        feedback: whether drawn outcomes are fed back into the history.
+    """
+
+    cfg: MMMConfig
+    first: int
+    feedback: bool
+
+    def __call__(
+        self,
+        key: Key[Array, ""],
+        data: PlansData,
+        factual: Float[Array, "units periods channels"],
+        actions: Float[Array, "units periods channels"],
+        member: Int[Array, ""] | None,
+    ) -> Float[Array, "units periods outcomes"]:
+        """Expect the outcome under `actions`; the mean over members, or one member's."""
+        window = slice(self.first, self.first + actions.shape[1])
+        plan = data.plan.at[:, window].set(actions)
+        own = (data.members, data.residual)
+        if member is not None:
+            own = jax.tree.map(lambda x: x[member][None], own)
+        # One luck for all plans and members, as `simulate` has it.
+        noise = programs.noise(key, (1, *plan.shape[:2]))[0] if self.feedback else None
+        found = jax.vmap(partial(self._member, data.history, plan, noise))(own).mean(0)
+        return found[:, window, None]
+
+    def _member(
+        self, history: History, plan: Array, noise: Array | None, own: tuple[Any, Array]
+    ) -> Float[Array, "units weeks"]:
+        params, residual = own
+        if noise is None:
+            return pure.respond(params, history, plan, self.first, cfg=self.cfg)
+        return pure.simulate(residual * noise, params, history, plan, self.first, cfg=self.cfg)[1]
+
+
+def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
+    """Name what is forecast."""
+    return (prepare.outcome_name(panel, world.cfg),)
+
+
+def warnings(
+    world: MediaWorld, panel: Panel, window: slice, points: Iterable[tuple[str, Float[np.ndarray, "u t k"]]]
+) -> list[str]:
+    """Say of which channels a grid spends beyond what the world has seen, and what holds of any answer.
+
+    Args:
+        window: periods of the panel.
+        points: of some points of the grid, what they are called and the window's actions under them.
+    """
+    history, factual = world.history(panel), panel.arrays.actions[:, window]
+    most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
+    worst: dict[str, tuple[int, str]] = {}
+    moved = np.zeros(len(world.channels), bool)
+    for label, planned in points:
+        moved |= (planned != factual).any((0, 1))
+        for name, count in zip(world.channels, (planned > most).sum((0, 1)).tolist(), strict=True):
+            if count > worst.get(name, (0, ""))[0]:
+                worst[name] = (count, label)
+    mine = {name for name, one in zip(world.channels, moved, strict=True) if one}
+    return [line for line in world.warnings() if line.split(":")[0] not in set(world.channels) - mine] + [
+        f"{name}: at {label}, the worst of the points looked at, {count:,} periods spend more than any that the world "
+        "was fitted to; there the answer is extrapolated"
+        for name, (count, label) in worst.items()
+    ]
+
+
+def forecast(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:
+    """Give the function that expects outcomes under a plan, and its data.
+
+    Args:
+        window: periods of the panel.
+        feedback: whether drawn outcomes are fed back into the history.
+        first: first period of the window that any plan changes; not made use of.
+    """
+    cfg, history, plan = world.cfg.network, world.history(panel), jnp.asarray(panel.arrays.actions)
+    members, residual = world.params, jnp.asarray(world.residual, jnp.float32)
+    if feedback:
+        return PlansForecast(cfg, window.start, True), PlansData(members, history, plan, residual)
+    members = programs.ready(world.params, history, cfg=cfg)
+    kept = 0
+    if cfg.head == "response":
+        kept = max(0, window.start - cfg.carry)
+        weeks = slice(kept, window.stop)
+        members = members._replace(base=members.base[..., weeks])
+        series = history.series
+        series = series._replace(
+            **{name: getattr(series, name)[:, weeks] for name in ("spend", "covariates", "outcome", "observed")}
+        )
+        history, plan = history._replace(series=series), plan[:, weeks]
+    return PlansForecast(cfg, window.start - kept, False), PlansData(members, history, plan, 0 * residual)
