@@ -191,7 +191,7 @@ def _settle(
     def update(new: Array, old: Array, lag: np.ndarray, turn: int) -> tuple[Array, Array]:
         active = (lag < turn) & (turn <= lag + sweeps)
         new = new if active.all() else jnp.where(active, new, old)
-        ends = turn == lag + sweeps
+        ends = np.equal(turn, lag + sweeps)
         if not ends.any():
             return new, jnp.zeros(())
         return new, jnp.max(jnp.where(ends, jnp.abs(new - old), 0.0), axis=-1, initial=0.0)
