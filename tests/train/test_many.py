@@ -164,3 +164,9 @@ def test_stack_and_member_undo_each_other(tiny, bits):
 def test_a_batch_holds_at_least_one():
     with pytest.raises(ValueError, match="batch_size is 0"):
         many.members(lambda key, state: state, batch_size=0)
+
+
+def test_a_second_run_begins_without_compiling(fit, whole):
+    before = many._call._cache_size()
+    fit(config(epochs=1))
+    assert many._call._cache_size() == before
