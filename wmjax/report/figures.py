@@ -54,6 +54,7 @@ def effects(table: pd.DataFrame) -> str:
     """
     scale = frames.first(table, "scale")
     factor = unit_of(scale).factor
+    where = "in percentage points" if scale == "probability" else unit_of(scale).long or scale
     places = shared_decimals(*(factor * frames.column(table, "ate")))
     rows = []
     for r in frames.records(frames.ordered(table, "ate", down=True)):
@@ -61,7 +62,7 @@ def effects(table: pd.DataFrame) -> str:
         rows.append(_row(name, r, "ate", factor, places, hollow=not r["supported"]))
     return dots(
         rows,
-        title="The average effects side by side",
+        title=f"The average effects {where}",
         subtitle="dot: mean; line: interval; hollow: the data cannot tell",
         xlabel=f"average change, {unit_of(scale).long or scale}",
         references=(Reference(0.0),),
