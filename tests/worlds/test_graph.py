@@ -15,6 +15,7 @@ from wmjax.data.schema import Column, PanelSchema
 from wmjax.graph.decoder import DecoderConfig
 from wmjax.graph.support import SupportConfig
 from wmjax.report.run import Run
+from wmjax.sweep import store
 from wmjax.worlds import certifying, graph
 from wmjax.worlds.graph import GraphConfig
 from wmjax.worlds.graph import model as pure
@@ -214,8 +215,7 @@ def run(world, panel, tmp_path_factory):
         ["plausibility"],
         ["report"],
         ["effect", "--action", "tv"],
-        ["sweep", "--grid", "tv=0,1", "--out", "x.zarr"],
-        ["sweep", "--grid", "tv=0,1", "--out", "x.zarr", "--processes", "2"],
+        ["curves"],
         ["roi"],
         ["shift", "--source", "tv", "--target", "radio"],
     ],
@@ -227,6 +227,19 @@ def test_commands_of_other_worlds_are_one_line(run, words, capsys):
     told = capsys.readouterr().err.strip()
     assert "this is a graph world, which answers certify" in told.replace("\n", " ")
     assert f"`wmjax {words[0]}` is for a" in told.replace("\n", " ")
+
+
+def test_the_command_sweeps_from_the_first_test_period(run, panel, capsys):
+    words = ["sweep", str(run), "--grid", "tv=3,5 radio=4,5", "--reduce", "gain.full", "--out", str(run / "s.zarr")]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "sweep 2 periods or more" in " ".join(capsys.readouterr().err.split())
+    cli.main([*words, "--periods", "3", "--processes", "2"])
+    gain = store.read(run / "s.zarr")["gain_full_gain"]
+    assert (gain.sel(tv=5, radio=4) > gain.sel(tv=3, radio=4)).all()
+    assert (gain.sel(radio=5) == gain.sel(radio=4)).all()
+    last = pd.Timestamp(Run(run).world().facts["test"][0])
+    assert panel.times[store.read(run / "s.zarr").attrs["provenance"]["setting"]["start"]] == last
 
 
 def test_a_certificate_says_what_it_is_of_and_another_table_has_its_own(run, panel, tmp_path, capsys):

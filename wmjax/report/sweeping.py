@@ -18,7 +18,7 @@ from wmjax.data.panel import Panel
 from wmjax.evaluate import policy
 from wmjax.sweep import plan_reading, processes, reading, reduce_reading, store
 from wmjax.sweep.grids import Grid
-from wmjax.worlds import sweeping
+from wmjax.worlds import contract, sweeping
 from wmjax.worlds.sweeping import Setting
 
 
@@ -51,7 +51,7 @@ class Asked:
             UserError: words that cannot be read, or a world that cannot be swept.
         """
         sweeping.forecasting(world)
-        start = world.periods(panel).start if self.start is None else self.start
+        start = contract.periods(world.facts, panel, "test").start if self.start is None else self.start
         setting = Setting(
             start=start,
             periods=self.periods,

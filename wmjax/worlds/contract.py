@@ -6,11 +6,14 @@ Below each world stands a pure function `simulate(key, params, history, actions,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float, Key
 
@@ -80,6 +83,25 @@ def load(path: str | Path) -> Any:
     if kind not in KINDS:
         raise UserError(f"{folder}: a world of kind {kind!r}; this version opens {sorted(KINDS)}")
     return import_module(KINDS[kind]).load(folder)
+
+
+def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:
+    """Find the periods of a panel that fall in a fit's `train`, `val` or `test` dates.
+
+    Raises:
+        UserError: where the panel has none, or the fit had no such part.
+    """
+    if not facts.get(part):
+        raise UserError(f"the fit had no {part} periods")
+    first, last = facts[part]
+    if isinstance(panel.times, pd.DatetimeIndex):
+        first, last = pd.Timestamp(first), pd.Timestamp(last)
+    else:
+        first, last = int(first), int(last)
+    found = np.flatnonzero((panel.times >= first) & (panel.times <= last))
+    if not len(found):
+        raise UserError(f"the panel has no period within the fit's {part} dates, {first} to {last}")
+    return slice(int(found[0]), int(found[-1]) + 1)
 
 
 def origin(key: Key[Array, ""], seed: int | None, cfg: Any, panel: Panel) -> dict[str, Any]:

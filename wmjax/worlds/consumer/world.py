@@ -21,13 +21,13 @@ from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
 from wmjax.dbm import scores
 from wmjax.evaluate.overlap import OverlapReport
+from wmjax.worlds import contract
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
-from wmjax.worlds.contract import check_start
 
 REFERENCE = 1001
 """Quantiles of the train rows' free energy that a world keeps."""
@@ -76,15 +76,7 @@ class ConsumerWorld:
         Raises:
             UserError: where the panel has none.
         """
-        first, last = self.facts[part]
-        if isinstance(panel.times, pd.DatetimeIndex):
-            first, last = pd.Timestamp(first), pd.Timestamp(last)
-        else:
-            first, last = int(first), int(last)
-        found = np.flatnonzero((panel.times >= first) & (panel.times <= last))
-        if not len(found):
-            raise UserError(f"the panel has no period within the fit's {part} dates, {first} to {last}")
-        return slice(int(found[0]), int(found[-1]) + 1)
+        return contract.periods(self.facts, panel, part)
 
     # ---- prediction -------------------------------------------------------------------------------------------------
 
@@ -326,7 +318,7 @@ class ConsumerWorld:
         Raises:
             UserError: a start outside the panel, or a plan of another shape or with values that are not finite.
         """
-        check_start(panel, start)
+        contract.check_start(panel, start)
         check_same_columns(self.schema, self.levels, panel)
         planned = panel.with_actions(np.asarray(actions)).arrays.actions
         history = self.history(panel, start)

@@ -131,8 +131,10 @@ def forecast(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool, 
         first: first period of the window that any plan changes; not made use of.
 
     Raises:
-        UserError: a window that nothing precedes.
+        UserError: a window that nothing precedes, or of a single period.
     """
+    if window.stop - window.start < 2:
+        raise UserError("in a graph world an action acts from the next period on; sweep 2 periods or more")
     if window.start < 1:
         raise UserError("a graph world's sweep needs a period before its window; give a start of at least 1")
     past = world._values(panel)[:, : window.start]
