@@ -220,6 +220,11 @@ def test_an_effect_stays_finite_however_far_the_action_is_moved(world, panel):
         np.testing.assert_allclose((before + response)[certain], (linear > 0)[certain], atol=1e-5)
 
 
+def test_a_binary_action_has_two_values(world, panel):
+    with pytest.raises(UserError, match="push: 2 instead of 0 is asked about; give 0 and 1"):
+        world.effect(panel, "push", 0, 2)
+
+
 def test_a_part_of_one_unit_is_refused_before_anything_is_fitted(panel, cfg):
     mask = np.array(panel.arrays.mask)
     mask[1:, -7:] = False

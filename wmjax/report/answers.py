@@ -73,7 +73,7 @@ def _sentence(effect: Mapping[str, Any], spoken: Amount, standing: Standing) -> 
         f", on average over {number(effect['n_supported'])} of {number(effect['n'])} {counted}" if "n" in effect else ""
     )
     if low <= 0.0 <= high:
-        return f"{plan}, no clear change in {outcome}: the interval holds zero{over}."
+        return f"{plan}, no clear change in {outcome}{over}: the interval holds zero."
     return f"{plan}, {_change(effect, spoken)}{over}."
 
 

@@ -49,8 +49,9 @@ class Pace:
 
     @property
     def rate(self) -> float:
-        """Units a second, NaN before two samples lie far enough apart."""
-        (t0, n0), (t1, n1) = self.samples[0], self.samples[-1]
+        """Units a second, NaN before two samples lie far enough apart; a stage's first unit waits for a compiler."""
+        fresh = self.first is not None and self.samples[0][1] == self.first.done
+        (t0, n0), (t1, n1) = self.samples[min(int(fresh), len(self.samples) - 1)], self.samples[-1]
         return (n1 - n0) / (t1 - t0) if t1 - t0 >= SETTLING_SECONDS and n1 > n0 else math.nan
 
     def mean_rate(self, now: float) -> float:

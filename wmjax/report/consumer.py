@@ -27,7 +27,7 @@ from wmjax.worlds.consumer.world import ConsumerWorld
 FILES = (
     ("predictions.parquet", "every unit, time and outcome: observed, expected, interval"),
     ("effects.parquet", "every unit and test period: what each action changed, interval, support, plausibility"),
-    ("segments.parquet", "the effects averaged over all rows and by segment, on both scales"),
+    ("segments.parquet", "the effects averaged over the supported rows, of all and by segment, on both scales"),
     ("plausibility.parquet", "every unit and time: free energy of its own history, and its rank among the train rows"),
     ("accuracy.parquet", "held-out scores of the world and its baselines"),
     ("calibration.parquet", "expected against observed frequencies on held-out rows"),

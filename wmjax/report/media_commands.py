@@ -61,8 +61,7 @@ def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
 
     world, panel = Run(run).open("roi")
     found = tables.roi(world.attribute(panel, alpha=alpha))
-    for line in world.warnings():
-        console.warning(line)
+    _warn(world)
     console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
     _write(out or run / "roi.parquet", found, answered(world, panel, alpha=alpha))
 
@@ -79,6 +78,7 @@ def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> No
     from wmjax.worlds.media import tables
 
     world, panel = Run(run).open("curves")
+    _warn(world)
     found = tables.curves(world.attribute(panel, alpha=alpha))
     _write(out or run / "curves.parquet", found, answered(world, panel, alpha=alpha))
 
@@ -98,6 +98,7 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
     from wmjax.report.run import Run, answered
 
     world, panel = Run(run).open("shift")
+    _warn(world)
     found = world.shift(panel, source, target, share, alpha=alpha)
     console.say(
         f"{found['moved']:,.6g} moved from {source} to {target}: "
@@ -124,6 +125,7 @@ def optimize(
     from wmjax.report.run import Run, answered
 
     world, panel = Run(run).open("optimize")
+    _warn(world)
     table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high))
     console.table(table, title="The best split")
     console.say(
@@ -131,6 +133,14 @@ def optimize(
         f"optimality residual {numbers['residual']:.2g}"
     )
     _write(out or run / "budget.parquet", table, answered(world, panel, budget=budget, low=low, high=high))
+
+
+def _warn(world: Any) -> None:
+    """Say what no answer of the world should be read without."""
+    from wmjax.report import console
+
+    for line in world.warnings():
+        console.warning(line)
 
 
 def _write(path: Path, table: Any, provenance: dict[str, Any]) -> None:

@@ -224,7 +224,10 @@ def finish(store: Store, result: xr.Dataset) -> None:
 def read(path: str | Path) -> xr.Dataset:
     """Open a finished sweep; numbers are read when they are asked for."""
     if not (Path(path) / "zarr.json").exists():
-        raise UserError(f"{path}: no sweep here (one that has not finished stands in {Path(path).name}.part)")
+        part = Store(Path(path)).folder
+        raise UserError(
+            f"{path}: no sweep here" + (f"; one that has not finished stands in {part}" if part.exists() else "")
+        )
     return xr.open_zarr(path, chunks=None)
 
 

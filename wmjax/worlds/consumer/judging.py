@@ -30,7 +30,7 @@ class Judgement(NamedTuple):
     accuracy: outcome, model, quantity, value, lo, hi; intervals by bootstrap of the units.
     calibration: outcome, model, bin, predicted, observed, lo, hi, n; binary outcomes only.
     base_rates: mean of each outcome in the test periods.
-    warnings: outcomes that the world predicts worse than the train rows' mean does.
+    warnings: outcomes that the world predicts worse than the train rows' mean does, or far off their rate.
     """
 
     accuracy: pd.DataFrame
@@ -64,7 +64,8 @@ def judge(
         pd.DataFrame(accuracy, columns=columns),
         pd.concat(calibration, ignore_index=True) if calibration else pd.DataFrame(),
         base_rates,
-        _worse_than_the_mean(panel.outcome_names, world, split, expected["world"]),
+        _worse_than_the_mean(panel.outcome_names, world, split, expected["world"])
+        + _off_the_mark(panel.outcome_names, world, test, expected["world"]),
     )
 
 
@@ -94,6 +95,28 @@ def _worse_than_the_mean(
                 f"{name}: on the test rows the world's {word} of {score(labels, expected[:, at]):.4g} is above the "
                 f"{constant(labels):.4g} of the train rows' mean; it has not learnt this outcome, or the outcome has "
                 "changed since"
+            )
+    return found
+
+
+def _off_the_mark(names: tuple[str, ...], world: ConsumerWorld, test: Rows, expected: np.ndarray) -> list[str]:
+    """Say which binary outcomes happen in the test rows at a rate far from the one that was expected there.
+
+    Far: by more than half of the smaller one, and 90 % of the difference, over units, on one side of zero.
+    """
+    found = []
+    for at, (name, kind) in enumerate(zip(names, world.model.kinds, strict=True)):
+        labels, values = test.outcomes[:, at], expected[:, at]
+        own, seen = float(values.mean()), float(labels.mean())
+        if kind != "binary" or max(own, seen) < 1.5 * min(own, seen):
+            continue
+        gap = bootstrap.cluster_bootstrap(
+            jax.random.key(0), lambda y, p: float((p - y).mean()), test.unit, labels, values, draws=DRAWS, alpha=0.1
+        )
+        if gap.lo > 0 or gap.hi < 0:
+            found.append(
+                f"{name}: the world expects {own:.1%} in the test rows, {seen:.1%} happened ({int(labels.sum()):,} of "
+                f"{len(labels):,} rows, {len(np.unique(test.unit)):,} units); they are unlike the rows it learnt from"
             )
     return found
 

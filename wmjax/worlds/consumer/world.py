@@ -35,7 +35,7 @@ CHUNK = 4096
 """Rows that one step of a compiled program holds at once, for each member."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConsumerWorld:
     """A fitted consumer world.
 
@@ -60,6 +60,8 @@ class ConsumerWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+    __repr__ = contract.brief
 
     @property
     def members(self) -> int:
@@ -140,6 +142,7 @@ class ConsumerWorld:
         Bounds are Student's t over members, each fitted on its own Bayesian bootstrap of the units; NaN for a single
         member.
         """
+        self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
         linear, response = self.member_effects(rows, action, T0, T1)
         lo, hi = bounds(response, alpha)
@@ -188,6 +191,7 @@ class ConsumerWorld:
         times: slice | None = None,
     ) -> pd.DataFrame:
         """Average as `ate` by several columns, one after the other, from one computation of the effects."""
+        self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
         linear, response = self.member_effects(rows, action, T0, T1)
         effects: dict[str, np.ndarray] = {"linear": linear, "response": response}
@@ -204,8 +208,6 @@ class ConsumerWorld:
         self, rows: Rows, action: str, T0: float | int, T1: float | int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
-        if not np.isfinite([T0, T1]).all():
-            raise UserError(f"{action}: {T1} instead of {T0} is asked about; give finite numbers")
         t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
         found = self._contrast(self._action_index(action))(self.params, rows.visible, rows.actions, t0, t1)
         return np.asarray(found.linear), np.asarray(found.response)
@@ -407,7 +409,7 @@ class ConsumerWorld:
         elif not supported.all():
             found.append(
                 f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
-                "effect is extrapolated"
+                "effect is extrapolated, and averages leave them out"
             )
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
@@ -424,6 +426,13 @@ class ConsumerWorld:
         if action not in names:
             raise UserError(f"no action {action!r}; there are {list(names)}")
         return names.index(action)
+
+    def _check_values(self, action: str, T0: float | int, T1: float | int) -> None:
+        self._action_index(action)
+        binary = self.schema.column(action).kind == "binary"
+        if not (np.isin([T0, T1], [0, 1]) if binary else np.isfinite([T0, T1])).all():
+            kinds = "0 and 1, it is binary" if binary else "finite numbers"
+            raise UserError(f"{action}: {T1} instead of {T0} is asked about; give {kinds}")
 
     def _by_rows(self, one: Callable[..., Any]) -> Callable[..., Any]:
         """Compile `one(params, *row)` over members and rows, a bounded number of rows at a time."""

@@ -22,9 +22,9 @@ from wmjax.evaluate import influence as probes
 from wmjax.evaluate.influence import InfluenceConfig
 from wmjax.graph import decoder, edges, interfaces
 from wmjax.graph.support import Support
+from wmjax.worlds import contract
 from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.consumer.rows import check_same_columns
-from wmjax.worlds.contract import check_start
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.model import GraphModel, GraphParams
 
@@ -32,7 +32,7 @@ CHUNK = 256
 """Units rolled out side by side."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GraphWorld:
     """A fitted graph world. An action of a period acts from the next period on.
 
@@ -53,6 +53,8 @@ class GraphWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+    __repr__ = contract.brief
 
     @property
     def members(self) -> int:
@@ -226,7 +228,7 @@ class GraphWorld:
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        check_start(panel, start, least=1)
+        contract.check_start(panel, start, least=1)
         history = self._values(panel)[:, :start]
         plan = jnp.asarray(np.asarray(actions)[:, start:], jnp.float32)
         keys = jax.random.split(key, (self.members, draws, panel.num_units))

@@ -20,8 +20,8 @@ from wmjax.data.schema import PanelSchema, near
 from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.transformer import tokens
+from wmjax.worlds import contract
 from wmjax.worlds.consumer.intervals import bounds
-from wmjax.worlds.contract import check_start
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.config import MediaConfig
@@ -33,7 +33,7 @@ ALL = "all"
 GRID = tuple(np.linspace(0, 2, 21).round(2))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MediaWorld:
     """A fitted media world.
 
@@ -62,6 +62,8 @@ class MediaWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+    __repr__ = contract.brief
 
     @property
     def members(self) -> int:
@@ -119,7 +121,7 @@ class MediaWorld:
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        check_start(panel, start)
+        contract.check_start(panel, start)
         if (np.asarray(actions)[:, start:] < 0).any():
             raise UserError("the plan has negative spend")
         plan = np.array(panel.arrays.actions)
@@ -334,8 +336,8 @@ class MediaWorld:
     # ---- what may be believed, labels -------------------------------------------------------------------------------
 
     def warnings(self) -> list[str]:
-        """Say in words which channels' effects lean on the model more than on the data."""
-        found = []
+        """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
+        found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
         columns = (self.support[name] for name in ("channel", "idle", "explained"))
         for channel, idle, explained in zip(*columns, strict=True):
             if explained > 0.95:
