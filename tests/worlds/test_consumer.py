@@ -220,6 +220,11 @@ def test_an_effect_stays_finite_however_far_the_action_is_moved(world, panel):
         np.testing.assert_allclose((before + response)[certain], (linear > 0)[certain], atol=1e-5)
 
 
+def test_a_world_is_shown_in_a_line(world):
+    assert repr(world).startswith("ConsumerWorld(3 members; actions ")
+    assert repr(world).endswith("; outcomes visit, purchase)")
+
+
 def test_a_binary_action_has_two_values(world, panel):
     with pytest.raises(UserError, match="push: 2 instead of 0 is asked about; give 0 and 1"):
         world.effect(panel, "push", 0, 2)

@@ -85,10 +85,13 @@ def load(path: str | Path) -> Any:
     return import_module(KINDS[kind]).load(folder)
 
 
-def brief(world: Any) -> str:
-    """Name a world in a line: its kind, members, actions and outcomes."""
-    actions, outcomes = (", ".join(world.schema.names(role)) for role in ("action", "outcome"))
-    return f"{type(world).__name__}({world.members} members; actions {actions}; outcomes {outcomes})"
+class Named:
+    """A world that is shown in a line: its kind, members, actions and outcomes."""
+
+    def __repr__(self) -> str:
+        world: Any = self
+        actions, outcomes = (", ".join(world.schema.names(role)) for role in ("action", "outcome"))
+        return f"{type(self).__name__}({world.members} members; actions {actions}; outcomes {outcomes})"
 
 
 def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:

@@ -36,7 +36,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ConsumerWorld:
+class ConsumerWorld(contract.Named):
     """A fitted consumer world.
 
     Attributes:
@@ -60,8 +60,6 @@ class ConsumerWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
-
-    __repr__ = contract.brief
 
     @property
     def members(self) -> int:

@@ -33,7 +33,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphWorld:
+class GraphWorld(contract.Named):
     """A fitted graph world. An action of a period acts from the next period on.
 
     Attributes:
@@ -53,8 +53,6 @@ class GraphWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
-
-    __repr__ = contract.brief
 
     @property
     def members(self) -> int:

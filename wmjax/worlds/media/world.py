@@ -34,7 +34,7 @@ GRID = tuple(np.linspace(0, 2, 21).round(2))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MediaWorld:
+class MediaWorld(contract.Named):
     """A fitted media world.
 
     Attributes:
@@ -62,8 +62,6 @@ class MediaWorld:
     training: pd.DataFrame
     facts: Mapping[str, Any]
     provenance: Mapping[str, Any]
-
-    __repr__ = contract.brief
 
     @property
     def members(self) -> int:
