@@ -137,7 +137,7 @@ def test_a_timed_plan_counts_every_box_like_the_second(monkeypatch):
     grid, own = axes.linear("cut", 0.0, 1.0, 40 * 64), jnp.eye(160)
     ask = {"key": jax.random.key(0), "data": (own,), "reduce": Moments(), "chunk": 64}
     assert plan_sweep(evaluate, grid, **ask).seconds is None
-    ticks = iter([0.0, 5.0, 10.0, 13.0])
+    ticks = iter([0.0, 0.0, 5.0, 10.0, 13.0])  # the first is the beginning
     monkeypatch.setattr(stepping, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     assert plan_sweep(evaluate, grid, timed=True, **ask).seconds == 3.0 * 40
 

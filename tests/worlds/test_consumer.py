@@ -366,6 +366,20 @@ def test_a_world_that_loses_to_the_mean_is_told_of(world, panel):
     assert told[0].startswith("purchase: on the test rows the world's log loss")
 
 
+def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
+    """Half and twice what happened are; a tenth more is not."""
+    test = world.observed(panel, world.periods(panel))
+    rates = test.outcomes.mean(0)
+
+    def told(*factors):
+        expected = np.tile(rates * factors, (len(test), 1)).astype(np.float32)
+        return judging._off_the_mark(panel.outcome_names, world.model.kinds, test, expected)
+
+    assert told(1.1, 0.95) == []
+    assert [line.split(":")[0] for line in told(0.5, 2.0)] == ["visit", "purchase"]
+    assert f"{rates[0]:.1%} happened ({int(test.outcomes[:, 0].sum()):,} of {len(test):,} rows" in told(0.5, 1.0)[0]
+
+
 def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monkeypatch):
     """Taught next to nothing, they end where they began: steps of 1e-9 move them by less than 1e-5."""
     effects, rows = np.full((2, cfg.members, len(panel.action_names)), 0.7), []

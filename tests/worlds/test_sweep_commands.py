@@ -46,7 +46,7 @@ def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     out = run / "beyond.zarr"
     cli.main(["sweep", str(run), "--grid", "push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
     said = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"push: at push=4, sale1=\d, the worst of the points looked at, (\d+) of the \1 rows", said)
+    assert re.search(r"push: at push=4, sale1=\d, the worst of the points looked at, (\d+) rows of the \1 that", said)
     assert "sale1: not identified" in said
     cli.main(["best", str(out), "--outcome", "visit"])
     assert "sale1: not identified" in capsys.readouterr().err

@@ -6,6 +6,7 @@ full to the host, which writes them while the next step runs. Only boxes and sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain, versions
-from wmjax.sweep import boxes, results, sizing, stepping, store
+from wmjax.sweep import boxes, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Reduction
@@ -51,7 +52,7 @@ def plan_sweep(
     job = _prepare(evaluate, grid, key, reduce, data, mesh, dims)
     tiling = sizing.fit(job.work, mesh, job.shapes, chunk, budget_bytes or sizing.default_budget(mesh))
     plan = sizing.describe(job.work, tiling, mesh, job.shapes)
-    return replace(plan, seconds=stepping.seconds(job, tiling)) if timed else plan
+    return replace(plan, seconds=Run(job, tiling, None, (0, 1), silent, math.inf).seconds()) if timed else plan
 
 
 def sweep(

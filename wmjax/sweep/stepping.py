@@ -67,7 +67,7 @@ class Run:
         self.folds = any(not isinstance(r, Full) for _, r in job.work.reductions)
         self.stored = set(self.programs.values) == set(results.full_names(job.work))
         self.steps = self.steps_of(worker[0])
-        self.kept = {} if place is not None else _room(self.arrays)
+        self.kept: dict[str, np.ndarray] = {}
         self.progress = _Progress(observer, self._points(), self.programs.bytes, tiling.chunk)
 
     def steps_of(self, worker: int) -> range:
@@ -86,6 +86,7 @@ class Run:
     def all_steps(self) -> list[Any]:
         """Take every step that is not done yet; give this worker's states, one a lane."""
         folded, states = self._resume()
+        self.kept = {} if self.place is not None else _room(self.arrays)
         sent: _Sent | None = None
         self.progress.begin()
         for count, step in enumerate(self.steps):
@@ -95,15 +96,13 @@ class Run:
             if not fold and (stored is not None or not self.arrays):
                 self.progress.skip(regions)
                 continue
-            start = self._put(np.array([r.start for r in regions], np.int32))
+            start = self._start(regions)
             if stored is None or (fold and not self.stored):
                 values = self._evaluate(start)
             else:
                 values = self._unpack(stored, regions)
             if fold:
-                index = self._put(np.stack([wide.split(r.index) for r in regions]))
-                points = self._put(np.array([r.count for r in regions], np.int32))
-                states = self.programs.fold(states, values, start, index, points)
+                states = self._fold(states, values, start, regions)
             # One step behind: the device is busy with this step while the host writes the one before.
             if sent is not None:
                 self._land(sent)
@@ -115,6 +114,25 @@ class Run:
         self._checkpoint(len(self.steps), states, last=True)
         self.progress.end()
         return _lanes(jax.device_get(states), self.lanes)
+
+    def seconds(self) -> float:
+        """Predict how long all steps take by the second of two times that the first is taken; nothing is written."""
+        regions, took = self.regions(0), 0.0
+        for _ in range(2):
+            states, start = self._put(self._empty()), self._start(regions)
+            begun = time.monotonic()
+            values = jax.block_until_ready(self._evaluate(start))
+            jax.block_until_ready(self._fold(states, values, start, regions))
+            took = time.monotonic() - begun
+        return took * len(self.steps)
+
+    def _start(self, regions: list[Region]) -> Any:
+        return self._put(np.array([r.start for r in regions], np.int32))
+
+    def _fold(self, states: Any, values: Mapping[str, Any], start: Any, regions: list[Region]) -> Any:
+        index = self._put(np.stack([wide.split(r.index) for r in regions]))
+        points = self._put(np.array([r.count for r in regions], np.int32))
+        return self.programs.fold(states, values, start, index, points)
 
     def _evaluate(self, start: Any) -> Mapping[str, Any]:
         key, tables, data = self.job.arguments
@@ -207,30 +225,6 @@ class Run:
         for state in states[1:]:
             out = merge(out, state)
         return jax.device_get(out)
-
-
-def seconds(job: Job, tiling: Tiling) -> float:
-    """Predict how long all steps take from the second of two on the first boxes; nothing is written."""
-    programs, lanes, split = (
-        sizing.compiled(job.work, tiling, job.mesh, job.shapes),
-        sizing.lanes_of(job.mesh),
-        sizing.shardings(job.mesh)[0],
-    )
-    regions = [tiling.region(lane) for lane in range(lanes)]
-    put = lambda values: jax.device_put(jnp.array(values), split)  # noqa: E731
-    index, points = np.stack([wide.split(r.index) for r in regions]), np.array([r.count for r in regions], np.int32)
-    key, tables, data = job.arguments
-    took = 0.0
-    for _ in range(2):
-        empty = jax.jit(partial(boxes.init_states, job.work))()
-        states = jax.tree.map(lambda x: put(np.broadcast_to(np.asarray(x), (lanes, *x.shape))), empty)
-        start = put(np.array([r.start for r in regions], np.int32))
-        begun = time.monotonic()
-        values = programs.evaluate(key, start, tables, data)
-        jax.block_until_ready(values)
-        jax.block_until_ready(programs.fold(states, values, start, put(index), put(points)))
-        took = time.monotonic() - begun
-    return took * -(-tiling.num_regions // lanes)
 
 
 def _starts(slices: tuple[slice, ...]) -> tuple[int, ...]:

@@ -225,9 +225,8 @@ def read(path: str | Path) -> xr.Dataset:
     """Open a finished sweep; numbers are read when they are asked for."""
     if not (Path(path) / "zarr.json").exists():
         part = Store(Path(path)).folder
-        raise UserError(
-            f"{path}: no sweep here" + (f"; one that has not finished stands in {part}" if part.exists() else "")
-        )
+        begun = f"; one that has not finished stands in {part}" if part.exists() else ""
+        raise UserError(f"{path}: no sweep here{begun}")
     return xr.open_zarr(path, chunks=None)
 
 

@@ -6,10 +6,10 @@ Below each world stands a pure function `simulate(key, params, history, actions,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -92,6 +92,19 @@ class Named:
         world: Any = self
         actions, outcomes = (", ".join(world.schema.names(role)) for role in ("action", "outcome"))
         return f"{type(self).__name__}({world.members} members; actions {actions}; outcomes {outcomes})"
+
+
+class Reach(NamedTuple):
+    """How far a world's data reach, for plans of some periods; actions are `[units, periods, actions]`.
+
+    beyond: of actions under a plan, how many of the cells that it moves lie beyond what was seen, by action; an action
+    with none may be left out. reasons: of the names of actions that are moved, why no effect of theirs is to be
+    believed. where: what is true of cells beyond, in words.
+    """
+
+    beyond: Callable[[Float[Any, "unit time action"]], Mapping[str, int]]
+    reasons: Callable[[frozenset[str]], list[str]]
+    where: str
 
 
 def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:

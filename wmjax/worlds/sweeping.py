@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -36,13 +36,14 @@ from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
+from wmjax.worlds.contract import Reach
 
 FORECASTS = {
     "ConsumerWorld": "wmjax.worlds.consumer.forecasting",
     "GraphWorld": "wmjax.worlds.graph.forecasting",
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
-"""Where each kind of world keeps its `forecast`, its `warnings`, and the names of its `outcomes`."""
+"""Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
 HORIZON, MEMBER = "horizon", "member"
 CPU_BYTES = 2**28
 """Budget of a box on a processor: by then a larger one is no faster."""
@@ -303,17 +304,29 @@ def warnings(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
     options: dict[str, Any] = {"names": evaluate.actions, "groups": groups, "choices": dict(evaluate.choices)}
 
-    def points() -> Iterator[tuple[str, np.ndarray]]:
-        for index in _looked_at(grid.sizes):
-            digits = np.unravel_index(index, grid.sizes)
-            label = ", ".join(
-                f"{name}={value[0]:.6g}" if value.dtype.kind == "f" else f"{name}={value[0]}"
-                for name, value in grid.at(np.array([index], np.uint64)).items()
-            )
-            planned = plans.apply(evaluate.plan, factual, grids.decode(grid, digits), **options)
-            yield label, np.asarray(planned)
+    reach: Reach = import_module(forecasting(world)).reach(world, panel, window)
+    present, moved = np.asarray(panel.arrays.mask[:, window]), set()
+    worst: dict[str, tuple[int, int, int]] = {}
+    for index in _looked_at(grid.sizes):
+        point = grids.decode(grid, np.unravel_index(index, grid.sizes))
+        planned = np.asarray(plans.apply(evaluate.plan, factual, point, **options))
+        changed = ((planned != np.asarray(factual)) & present[..., None]).sum((0, 1)).tolist()
+        cells = dict(zip(evaluate.actions, changed, strict=True))
+        moved |= {name for name, count in cells.items() if count}
+        for name, count in reach.beyond(planned).items():
+            if count > worst.get(name, (0, 0, 0))[0]:
+                worst[name] = (count, cells[name], index)
+    return reach.reasons(frozenset(moved)) + [
+        f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
+        f"are moved {reach.where}; there the answer is extrapolated"
+        for name, (count, changed, index) in worst.items()
+    ]
 
-    return import_module(forecasting(world)).warnings(world, panel, window, points())
+
+def _label(grid: Grid, index: int) -> str:
+    """Call a point by its axes' values."""
+    values = {name: value[0] for name, value in grid.at(np.array([index], np.uint64)).items()}
+    return ", ".join(f"{name}={v:.6g}" if isinstance(v, np.floating) else f"{name}={v}" for name, v in values.items())
 
 
 def _looked_at(sizes: tuple[int, ...]) -> list[int]:

@@ -10,7 +10,6 @@ them alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.world import ConsumerWorld
+from wmjax.worlds.contract import Reach
 
 BLOCK = 256
 """Rows that one pass through the adapters' layers holds for each plan, so that they stay in the processor's cache."""
@@ -173,16 +173,19 @@ def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
     return panel.outcome_names
 
 
-def warnings(world: ConsumerWorld, panel: Panel, window: slice, points: Iterable[tuple[str, np.ndarray]]) -> list[str]:
-    """Say of which actions a grid goes beyond what was seen.
-
-    Args:
-        window: periods of the panel.
-        points: of some points of the grid, what they are called and the window's actions under them.
-    """
+def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
+    """Say how far the data reach in a window of periods: to what like rows have seen."""
     rows = world.observed(panel, window)
     cells = rows.unit, rows.time - window.start
-    return support.warnings_of_points(world.overlap, rows, ((label, planned[cells]) for label, planned in points))
+
+    def beyond(planned: np.ndarray) -> dict[str, int]:
+        return {name: few for name, (few, _) in support.alone(world.overlap, rows, planned[cells]).items()}
+
+    def reasons(moved: frozenset[str]) -> list[str]:
+        reports = {name: report for name, report in world.overlap.items() if name in moved and report.deterministic}
+        return [support.not_identified(name, report) for name, report in reports.items()]
+
+    return Reach(beyond, reasons, "have no like row at their value")
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -65,7 +65,7 @@ def judge(
         pd.concat(calibration, ignore_index=True) if calibration else pd.DataFrame(),
         base_rates,
         _worse_than_the_mean(panel.outcome_names, world, split, expected["world"])
-        + _off_the_mark(panel.outcome_names, world, test, expected["world"]),
+        + _off_the_mark(panel.outcome_names, world.model.kinds, test, expected["world"]),
     )
 
 
@@ -99,13 +99,13 @@ def _worse_than_the_mean(
     return found
 
 
-def _off_the_mark(names: tuple[str, ...], world: ConsumerWorld, test: Rows, expected: np.ndarray) -> list[str]:
+def _off_the_mark(names: tuple[str, ...], kinds: tuple[str, ...], test: Rows, expected: np.ndarray) -> list[str]:
     """Say which binary outcomes happen in the test rows at a rate far from the one that was expected there.
 
     Far: by more than half of the smaller one, and 90 % of the difference, over units, on one side of zero.
     """
     found = []
-    for at, (name, kind) in enumerate(zip(names, world.model.kinds, strict=True)):
+    for at, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         labels, values = test.outcomes[:, at], expected[:, at]
         own, seen = float(values.mean()), float(labels.mean())
         if kind != "binary" or max(own, seen) < 1.5 * min(own, seen):

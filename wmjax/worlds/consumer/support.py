@@ -6,7 +6,7 @@ always come together, neither has a row without the other to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -77,46 +77,20 @@ def warnings_of_plans(
         planned = np.asarray(plan)[rows.unit, rows.time]
         for at, name in enumerate(reports):
             if reports[name].deterministic and (planned[:, at] != rows.actions[:, at]).any():
-                found.append(_not_identified(name, reports[name]))
+                found.append(not_identified(name, reports[name]))
         found += [
-            f"{name}: {alone:,} of the {moved:,} rows that the plan moves have no like row at its value; "
+            f"{name}: {few:,} of the {moved:,} rows that the plan moves have no like row at its value; "
             "there the answer is extrapolated"
-            for name, (alone, moved) in _alone(reports, rows, planned).items()
+            for name, (few, moved) in alone(reports, rows, planned).items()
         ]
     return list(dict.fromkeys(found))
 
 
-def warnings_of_points(
-    reports: Mapping[str, OverlapReport], rows: Rows, points: Iterable[tuple[str, Float[np.ndarray, "rows action"]]]
-) -> list[str]:
-    """Say of which actions the points of a grid go beyond what like rows have seen, each at its worst point.
-
-    Args:
-        reports: of every action, in the panel's order.
-        rows: as observed.
-        points: of each, what it is called and the rows' actions under it.
-    """
-    worst: dict[str, tuple[int, int, str]] = {}
-    lost: dict[str, str] = {}
-    for label, planned in points:
-        for at, name in enumerate(reports):
-            if reports[name].deterministic and (planned[:, at] != rows.actions[:, at]).any():
-                lost[name] = _not_identified(name, reports[name])
-        for name, (alone, moved) in _alone(reports, rows, planned).items():
-            if alone > worst.get(name, (0, 0, ""))[0]:
-                worst[name] = (alone, moved, label)
-    return list(lost.values()) + [
-        f"{name}: at {label}, the worst of the points looked at, {alone:,} of the {moved:,} rows that are moved have "
-        "no like row at their value; there the answer is extrapolated"
-        for name, (alone, moved, label) in worst.items()
-    ]
-
-
-def _not_identified(name: str, report: OverlapReport) -> str:
+def not_identified(name: str, report: OverlapReport) -> str:
     return f"{name}: not identified, {report.reason}"
 
 
-def _alone(
+def alone(
     reports: Mapping[str, OverlapReport], rows: Rows, planned: Float[np.ndarray, "rows action"]
 ) -> dict[str, tuple[int, int]]:
     """Count, of each action that may be answered, the moved rows without a like row, and the moved rows.
@@ -131,7 +105,7 @@ def _alone(
         like, values = given(replace(rows, actions=planned), at)[moved], planned[moved, at]
         levels = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
         nearest = levels[np.abs(values[:, None] - levels).argmin(1)]
-        alone = sum(int((report.share_like(like[nearest == v], v) < report.least(v)).sum()) for v in levels.tolist())
-        if alone:
-            found[name] = (alone, int(moved.sum()))
+        few = sum(int((report.share_like(like[nearest == v], v) < report.least(v)).sum()) for v in levels.tolist())
+        if few:
+            found[name] = (few, int(moved.sum()))
     return found

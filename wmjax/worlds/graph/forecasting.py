@@ -6,7 +6,6 @@ periods. An action acts from the next period on, so what the window's last perio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from wmjax.core import draws
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
 from wmjax.graph import decoder
+from wmjax.worlds.contract import Reach
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.model import GraphModel, GraphParams
 from wmjax.worlds.graph.world import GraphWorld
@@ -95,31 +95,20 @@ def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
     return panel.outcome_names
 
 
-def warnings(
-    world: GraphWorld, panel: Panel, window: slice, points: Iterable[tuple[str, Float[np.ndarray, "u t k"]]]
-) -> list[str]:
-    """Say why effects of the actions that a grid moves are not to be believed, and where it leaves the panel's range.
-
-    Args:
-        window: periods of the panel.
-        points: of some points of the grid, what they are called and the window's actions under them.
-    """
-    factual, found = panel.arrays.actions[:, window], {}
+def reach(world: GraphWorld, panel: Panel, window: slice) -> Reach:
+    """Say how far the data reach: to the panel's own least and largest values."""
+    factual = panel.arrays.actions[:, window]
     low, high = (f(panel.arrays.actions, axis=(0, 1)) for f in (np.min, np.max))
-    worst: dict[str, tuple[int, str]] = {}
-    for label, planned in points:
-        for at, name in enumerate(panel.action_names):
-            values = planned[..., at]
-            if (values != factual[..., at]).any():
-                found |= dict.fromkeys(world.warnings_for(name))
-            count = int(((values < low[at]) | (values > high[at])).sum())
-            if count > worst.get(name, (0, ""))[0]:
-                worst[name] = (count, label)
-    return list(found) + [
-        f"{name}: at {label}, the worst of the points looked at, {count:,} periods lie outside the panel's values; "
-        "there the answer is extrapolated"
-        for name, (count, label) in worst.items()
-    ]
+
+    def beyond(planned: np.ndarray) -> dict[str, int]:
+        outside = (((planned < low) | (planned > high)) & (planned != factual)).sum((0, 1))
+        return dict(zip(panel.action_names, outside.tolist(), strict=True))
+
+    def reasons(moved: frozenset[str]) -> list[str]:
+        names = [name for name in panel.action_names if name in moved]
+        return list(dict.fromkeys(line for name in names for line in world.warnings_for(name)))
+
+    return Reach(beyond, reasons, "lie outside the panel's values")
 
 
 def forecast(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

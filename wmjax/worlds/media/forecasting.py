@@ -7,7 +7,6 @@ forecasts back, and rolls out from the window's first week for each plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from wmjax.data.panel import Panel
 from wmjax.transformer.config import MMMConfig
+from wmjax.worlds.contract import Reach
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.model import History
@@ -87,30 +87,19 @@ def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
     return (prepare.outcome_name(panel, world.cfg),)
 
 
-def warnings(
-    world: MediaWorld, panel: Panel, window: slice, points: Iterable[tuple[str, Float[np.ndarray, "u t k"]]]
-) -> list[str]:
-    """Say of which channels a grid spends beyond what the world has seen, and what holds of any answer.
-
-    Args:
-        window: periods of the panel.
-        points: of some points of the grid, what they are called and the window's actions under them.
-    """
+def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
+    """Say how far the data reach: to the largest spend of the periods that the world was fitted to, of each unit."""
     history, factual = world.history(panel), panel.arrays.actions[:, window]
     most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
-    worst: dict[str, tuple[int, str]] = {}
-    moved = np.zeros(len(world.channels), bool)
-    for label, planned in points:
-        moved |= (planned != factual).any((0, 1))
-        for name, count in zip(world.channels, (planned > most).sum((0, 1)).tolist(), strict=True):
-            if count > worst.get(name, (0, ""))[0]:
-                worst[name] = (count, label)
-    mine = {name for name, one in zip(world.channels, moved, strict=True) if one}
-    return [line for line in world.warnings() if line.split(":")[0] not in set(world.channels) - mine] + [
-        f"{name}: at {label}, the worst of the points looked at, {count:,} periods spend more than any that the world "
-        "was fitted to; there the answer is extrapolated"
-        for name, (count, label) in worst.items()
-    ]
+
+    def beyond(planned: np.ndarray) -> dict[str, int]:
+        return dict(zip(world.channels, ((planned > most) & (planned != factual)).sum((0, 1)).tolist(), strict=True))
+
+    def reasons(moved: frozenset[str]) -> list[str]:
+        others = set(world.channels) - moved
+        return [line for line in world.warnings() if line.split(":")[0] not in others]
+
+    return Reach(beyond, reasons, "spend more than any that the world was fitted to")
 
 
 def forecast(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:
