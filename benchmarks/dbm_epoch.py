@@ -2,12 +2,17 @@
 
 `block` is the default here, true block Gibbs chains over all layers; `visible` are the source's chains, which infer the
 hidden layers anew by mean field at every step. Each setting runs in a process of its own, whose peak memory is told.
+The peer is the same epoch in PyTorch (`benchmarks.torch_dbm`; `pip install -e ".[peers]"`), with the number of threads
+that suits it best; ours is centred as well under `block`, which costs us time and the peer none.
 Floor of a step, in counted work (see `facts`): multiply-adds of all products, sigmoids, and random words.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, torch_dbm
 from experiments import common
 from experiments.common import Cell
 from wmjax.core.visible import Visible
@@ -63,26 +68,49 @@ def one(chains: str, rows: int, runs: int) -> dict[str, float]:
     return {"seconds": seconds, "compile": compile_seconds, "peak": measure.peak_rss_gb()}
 
 
+def peer(chains: str, rows: int, runs: int) -> dict[str, float]:
+    """Train PyTorch's epochs in this process, with one thread and with all; return the median seconds of the faster."""
+    torch: Any = importlib.import_module("torch")
+    data = (np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283).astype(np.uint8)
+    call, found = torch_dbm.epoch(data, SIZES, chains=chains), {}
+    for threads in {1, os.cpu_count() or 1}:
+        torch.set_num_threads(threads)
+        found[threads] = measure.interleaved({"epoch": call}, runs=runs)["epoch"]
+    threads = min(found, key=lambda t: found[t])
+    return {"seconds": found[threads], "threads": threads}
+
+
 def work(options: common.Options, observer: Any) -> Any:
     """Measure both settings, each in a process of its own."""
     started = time.monotonic()
     rows, runs = (312_320, 3) if options.size == "full" else (1_280, 1)
     scores, reference, facts = {}, {}, {}
     for chains, known in REFERENCE.items():
-        command = [sys.executable, "-m", "benchmarks.dbm_epoch", "--one", chains, str(rows), str(runs)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found = _apart("--one", chains, rows, runs)
         scores[Cell(chains, "wmjax", "seconds_per_epoch")] = found["seconds"]
         scores[Cell(chains, "wmjax", "peak_rss_gb")] = found["peak"]
         if known is not None:
             reference[Cell(chains, "wmjax", "seconds_per_epoch")] = known
         facts[chains] = {"rows": rows, "compile_s": found["compile"], **counted(chains, rows)}
+        if importlib.util.find_spec("torch") is not None:
+            other = _apart("--peer", chains, rows, 1)
+            scores[Cell(chains, "torch", "seconds_per_epoch")] = other["seconds"]
+            scores[Cell(chains, "wmjax", "ratio_to_torch")] = other["seconds"] / found["seconds"]
+            facts[chains]["torch_threads"] = other["threads"]
     table = common.summarise([scores], reference=reference)
     seconds = time.monotonic() - started
     return common.write_result(options, "dbm_epoch", table, seeds=[0], seconds=seconds, facts=facts)
 
 
+def _apart(which: str, chains: str, rows: int, runs: int) -> dict[str, float]:
+    """Measure in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.dbm_epoch", which, chains, str(rows), str(runs)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(one(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    if sys.argv[1:2] in (["--one"], ["--peer"]):
+        measured = one if sys.argv[1] == "--one" else peer
+        print(json.dumps(measured(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
     else:
         sys.exit(common.run("benchmarks.dbm_epoch", work))
