@@ -96,7 +96,7 @@ def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, c
     for words in commands:
         cli.main(words[1:])
     assert "none is above" in capsys.readouterr().out
-    chosen = pd.read_parquet("best.parquet")
+    chosen = pd.read_parquet("s.best.parquet")
     assert len(chosen) == 48
     assert {"push", "coupon", "value", "cost"} <= set(chosen.columns)
 

@@ -11,7 +11,7 @@ from wmjax import cli
 from wmjax.report import sweeping
 from wmjax.report.run import Run
 from wmjax.sweep import store
-from wmjax.worlds.sweeping import _looked_at as looked_at
+from wmjax.worlds.sweep_support import looked_at
 
 GRID = ["--grid", "push=0,1 coupon=0,1"]
 
@@ -59,6 +59,66 @@ def test_a_plan_is_looked_at_however_it_is_worded(run, words, capsys):
     assert "push: at " in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture(scope="module")
+def doubtful(run):
+    """Plans within and beyond what the data speak for, by member."""
+    out = run / "doubtful.zarr"
+    cli.main(
+        ["sweep", str(run), "--grid", "member=0,1 push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)]
+    )
+    return out
+
+
+def test_every_plan_tells_for_whom_it_is_supported(doubtful, world, panel):
+    found = store.read(doubtful)
+    assert found["gain"].dims == ("member", "push", "sale1", "unit", "outcome")
+    assert found["supported"].dims == ("push", "sale1", "unit")
+    factual = panel.arrays.actions[:, world.periods(panel).start]
+    was = {name: factual[:, panel.action_index(name)] for name in ("push", "sale1")}
+    marks = found["supported"].astype(bool)
+    assert not marks.sel(push=4).any()  # never seen
+    for sale in (0, 1):
+        assert not marks.sel(sale1=sale).values[:, was["sale1"] != sale].any()  # a function of the calendar
+    same = [bool(marks.sel(push=p, sale1=s, unit=u)) for u, p, s in zip(panel.units, *was.values(), strict=True)]
+    assert all(same)  # what was done needs no like rows
+    assert 0 < marks.sel(push=[0, 1]).mean() < 1
+
+
+def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
+    found = store.read(doubtful)
+    units = len(panel.units)
+    gain = found["gain"].sel(outcome="visit").mean("member").values.reshape(-1, units).T.astype(float)
+    marks = found["supported"].values.astype(bool).reshape(-1, units).T
+    cli.main(["best", str(doubtful), "--outcome", "visit"])
+    said = " ".join(capsys.readouterr().err.split())
+    table = pd.read_parquet(run / "doubtful.best.parquet")
+    assert not table["supported"].all()
+    assert f"{(~table['supported']).sum()} of {len(table)} plans go, for their unit, beyond" in said
+    np.testing.assert_allclose(table["value"], gain.max(1), rtol=1e-5)
+    for method in ("greedy", "exact"):
+        out = run / "sure.parquet"
+        cli.main(
+            ["best", str(doubtful), "--outcome", "visit", "--supported-only", "--method", method, "--out", str(out)]
+        )
+        sure = pd.read_parquet(out)
+        had = marks.any(1)
+        assert sure["unit"].tolist() == [u for u, one in zip(panel.units, had, strict=True) if one]
+        assert sure["supported"].all()
+        np.testing.assert_allclose(sure["value"], np.where(marks, gain, -np.inf).max(1)[had], rtol=1e-5)
+    assert (f"{(~had).sum()} units have no supported plan" in capsys.readouterr().out) == bool((~had).any())
+
+
+def test_members_are_no_plans_but_the_interval(doubtful):
+    table, _ = sweeping.best(doubtful, outcome="visit", alpha=0.0)
+    assert "member" not in table
+    each = store.read(doubtful)["gain"].sel(outcome="visit")
+    for row in table.itertuples():
+        own = each.sel(push=row.push, sale1=row.sale1, unit=row.unit).values
+        np.testing.assert_allclose(
+            [row.lo, row.value, row.hi], [own.min(), own.mean(), own.max()], rtol=1e-4, atol=1e-7
+        )
+
+
 def test_points_along_every_dimension_and_corners_are_looked_at():
     looked = looked_at((3, 2, 1000))
     digits = {tuple(int(d) for d in np.unravel_index(i, (3, 2, 1000))) for i in looked}
@@ -79,9 +139,9 @@ def test_absent_units_get_no_plan(run, world, panel, tmp_path):
 
 def test_best_within_a_budget(run, swept, panel, capsys):
     found = store.read(swept)
-    assert found["gain_full_gain"].dims == ("push", "coupon", "unit", "outcome")
-    gain = found["gain_full_gain"].sel(outcome="purchase").values.reshape(4, -1).astype(float)
-    cost = found["cost_full_cost"].values.reshape(4, -1).astype(float)
+    assert found["gain"].dims == ("push", "coupon", "unit", "outcome")
+    gain = found["gain"].sel(outcome="purchase").values.reshape(4, -1).astype(float)
+    cost = found["cost"].values.reshape(4, -1).astype(float)
     budget = 0.3 * cost.max(0).sum() + 0.7 * cost.min(0).sum()
     for method in ("greedy", "exact"):
         out = run / f"{method}.parquet"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -72,6 +73,14 @@ class Certificate:
     bypass: bool
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Literal["bypass", "no bypass", "not testable"]:
+        """Say what was found; without skill, or where no influence could leave the claims, nothing can be."""
+        if self.bypass:
+            return "bypass"
+        testable = self.claims.any() and not self.claims.all() and self.skill > 0
+        return "no bypass" if testable else "not testable"
 
 
 def certify(

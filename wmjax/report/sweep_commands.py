@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from wmjax.core.errors import UserError
@@ -93,6 +94,8 @@ def best(
     cost: str = "",
     outcome: str | None = None,
     method: Literal["greedy", "exact"] = "greedy",
+    supported_only: bool = False,
+    alpha: float = 0.1,
     out: Path | None = None,
 ) -> None:
     """Choose the best plan for each unit from a finished sweep that kept every plan's numbers, within a budget.
@@ -103,24 +106,41 @@ def best(
         cost: prices of one unit of an axis's level, `"discount=10"`; by default the sweep's own cost.
         outcome: which one, where there are several.
         method: `greedy`, which is within one step of the best, or `exact`, by integer programming.
-        out: Parquet file; by default `best.parquet` beside the store.
+        supported_only: pass over plans that go, for the unit, beyond what the data speak for.
+        alpha: of the intervals, for sweeps with an axis of members: `member=0:3:1`.
+        out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
     """
     from wmjax.core.files import write_parquet
     from wmjax.report import console, sweeping
     from wmjax.sweep import store
 
-    table, chosen = sweeping.best(sweep, budget=budget, cost=cost, outcome=outcome, method=method)
-    levels = [name for name in table if name not in ("unit", "value", "cost")]
+    how: dict[str, Any] = {"outcome": outcome, "method": method, "supported_only": supported_only, "alpha": alpha}
+    table, chosen = sweeping.best(sweep, budget=budget, cost=cost, **how)
+    levels = [name for name in table if name not in ("unit", "value", "cost", "lo", "hi", "supported")]
     counts = table.groupby(levels, as_index=False).agg(
         units=("unit", "size"), value=("value", "sum"), cost=("cost", "sum")
     )
     console.table(counts.sort_values("units", ascending=False).head(20), title="Plans and how many units get each")
     console.say(f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), cost {chosen.cost:,.6g}")
-    attrs = dict(store.read(sweep).attrs)
-    if absent := attrs["provenance"].get("absent"):
+    opened = store.read(sweep)
+    attrs = dict(opened.attrs)
+    absent = attrs["provenance"].get("absent", [])
+    if absent:
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
+    if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
+        console.say(f"{none:,} units have no supported plan and get none")
+    if "lo" in table:
+        unclear = int(np.count_nonzero((table["lo"] <= 0) & (table["hi"] >= 0)))
+        console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")
+    if "supported" not in table:
+        console.warning("the sweep does not tell which of these plans are supported")
+    elif beyond := int(np.count_nonzero(~table["supported"])):
+        console.warning(
+            f"{beyond:,} of {len(table):,} plans go, for their unit, beyond what the data speak "
+            "for; --supported-only passes them over"
+        )
     _warn(attrs)
-    path = out or sweep.with_name("best.parquet")
+    path = out or sweep.with_suffix(".best.parquet")
     write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
 

@@ -148,8 +148,12 @@ def best(
     cost: str = "",
     outcome: str | None = None,
     method: Literal["greedy", "exact"] = "greedy",
+    supported_only: bool = False,
+    alpha: float = 0.1,
 ) -> tuple[pd.DataFrame, policy.Allocation]:
     """Choose each unit's plan from a sweep that kept every plan's numbers (`--reduce full`, of profit, gain or total).
+
+    Axes of members and seeds are no plans: values are means over them.
 
     Args:
         path: a finished sweep.
@@ -157,29 +161,51 @@ def best(
         cost: prices of one unit of an axis's level, `coupon=0.5`; by default the sweep's own `cost`.
         outcome: which, where there are several.
         method: `"greedy"`, within one step of the best, or `"exact"`.
+        supported_only: pass over plans that go, for the unit, beyond what the data speak for; units that have no other
+            get none.
+        alpha: the intervals are the `1 - alpha` middle of the members.
 
     Returns:
-        A table of units, their plan's levels, its value and cost, without those absent in the sweep's periods; and the
-        allocation.
+        A table of units, their plan's levels, its value and cost, whether it is `supported` where the sweep tells, and
+        the value's `lo` and `hi` where it has members; without units absent in the sweep's periods. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
         found = found.isel(unit=[str(u) not in absent for u in found["unit"].values])
-    values = _values(found, outcome)
-    dims = [d for d in values.dims if d != "unit"]
-    gain = _plans_by_units(values, dims)
+    values, luck, members = _values(found, outcome)
+    dims = [d for d in values.dims if d not in ("unit", *luck, *members)]
+    gain = _plans_by_units(values.mean([*luck, *members]), dims)
     paid = _costs(found, gain, cost, dims, budget)
+    marks = None if "supported" not in found else _supported(found["supported"], values, dims)
+    worth = gain.values.astype(np.float64)
+    if supported_only:
+        if marks is None:
+            raise UserError("the sweep does not tell which plans are supported; sweep fewer plans, with --reduce full")
+        had = marks.any(0)
+        if not had.any():
+            raise UserError("no unit has a supported plan in this sweep")
+        gain, paid, marks, values = gain[:, had], paid[:, had], marks[:, had], values[{"unit": had}]
+        # Worse and dearer than any other, so that no method takes it.
+        worth = np.where(marks, gain.values, gain.values.min() - 1.0).astype(np.float64)
+        paid = np.where(marks, paid, paid.max() + 1.0)
     limit = float(paid.max(0).sum()) if budget is None else budget
-    chosen = getattr(policy, method)(gain.values.astype(np.float64), paid, limit)
+    chosen = getattr(policy, method)(worth, paid, limit)
     at = np.arange(gain.sizes["unit"])
     table = pd.DataFrame({"unit": gain["unit"].values.astype(object)})
     for name in _axes(found, dims):
         table[name] = gain[name].values[chosen.plan]
     table["value"], table["cost"] = gain.values[chosen.plan, at], paid[chosen.plan, at]
+    if members:
+        each = values.mean(luck).quantile([alpha / 2, 1 - alpha / 2], dim=members)
+        for name, one in zip(("lo", "hi"), each, strict=True):
+            table[name] = _plans_by_units(one.drop_vars("quantile"), dims).values[chosen.plan, at]
+    if marks is not None:
+        table["supported"] = marks[chosen.plan, at]
     return table, chosen
 
 
-def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
+def _values(found: xr.Dataset, outcome: str | None) -> tuple[xr.DataArray, list[str], list[str]]:
+    """Find what plans are worth, and the dimensions that are luck or members rather than plans."""
     grid = set(found.attrs["sweep"]["grid"])
     for value in VALUES:
         names = [n for n in found.data_vars if str(n).split("_")[-1] == value and grid <= set(found[n].dims)]
@@ -197,13 +223,18 @@ def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
         values = values.isel(outcome=0 if outcome is None else known.index(outcome), drop=True)
     if "unit" not in values.dims:
         raise UserError("the sweep has no units to choose plans for")
-    return values
+    if sweeping.HORIZON in values.dims:
+        raise UserError("a horizon is no plan to choose; sweep with one horizon")
+    kinds = found.attrs["sweep"].get("kinds", {})
+    luck = [str(d) for d in values.dims if kinds.get(d) == "seed"]
+    return values, luck, [str(d) for d in values.dims if d == sweeping.MEMBER]
 
 
 def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None) -> np.ndarray:
-    own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) == {*dims, "unit"}]
+    own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) >= {*dims, "unit"}]
     if own and not cost:
-        return _plans_by_units(found[own[0]], dims).values.astype(np.float64)
+        paid = found[own[0]]
+        return _plans_by_units(paid.mean([d for d in paid.dims if d not in (*dims, "unit")]), dims).values.astype(float)
     if budget is not None and not cost:
         raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
     total = np.zeros(gain.sizes["plan"])
@@ -212,6 +243,13 @@ def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], bu
             raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
         total += price * np.asarray(gain[name].values, np.float64)
     return np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
+
+
+def _supported(marks: xr.DataArray, values: xr.DataArray, dims: list[Any]) -> np.ndarray:
+    """Lay the sweep's marks out as the plans are, along dimensions that no plan reads too."""
+    plain = xr.DataArray(marks.values, dims=marks.dims)
+    sizes = {d: values.sizes[d] for d in dims if d not in marks.dims}
+    return plain.expand_dims(sizes).stack(plan=dims).transpose("plan", "unit").values.astype(bool)  # noqa: PD013
 
 
 def _plans_by_units(values: xr.DataArray, dims: list[Any]) -> xr.DataArray:

@@ -7,7 +7,7 @@ full to the host, which writes them while the next step runs. Only boxes and sta
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from wmjax.core.provenance import to_plain, versions
 from wmjax.sweep import boxes, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
-from wmjax.sweep.reduce import Full, Reduction
+from wmjax.sweep.reduce import Full, Reduction, Variables
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.sweep.stepping import STAGE, Job, Run
 from wmjax.sweep.tiles import Tiling, tile
@@ -69,6 +69,7 @@ def sweep(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     coords: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    extra: Callable[[], Variables] = dict,
     fingerprint: str = "",
     save_seconds: float = 30.0,
     worker: tuple[int, int] = (0, 1),
@@ -96,6 +97,8 @@ def sweep(
         dims: names of each output's dimensions, `{"value": ("unit", "outcome")}`.
         coords: labels of these dimensions.
         provenance: what the result carries, beside the grid, the reductions and the versions.
+        extra: variables that stand beside what is kept, along the grid's dimensions and `dims`; asked for at the end,
+            of the worker that finishes.
         fingerprint: of what `evaluate` closes over, so that another world's sweep is not continued.
         save_seconds: time between two checkpoints of what is folded.
         worker: `(i, n)`: this process is number i of n that share `out`; each takes every n-th step, and number 0 waits
@@ -136,7 +139,7 @@ def sweep(
         for other in range(1, worker[1]):
             states += run.wait_for(other, patience_seconds)
         kept = {name: (run.arrays[name].dims, numbers) for name, numbers in run.kept.items()}
-        variables = {**kept, **results.finished(job.work, run.merged(states), grid)}
+        variables = {**kept, **results.finished(job.work, run.merged(states), grid), **extra()}
         found = results.labelled(grid, variables, coords or {}, attrs, full_dims)
         if place is None:
             return found
@@ -187,6 +190,7 @@ def _about(run: Run, identity: str) -> dict[str, Any]:
     return {
         "identity": identity,
         "grid": dict(zip(job.grid.dims, job.grid.sizes, strict=True)),
+        "kinds": {column.name: column.kind for column in job.grid.columns},
         "points": job.grid.size,
         "chunk": run.tiling.chunk,
         "lead": run.tiling.lead,

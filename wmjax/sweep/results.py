@@ -20,9 +20,10 @@ from wmjax.sweep.tiles import Tiling
 
 
 def full_names(work: Work) -> dict[str, str]:
-    """Name the variable of each output that is kept in full."""
+    """Name the variable of each output that is kept in full: as it, unless the reduction has a name of its own."""
     full = {name: work.output_of(r) for name, r in work.reductions if isinstance(r, Full)}
-    return {output: f"{name}_{output}" if name else output for name, output in full.items()}
+    plain = lambda name, output: name in ("", "full", f"{output}_full")  # noqa: E731
+    return {output: output if plain(name, output) else f"{name}_{output}" for name, output in full.items()}
 
 
 def growing(work: Work, tiling: Tiling, dtypes: Mapping[str, Any]) -> dict[str, Growing]:

@@ -103,6 +103,7 @@ def summary(found: Certificate) -> dict[str, Any]:
     """Give the verdict and its figures as plain values, for `certificate.json`; None for what is not finite."""
     return {
         "bypass": found.bypass,
+        "verdict": found.verdict,
         "reasons": list(found.reasons),
         "notes": list(found.notes),
         "along": finite(found.along),

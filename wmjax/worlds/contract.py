@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_json
@@ -97,14 +97,15 @@ class Named:
 class Reach(NamedTuple):
     """How far a world's data reach, for plans of some periods; actions are `[units, periods, actions]`.
 
-    beyond: of actions under a plan, how many of the cells that it moves lie beyond what was seen, by action; an action
-    with none may be left out. reasons: of the names of actions that are moved, why no effect of theirs is to be
-    believed. where: what is true of cells beyond, in words.
+    beyond: of actions under a plan, marks the cells that it moves beyond what was seen. where: what is true of those
+    cells, in words. lost: actions of which no effect is identified. reasons: of the names of actions that are moved,
+    why no effect of theirs is to be believed.
     """
 
-    beyond: Callable[[Float[Any, "unit time action"]], Mapping[str, int]]
-    reasons: Callable[[frozenset[str]], list[str]]
+    beyond: Callable[[Float[Any, "unit period action"]], Bool[Any, "unit period action"]]
     where: str
+    lost: frozenset[str]
+    reasons: Callable[[frozenset[str]], list[str]]
 
 
 def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:

@@ -11,8 +11,6 @@ members, segments and starts first.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,12 +29,13 @@ from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
-from wmjax.sweep import engine, grids, plan_reading, plans
+from wmjax.sweep import engine, plan_reading, plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Axis, Plan
-from wmjax.sweep.reduce import Full, Reduction, Segments
+from wmjax.sweep.reduce import Full, Reduction, Segments, Variables
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds.contract import Reach
+from wmjax.worlds import sweep_support
+from wmjax.worlds.sweep_support import Question
 
 FORECASTS = {
     "ConsumerWorld": "wmjax.worlds.consumer.forecasting",
@@ -47,8 +46,6 @@ FORECASTS = {
 HORIZON, MEMBER = "horizon", "member"
 CPU_BYTES = 2**28
 """Budget of a box on a processor: by then a larger one is no faster."""
-LOOKED_AT = 16
-"""Levels of a grid's dimension at which support is looked up, and corners of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +188,9 @@ def sweep(
 
     Returns:
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
-        where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; None for a
-        worker but the first.
+        where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where units
+        are kept plan by plan, and there are not too many, `supported` marks those whose rows the data speak for. None
+        for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -201,7 +199,14 @@ def sweep(
     about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
     seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
-    told = about | {"warnings": warnings(world, panel, evaluate, grid, setting), "absent": absent}
+    asked = question(world, panel, evaluate, setting)
+    whole_plans = any(isinstance(r, Full) for r in _each(options["reduce"]))
+    told = about | {"warnings": sweep_support.warnings(asked, grid), "absent": absent}
+
+    def support() -> Variables:
+        found = sweep_support.supported(asked, grid, observer=observer) if whole_plans else None
+        return {} if found is None else {"supported": found}
+
     return engine.sweep(
         evaluate,
         grid,
@@ -215,6 +220,7 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
+        extra=support,
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -294,50 +300,19 @@ def prepare(
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 
-def warnings(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> list[str]:
-    """Say of which actions a grid goes beyond what the world has seen.
-
-    Asked of some points: `LOOKED_AT` levels of every dimension with the others at their first, and as many corners of
-    the grid, where every dimension is at its first or last level.
-    """
+def question(world: Any, panel: Panel, evaluate: Evaluate, setting: Setting) -> Question:
+    """Say what the plans of `evaluate` ask of a world, for `sweep_support`."""
     window = _window(panel, setting)
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
     options: dict[str, Any] = {"names": evaluate.actions, "groups": groups, "choices": dict(evaluate.choices)}
-
-    reach: Reach = import_module(forecasting(world)).reach(world, panel, window)
-    present, moved = np.asarray(panel.arrays.mask[:, window]), set()
-    worst: dict[str, tuple[int, int, int]] = {}
-    for index in _looked_at(grid.sizes):
-        point = grids.decode(grid, np.unravel_index(index, grid.sizes))
-        planned = np.asarray(plans.apply(evaluate.plan, factual, point, **options))
-        changed = ((planned != np.asarray(factual)) & present[..., None]).sum((0, 1)).tolist()
-        cells = dict(zip(evaluate.actions, changed, strict=True))
-        moved |= {name for name, count in cells.items() if count}
-        for name, count in reach.beyond(planned).items():
-            if count > worst.get(name, (0, 0, 0))[0]:
-                worst[name] = (count, cells[name], index)
-    return reach.reasons(frozenset(moved)) + [
-        f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
-        f"are moved {reach.where}; there the answer is extrapolated"
-        for name, (count, changed, index) in worst.items()
-    ]
-
-
-def _label(grid: Grid, index: int) -> str:
-    """Call a point by its axes' values."""
-    values = {name: value[0] for name, value in grid.at(np.array([index], np.uint64)).items()}
-    return ", ".join(f"{name}={v:.6g}" if isinstance(v, np.floating) else f"{name}={v}" for name, v in values.items())
-
-
-def _looked_at(sizes: tuple[int, ...]) -> list[int]:
-    """Choose points of a grid by their flat indices: along every dimension, and corners."""
-    found = {}
-    for at, size in enumerate(sizes):
-        for digit in np.unique(np.linspace(0, size - 1, LOOKED_AT).round().astype(int)).tolist():
-            found[tuple(digit if k == at else 0 for k in range(len(sizes)))] = None
-    corners = itertools.product(*((size - 1, 0) for size in sizes))
-    found |= dict.fromkeys(itertools.islice(corners, LOOKED_AT))
-    return [sum(d * math.prod(sizes[k + 1 :]) for k, d in enumerate(digits)) for digits in found]
+    return Question(
+        reach=import_module(forecasting(world)).reach(world, panel, window),
+        factual=np.asarray(factual),
+        present=np.asarray(panel.arrays.mask[:, window], bool),
+        plan=evaluate.plan,
+        apply=jax.jit(lambda point: plans.apply(evaluate.plan, factual, point, **options)),
+        names=evaluate.actions,
+    )
 
 
 def segments(panel: Panel, by: str) -> Segments:
@@ -391,6 +366,10 @@ def _prices(prices: tuple[tuple[str, float], ...], names: tuple[str, ...], what:
     if strange:
         raise UserError(f"no {what} {strange[0]!r} to price; {plans.near(strange[0], names)}")
     return np.array([dict(prices).get(name, 0.0) for name in names], np.float32)
+
+
+def _each(reduce: Any) -> list[Reduction]:
+    return list(reduce.values()) if isinstance(reduce, Mapping) else [reduce]
 
 
 def _reductions(reduce: Any) -> Any:

@@ -178,14 +178,17 @@ def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
     rows = world.observed(panel, window)
     cells = rows.unit, rows.time - window.start
 
-    def beyond(planned: np.ndarray) -> dict[str, int]:
-        return {name: few for name, (few, _) in support.alone(world.overlap, rows, planned[cells]).items()}
+    def beyond(planned: np.ndarray) -> np.ndarray:
+        marks = np.zeros(planned.shape, bool)
+        marks[cells] = support.alone(world.overlap, rows, planned[cells])
+        return marks
+
+    lost = frozenset(name for name, report in world.overlap.items() if report.deterministic)
 
     def reasons(moved: frozenset[str]) -> list[str]:
-        reports = {name: report for name, report in world.overlap.items() if name in moved and report.deterministic}
-        return [support.not_identified(name, report) for name, report in reports.items()]
+        return [support.not_identified(n, report) for n, report in world.overlap.items() if n in moved & lost]
 
-    return Reach(beyond, reasons, "have no like row at their value")
+    return Reach(beyond, "have no like row at their value", lost, reasons)
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.visible import UnitKind, Visible
@@ -78,11 +78,13 @@ def warnings_of_plans(
         for at, name in enumerate(reports):
             if reports[name].deterministic and (planned[:, at] != rows.actions[:, at]).any():
                 found.append(not_identified(name, reports[name]))
-        found += [
-            f"{name}: {few:,} of the {moved:,} rows that the plan moves have no like row at its value; "
-            "there the answer is extrapolated"
-            for name, (few, moved) in alone(reports, rows, planned).items()
-        ]
+        counts = alone(reports, rows, planned).sum(0), (planned != rows.actions).sum(0)
+        for name, few, moved in zip(reports, *counts, strict=True):
+            if few:
+                found.append(
+                    f"{name}: {few:,} of the {moved:,} rows that the plan moves have no like row at its value; "
+                    "there the answer is extrapolated"
+                )
     return list(dict.fromkeys(found))
 
 
@@ -92,20 +94,21 @@ def not_identified(name: str, report: OverlapReport) -> str:
 
 def alone(
     reports: Mapping[str, OverlapReport], rows: Rows, planned: Float[np.ndarray, "rows action"]
-) -> dict[str, tuple[int, int]]:
-    """Count, of each action that may be answered, the moved rows without a like row, and the moved rows.
+) -> Bool[np.ndarray, "rows action"]:
+    """Mark, of each action that may be answered, the moved rows without a like row.
 
     Like rows are those alike in what the plan has the other actions do, so that a pair never seen together is found.
     """
-    found = {}
-    for at, (name, report) in enumerate(reports.items()):
+    found = np.zeros(planned.shape, bool)
+    for at, report in enumerate(reports.values()):
         moved = planned[:, at] != rows.actions[:, at]
         if report.deterministic or not moved.any():
             continue
         like, values = given(replace(rows, actions=planned), at)[moved], planned[moved, at]
         levels = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
         nearest = levels[np.abs(values[:, None] - levels).argmin(1)]
-        few = sum(int((report.share_like(like[nearest == v], v) < report.least(v)).sum()) for v in levels.tolist())
-        if few:
-            found[name] = (few, int(moved.sum()))
+        few = np.zeros(len(values), bool)
+        for v in levels.tolist():
+            few[nearest == v] = report.share_like(like[nearest == v], v) < report.least(v)
+        found[moved, at] = few
     return found

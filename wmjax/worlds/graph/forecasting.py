@@ -100,15 +100,14 @@ def reach(world: GraphWorld, panel: Panel, window: slice) -> Reach:
     factual = panel.arrays.actions[:, window]
     low, high = (f(panel.arrays.actions, axis=(0, 1)) for f in (np.min, np.max))
 
-    def beyond(planned: np.ndarray) -> dict[str, int]:
-        outside = (((planned < low) | (planned > high)) & (planned != factual)).sum((0, 1))
-        return dict(zip(panel.action_names, outside.tolist(), strict=True))
+    def beyond(planned: np.ndarray) -> np.ndarray:
+        return ((planned < low) | (planned > high)) & (planned != factual)
 
     def reasons(moved: frozenset[str]) -> list[str]:
         names = [name for name in panel.action_names if name in moved]
         return list(dict.fromkeys(line for name in names for line in world.warnings_for(name)))
 
-    return Reach(beyond, reasons, "lie outside the panel's values")
+    return Reach(beyond, "lie outside the panel's values", frozenset(), reasons)
 
 
 def forecast(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -92,14 +92,14 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
     history, factual = world.history(panel), panel.arrays.actions[:, window]
     most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
 
-    def beyond(planned: np.ndarray) -> dict[str, int]:
-        return dict(zip(world.channels, ((planned > most) & (planned != factual)).sum((0, 1)).tolist(), strict=True))
+    def beyond(planned: np.ndarray) -> np.ndarray:
+        return (planned > most) & (planned != factual)
 
     def reasons(moved: frozenset[str]) -> list[str]:
         others = set(world.channels) - moved
         return [line for line in world.warnings() if line.split(":")[0] not in others]
 
-    return Reach(beyond, reasons, "spend more than any that the world was fitted to")
+    return Reach(beyond, "spend more than any that the world was fitted to", world.unidentified(), reasons)
 
 
 def forecast(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -333,12 +333,18 @@ class MediaWorld(contract.Named):
 
     # ---- what may be believed, labels -------------------------------------------------------------------------------
 
+    def unidentified(self) -> frozenset[str]:
+        """Name the channels whose spend the covariates explain all but wholly."""
+        columns = (self.support[name] for name in ("channel", "explained"))
+        return frozenset(channel for channel, explained in zip(*columns, strict=True) if explained > 0.95)
+
     def warnings(self) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
         found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
         columns = (self.support[name] for name in ("channel", "idle", "explained"))
+        lost = self.unidentified()
         for channel, idle, explained in zip(*columns, strict=True):
-            if explained > 0.95:
+            if channel in lost:
                 found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
             elif idle < 0.02:
                 found.append(f"{channel}: always on, so its effect against no spend is extrapolated")

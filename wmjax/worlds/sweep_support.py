@@ -1,0 +1,111 @@
+"""Which plans of a grid the data can speak for: warnings, and support of every plan beside its numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from wmjax.core.observe import Event, Observer, silent
+from wmjax.sweep import grids, plans
+from wmjax.sweep.grids import Grid
+from wmjax.sweep.plans import Plan
+from wmjax.worlds.contract import Reach
+
+LOOKED_AT = 16
+"""Levels of a grid's dimension at which support is looked up for the warnings, and corners of the grid."""
+MOST_CELLS = 2**23
+"""Plans by units of which support is kept; beyond it only the warnings tell of it."""
+
+
+class Question(NamedTuple):
+    """What a grid asks of a world in some periods.
+
+    reach: how far the world's data go.
+    factual: what was done, of the units in those periods.
+    present: bool, which of these rows there are.
+    plan: edits that read the grid's axes.
+    apply: the plan at a point; gives all units' actions.
+    names: of the actions.
+    """
+
+    reach: Reach
+    factual: Float[np.ndarray, "unit period action"]
+    present: Bool[np.ndarray, "unit period"]
+    plan: Plan
+    apply: Callable[[Mapping[str, Any]], Any]
+    names: tuple[str, ...]
+
+    def at(self, grid: Grid, digits: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Work out a point's actions, and mark the cells that it moves."""
+        planned = np.asarray(self.apply(grids.decode(grid, digits)))
+        return planned, (planned != self.factual) & self.present[..., None]
+
+
+def warnings(asked: Question, grid: Grid) -> list[str]:
+    """Say of which actions a grid goes beyond what the world has seen.
+
+    Asked of some points: `LOOKED_AT` levels of every dimension with the others at their first, and as many corners of
+    the grid, where every dimension is at its first or last level.
+    """
+    moved: set[str] = set()
+    worst: dict[str, tuple[int, int, int]] = {}
+    for index in looked_at(grid.sizes):
+        planned, cells = asked.at(grid, np.unravel_index(index, grid.sizes))
+        beyond = asked.reach.beyond(planned) & cells
+        for name, count, changed in zip(asked.names, beyond.sum((0, 1)), cells.sum((0, 1)), strict=True):
+            moved |= {name} if changed else set()
+            if count > worst.get(name, (0, 0, 0))[0]:
+                worst[name] = (int(count), int(changed), index)
+    return asked.reach.reasons(frozenset(moved)) + [
+        f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
+        f"are moved {asked.reach.where}; there the answer is extrapolated"
+        for name, (count, changed, index) in worst.items()
+    ]
+
+
+def supported(
+    asked: Question, grid: Grid, *, observer: Observer = silent
+) -> tuple[tuple[str, ...], Bool[np.ndarray, "..."]] | None:
+    """Mark, for every plan of a grid and every unit, whether data speak for all that the plan moves there.
+
+    Returns:
+        Dimensions, those of the grid that the plan reads and `unit`, and the marks; None where they are too many.
+    """
+    read = set(plans.axes(asked.plan))
+    at = [i for i, part in enumerate(grid.parts) if read & {column.name for column in part.columns}]
+    sizes = tuple(grid.sizes[i] for i in at)
+    count = math.prod(sizes)
+    if count * len(asked.factual) > MOST_CELLS:
+        return None
+    lost = np.array([name in asked.reach.lost for name in asked.names])
+    marks = np.empty((count, len(asked.factual)), bool)
+    for number in range(count):
+        observer(Event("support", number, count, unit="plan"))
+        digits = np.zeros(len(grid.sizes), int)
+        digits[at] = np.unravel_index(number, sizes)
+        planned, cells = asked.at(grid, tuple(digits.tolist()))
+        marks[number] = ~((asked.reach.beyond(planned) | lost) & cells).any((1, 2))
+    observer(Event("support", count, count, unit="plan"))
+    return (*(grid.dims[i] for i in at), "unit"), marks.reshape(*sizes, -1)
+
+
+def looked_at(sizes: tuple[int, ...]) -> list[int]:
+    """Choose points of a grid by their flat indices: along every dimension, and corners."""
+    found = {}
+    for at, size in enumerate(sizes):
+        for digit in np.unique(np.linspace(0, size - 1, LOOKED_AT).round().astype(int)).tolist():
+            found[tuple(digit if k == at else 0 for k in range(len(sizes)))] = None
+    corners = itertools.product(*((size - 1, 0) for size in sizes))
+    found |= dict.fromkeys(itertools.islice(corners, LOOKED_AT))
+    return [sum(d * math.prod(sizes[k + 1 :]) for k, d in enumerate(digits)) for digits in found]
+
+
+def _label(grid: Grid, index: int) -> str:
+    """Call a point by its axes' values."""
+    values = {name: value[0] for name, value in grid.at(np.array([index], np.uint64)).items()}
+    return ", ".join(f"{name}={v:.6g}" if isinstance(v, np.floating) else f"{name}={v}" for name, v in values.items())
