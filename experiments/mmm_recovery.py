@@ -67,7 +67,7 @@ FULL = Size(
     MediaSimConfig(num_geos=12, num_weeks=130),
     MediaConfig(members=4, steps=60, epochs=2, window=52),
     MMMSettings(warmup=150, samples=150, chains=2, tree_depth=6),
-    (2.0, 0.0, 4.0),
+    (2.0, 0.0, 4.0, 1.0),
     5,
 )
 SMALLEST = Size(

@@ -274,6 +274,9 @@ def test_tables_speak_the_users_words(world, panel):
     assert len(predicted) == 96 * 7 * 2
     visits = predicted[predicted.outcome == "visit"]
     np.testing.assert_array_equal(visits.observed.to_numpy(), panel.arrays.outcomes[:, 63:, 0].ravel())
+    parts = tables.predictions(world, panel).drop_duplicates("date").sort_values("date")["part"].tolist()
+    assert parts == ["train"] * (len(parts) - 7 - parts.count("val")) + ["val"] * parts.count("val") + ["test"] * 7
+    assert "val" in parts
     assert len(tables.plausibility(world, panel)) == 96 * 70
 
 

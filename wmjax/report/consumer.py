@@ -25,8 +25,8 @@ from wmjax.worlds.consumer.tables import Question
 from wmjax.worlds.consumer.world import ConsumerWorld
 
 FILES = (
-    ("predictions.parquet", "every unit, time and outcome: observed, expected, interval"),
-    ("effects.parquet", "every unit and test period: what each action changed, interval, support, plausibility"),
+    ("predictions.parquet", "every unit, time and outcome: train, val or test, observed, expected, interval"),
+    ("effects.parquet", "every unit and test period: what each action changed, interval, support, plausibility after"),
     ("segments.parquet", "the effects averaged over the supported rows, of all and by segment, on both scales"),
     ("plausibility.parquet", "every unit and time: free energy of its own history, and its rank among the train rows"),
     ("accuracy.parquet", "held-out scores of the world and its baselines"),

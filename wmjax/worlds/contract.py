@@ -127,6 +127,17 @@ def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:
     return slice(int(found[0]), int(found[-1]) + 1)
 
 
+def parts(facts: Mapping[str, Any], panel: Panel) -> np.ndarray:
+    """Name the part of a fit, `train`, `val` or `test`, of each of a panel's periods; empty where it is in none."""
+    found = np.full(panel.num_times, "", object)
+    for part in ("train", "val", "test"):
+        try:
+            found[periods(facts, panel, part)] = part
+        except UserError:
+            continue
+    return found
+
+
 def origin(key: Key[Array, ""], seed: int | None, cfg: Any, panel: Panel) -> dict[str, Any]:
     """Collect the provenance of a fit; without a seed, `seed` holds the key's data, a list of integers."""
     found = provenance(seed=seed or 0, cfg=cfg, schema=panel.schema, data=panel.fingerprint)

@@ -11,6 +11,7 @@ import xarray as xr
 
 from wmjax.data.panel import Panel
 from wmjax.evaluate.overlap import typical_contrast
+from wmjax.worlds import contract
 from wmjax.worlds.consumer.world import ConsumerWorld
 
 
@@ -39,11 +40,15 @@ def default_questions(panel: Panel, train: slice) -> list[Question]:
 
 
 def predictions(world: ConsumerWorld, panel: Panel, *, times: slice | None = None, alpha: float = 0.1) -> pd.DataFrame:
-    """Tabulate `predict` beside what was observed: unit, time, outcome, observed, mean, lo, hi."""
+    """Tabulate `predict` beside what was observed: unit, time, part, outcome, observed, mean, lo, hi.
+
+    `part` is the part of the fit that the period falls in, `train`, `val` or `test`; empty for one in none of them.
+    """
     found = world.predict(panel, times=times, alpha=alpha)
     observed = np.where(panel.arrays.mask[..., None], panel.arrays.outcomes, np.nan)[:, times or slice(None)]
     found["observed"] = (("unit", "time", "outcome"), observed)
-    return _tidy(found, panel)[[*_keys(panel), "outcome", "observed", "mean", "lo", "hi"]]
+    found["part"] = (("time",), contract.parts(world.facts, panel)[times or slice(None)])
+    return _tidy(found, panel)[[*_keys(panel), "part", "outcome", "observed", "mean", "lo", "hi"]]
 
 
 def effects(
@@ -54,7 +59,8 @@ def effects(
     Returns:
         unit, time, outcome, action, t0, t1, effect, lo, hi, effect_linear, lo_linear, hi_linear, supported,
         free_energy, delta, rank: the last three are of the history that `t1` would leave behind: its free energy, the
-        rise over the factual one, and the share of train rows at least as surprising.
+        rise over the factual one, and the share of train rows at least as surprising. It shows in the next period, so
+        a unit's last row, and one before a gap, has none (NaN).
     """
     found = world.effect_interval(panel, question.action, question.t0, question.t1, alpha=alpha, times=times)
     after = world.counterfactual_plausibility(panel, question.action, question.t1, times=times)
