@@ -68,7 +68,7 @@ def one(chains: str, rows: int, runs: int) -> dict[str, float]:
     return {"seconds": seconds, "compile": compile_seconds, "peak": measure.peak_rss_gb()}
 
 
-def peer(chains: str, rows: int, runs: int) -> dict[str, float]:
+def peer(chains: str, rows: int, runs: int) -> dict[str, Any]:
     """Train PyTorch's epochs in this process, with one thread and with all; return the median seconds of the faster."""
     torch: Any = importlib.import_module("torch")
     data = (np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283).astype(np.uint8)
@@ -77,7 +77,7 @@ def peer(chains: str, rows: int, runs: int) -> dict[str, float]:
         torch.set_num_threads(threads)
         found[threads] = measure.interleaved({"epoch": call}, runs=runs)["epoch"]
     threads = min(found, key=lambda t: found[t])
-    return {"seconds": found[threads], "threads": threads}
+    return {"seconds": found[threads], "threads": threads, "torch": torch.__version__}
 
 
 def work(options: common.Options, observer: Any) -> Any:
@@ -93,16 +93,16 @@ def work(options: common.Options, observer: Any) -> Any:
             reference[Cell(chains, "wmjax", "seconds_per_epoch")] = known
         facts[chains] = {"rows": rows, "compile_s": found["compile"], **counted(chains, rows)}
         if importlib.util.find_spec("torch") is not None:
-            other = _apart("--peer", chains, rows, 1)
+            other = _apart("--peer", chains, rows, runs)
             scores[Cell(chains, "torch", "seconds_per_epoch")] = other["seconds"]
             scores[Cell(chains, "wmjax", "ratio_to_torch")] = other["seconds"] / found["seconds"]
-            facts[chains]["torch_threads"] = other["threads"]
+            facts[chains] |= {name: other[name] for name in ("threads", "torch")}
     table = common.summarise([scores], reference=reference)
     seconds = time.monotonic() - started
     return common.write_result(options, "dbm_epoch", table, seeds=[0], seconds=seconds, facts=facts)
 
 
-def _apart(which: str, chains: str, rows: int, runs: int) -> dict[str, float]:
+def _apart(which: str, chains: str, rows: int, runs: int) -> dict[str, Any]:
     """Measure in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.dbm_epoch", which, chains, str(rows), str(runs)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])

@@ -7,6 +7,7 @@ learning rate of its own: `fit_many` against one `loop.run` a region, which comp
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from functools import partial
@@ -122,11 +123,21 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("72-64-32-16", "wmjax", f"seeds{seeds}_over_seed1"): seconds["many"] / seconds["1"],
         Cell("72-64-32-16", "wmjax", "member_rows_per_s"): seeds * rows / seconds["many"],
     }
+    busy = _cores(program(None, data))
     models, rows, epochs, runs = (64, 1024, 10, 3) if options.size == "full" else (4, 128, 1, 1)
     seconds = measure.interleaved(regions(models, rows, epochs), runs=runs)
     scores[Cell("regions", "wmjax", f"speedup_{models}_models")] = seconds["loop"] / seconds["fit_many"]
     took = time.monotonic() - started
-    return common.write_result(options, "fit_many", common.summarise([scores]), seeds=[0], seconds=took)
+    facts = {"cores": os.cpu_count(), "cores_busy_with_one": busy}
+    return common.write_result(options, "fit_many", common.summarise([scores]), seeds=[0], seconds=took, facts=facts)
+
+
+def _cores(call: Any) -> float:
+    """Measure how many cores a call keeps busy: what one machine alone takes of them, sixteen cannot have."""
+    jax.block_until_ready(call())
+    spent, started = time.process_time(), time.perf_counter()
+    jax.block_until_ready(call())
+    return (time.process_time() - spent) / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":
