@@ -41,9 +41,9 @@ def program(members: int | None, data: Any) -> Any:
     visible, cfg = Visible.bernoulli(SIZES[0]), LearnConfig()
     bias = learn.visible_bias(data, visible=visible)
 
-    def begin(key: Any) -> Any:
+    def begin(key: Any, rows: Any) -> Any:
         params = types.init(key, bias, cfg=DBMConfig(hidden=SIZES[1:]))
-        return learn.init(key, params, data, cfg=cfg, visible=visible)
+        return learn.init(key, params, rows, cfg=cfg, visible=visible)
 
     def epoch(key: Any, state: Any, rows: Any) -> Any:
         return learn.epoch(key, state, rows, cfg=cfg, visible=visible)
@@ -54,11 +54,11 @@ def program(members: int | None, data: Any) -> Any:
     key = jax.random.key(0)
     if members is None:
         how = rule(epoch, (), None)
-        train = begin_run(jax.jit(begin)(key), how)
+        train = begin_run(jax.jit(begin)(key, data), how)
     else:
         key, mesh = jax.random.split(key, members), devices.mesh(members)
         how = rule(many.members(epoch, batch_size=2), (members,), mesh)
-        train = begin_run(jax.jit(jax.vmap(begin))(key), how)
+        train = begin_run(jax.jit(jax.vmap(begin, (0, None)))(key, data), how)
         if mesh is not None:
             key, train = devices.place((key, train), mesh, members)
             data = devices.place(data, mesh, -1)

@@ -35,7 +35,7 @@ def world(setting, weights):
 
 def test_a_world_that_keeps_to_its_claims_passes(setting):
     found = run(setting, world(setting, [1.0, 0.0]))
-    assert not found.bypass
+    assert found.verdict == "no bypass"
     assert found.along == 1
     assert found.dead == 0
     assert found.skill > 0.95
@@ -65,7 +65,7 @@ def test_skill_without_any_influence_is_bypass(setting):
 def test_without_skill_nothing_is_bypassed(setting):
     found = run(setting, lambda plan: 100 + plan[..., 1:])
     assert found.skill < 0
-    assert not found.bypass
+    assert found.verdict == "not testable"
     assert found.reasons
     assert "no forecasting skill" in found.notes[0]
 
@@ -73,14 +73,14 @@ def test_without_skill_nothing_is_bypassed(setting):
 def test_claims_of_everything_and_of_nothing_are_named(setting):
     honest = world(setting, [1.0, 0.0])
     everything = run(setting, honest, claims=np.ones((2, 1), bool))
-    assert not everything.bypass
+    assert everything.verdict == "not testable"
     assert everything.notes == (
         "1 of the 2 claimed pairs do not move",
         "every pair is claimed, so no influence could leave the claims",
     )
     nothing = np.zeros((2, 1), bool)
-    assert run(setting, honest, claims=nothing).bypass
-    assert not run(setting, world(setting, [0.0, 0.0]), claims=nothing).bypass
+    assert run(setting, honest, claims=nothing).verdict == "bypass"
+    assert run(setting, world(setting, [0.0, 0.0]), claims=nothing).verdict == "not testable"
 
 
 def test_a_push_of_nothing_is_refused():

@@ -104,5 +104,20 @@ def test_what_goes_beyond_the_data_is_warned_of(planned, channels, heard, shops)
     assert not any(line.startswith("channel_2") for line in told(planned, channels, ("channel_0", [0.0, 0.1])))
     assert any("always on" in line for line in told(planned, channels, ("channel_2", [0.0, 0.1])))
     assert any("radio: at radio=9" in line for line in told(heard, shops, ("radio", [4.0, 9.0])))
+
+    def marks(world, panel, words):
+        grid = axes.axis(words[0], words[1])
+        found = sweeping.sweep(world, panel, grid, key=KEY, setting=ASKED, reduce=Full(of="gain"))
+        assert found["supported"].dims == (words[0], "unit")
+        return found["supported"].values.astype(bool)
+
+    assert not marks(planned, channels, ("channel_0", [0.1, 1e6]))[1].any()
+    always = marks(planned, channels, ("channel_2", [0.0, 0.001]))
+    assert not always[0].any()
+    assert always[1].all()
+    assert marks(heard, shops, ("radio", [4.0, 9.0])).tolist() == [
+        [True] * len(shops.units),
+        [False] * len(shops.units),
+    ]
     with pytest.raises(UserError, match="start of at least 1"):
         sweeping.sweep(heard, shops, axes.axis("tv", [3.0]), key=KEY, setting=Setting(start=0, periods=2))

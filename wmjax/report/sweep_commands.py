@@ -107,7 +107,7 @@ def best(
         outcome: which one, where there are several.
         method: `greedy`, which is within one step of the best, or `exact`, by integer programming.
         supported_only: pass over plans that go, for the unit, beyond what the data speak for.
-        alpha: of the intervals, for sweeps with an axis of members: `member=0:3:1`.
+        alpha: of the intervals, which a sweep with an axis of members has, `member=0:3`.
         out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
     """
     from wmjax.core.files import write_parquet
@@ -129,7 +129,7 @@ def best(
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
     if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
         console.say(f"{none:,} units have no supported plan and get none")
-    if "lo" in table:
+    if "lo" in table and "total" not in table.attrs["of"]:
         unclear = int(np.count_nonzero((table["lo"] <= 0) & (table["hi"] >= 0)))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")
     if "supported" not in table:
@@ -140,7 +140,7 @@ def best(
             "for; --supported-only passes them over"
         )
     _warn(attrs)
-    path = out or sweep.with_suffix(".best.parquet")
+    path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
     write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
 

@@ -19,6 +19,7 @@ from wmjax.evaluate import policy
 from wmjax.sweep import plan_reading, processes, reading, reduce_reading, store
 from wmjax.sweep.grids import Grid
 from wmjax.worlds import contract, sweeping
+from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.sweeping import Setting
 
 
@@ -163,18 +164,20 @@ def best(
         method: `"greedy"`, within one step of the best, or `"exact"`.
         supported_only: pass over plans that go, for the unit, beyond what the data speak for; units that have no other
             get none.
-        alpha: the intervals are the `1 - alpha` middle of the members.
+        alpha: of the intervals.
 
     Returns:
         A table of units, their plan's levels, its value and cost, whether it is `supported` where the sweep tells, and
-        the value's `lo` and `hi` where it has members; without units absent in the sweep's periods. And the allocation.
+        `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the plan had not been
+        chosen for its value; without units absent in the sweep's periods. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
         found = found.isel(unit=[str(u) not in absent for u in found["unit"].values])
-    values, luck, members = _values(found, outcome)
-    dims = [d for d in values.dims if d not in ("unit", *luck, *members)]
-    gain = _plans_by_units(values.mean([*luck, *members]), dims)
+    values = _values(found, outcome)
+    luck = _luck(found)
+    dims = [d for d in values.dims if d != "unit" and d not in luck]
+    gain = _plans_by_units(values.mean([d for d in luck if d in values.dims], skipna=False), dims)
     paid = _costs(found, gain, cost, dims, budget)
     marks = None if "supported" not in found else _supported(found["supported"], values, dims)
     worth = gain.values.astype(np.float64)
@@ -195,17 +198,36 @@ def best(
     for name in _axes(found, dims):
         table[name] = gain[name].values[chosen.plan]
     table["value"], table["cost"] = gain.values[chosen.plan, at], paid[chosen.plan, at]
-    if members:
-        each = values.mean(luck).quantile([alpha / 2, 1 - alpha / 2], dim=members)
-        for name, one in zip(("lo", "hi"), each, strict=True):
-            table[name] = _plans_by_units(one.drop_vars("quantile"), dims).values[chosen.plan, at]
+    if members := [d for d, has_members in luck.items() if has_members and d in values.dims]:
+        each = values.mean([d for d in luck if d in values.dims and d not in members], skipna=False)
+        by_member = each.stack(member=members).stack(plan=dims).transpose("member", "plan", "unit")  # noqa: PD013
+        table["lo"], table["hi"] = bounds(by_member.values[:, chosen.plan, at], alpha)
     if marks is not None:
         table["supported"] = marks[chosen.plan, at]
+    table.attrs["of"] = str(values.name)
     return table, chosen
 
 
-def _values(found: xr.Dataset, outcome: str | None) -> tuple[xr.DataArray, list[str], list[str]]:
-    """Find what plans are worth, and the dimensions that are luck or members rather than plans."""
+def _luck(found: xr.Dataset) -> dict[str, bool]:
+    """Find the dimensions of nothing but seeds and members, which are no plans, and whether they hold members.
+
+    Raises:
+        UserError: horizons, which are no plans either.
+    """
+    axes: dict[str, dict[str, str]] | None = found.attrs["sweep"].get("axes")
+    if axes is None:
+        raise UserError("the sweep was made by an earlier version; sweep again")
+    if any(sweeping.HORIZON in columns for columns in axes.values()):
+        raise UserError("a horizon is no plan to choose; sweep with one horizon")
+    kinds = {
+        dim: {"member" if name == sweeping.MEMBER else kind for name, kind in columns.items()}
+        for dim, columns in axes.items()
+    }
+    return {dim: "member" in own for dim, own in kinds.items() if own <= {"seed", "member"}}
+
+
+def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
+    """Find what plans are worth to units."""
     grid = set(found.attrs["sweep"]["grid"])
     for value in VALUES:
         names = [n for n in found.data_vars if str(n).split("_")[-1] == value and grid <= set(found[n].dims)]
@@ -223,18 +245,15 @@ def _values(found: xr.Dataset, outcome: str | None) -> tuple[xr.DataArray, list[
         values = values.isel(outcome=0 if outcome is None else known.index(outcome), drop=True)
     if "unit" not in values.dims:
         raise UserError("the sweep has no units to choose plans for")
-    if sweeping.HORIZON in values.dims:
-        raise UserError("a horizon is no plan to choose; sweep with one horizon")
-    kinds = found.attrs["sweep"].get("kinds", {})
-    luck = [str(d) for d in values.dims if kinds.get(d) == "seed"]
-    return values, luck, [str(d) for d in values.dims if d == sweeping.MEMBER]
+    return values
 
 
 def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None) -> np.ndarray:
     own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) >= {*dims, "unit"}]
     if own and not cost:
         paid = found[own[0]]
-        return _plans_by_units(paid.mean([d for d in paid.dims if d not in (*dims, "unit")]), dims).values.astype(float)
+        paid = paid.mean([d for d in paid.dims if d not in (*dims, "unit")], skipna=False)
+        return _plans_by_units(paid, dims).values.astype(np.float64)
     if budget is not None and not cost:
         raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
     total = np.zeros(gain.sizes["plan"])

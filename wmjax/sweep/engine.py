@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from wmjax.core.provenance import to_plain, versions
 from wmjax.sweep import boxes, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
-from wmjax.sweep.reduce import Full, Reduction, Variables
+from wmjax.sweep.reduce import Full, Reduction, Variable
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.sweep.stepping import STAGE, Job, Run
 from wmjax.sweep.tiles import Tiling, tile
@@ -69,7 +70,7 @@ def sweep(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     coords: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    extra: Callable[[], Variables] = dict,
+    extra: Mapping[str, Callable[[], Variable | None]] = MappingProxyType({}),
     fingerprint: str = "",
     save_seconds: float = 30.0,
     worker: tuple[int, int] = (0, 1),
@@ -97,8 +98,8 @@ def sweep(
         dims: names of each output's dimensions, `{"value": ("unit", "outcome")}`.
         coords: labels of these dimensions.
         provenance: what the result carries, beside the grid, the reductions and the versions.
-        extra: variables that stand beside what is kept, along the grid's dimensions and `dims`; asked for at the end,
-            of the worker that finishes.
+        extra: variables by name that stand beside what is kept, along the grid's dimensions and `dims`; asked for at
+            the end, of the worker that finishes. None leaves one out.
         fingerprint: of what `evaluate` closes over, so that another world's sweep is not continued.
         save_seconds: time between two checkpoints of what is folded.
         worker: `(i, n)`: this process is number i of n that share `out`; each takes every n-th step, and number 0 waits
@@ -124,6 +125,7 @@ def sweep(
         return store.read(place.out)
     tiling = _tiling(job, about, chunk, budget_bytes)
     run = Run(job, tiling, place, worker, observer, save_seconds)
+    results.check_names(grid, {**{name: array.dims for name, array in run.arrays.items()}, **dict.fromkeys(extra, ())})
     attrs = {"sweep": dict(about or _about(run, identity)), "provenance": dict(provenance or {})}
     full_dims = tuple(dim for array in run.arrays.values() for dim in array.dims)
     try:
@@ -139,7 +141,8 @@ def sweep(
         for other in range(1, worker[1]):
             states += run.wait_for(other, patience_seconds)
         kept = {name: (run.arrays[name].dims, numbers) for name, numbers in run.kept.items()}
-        variables = {**kept, **results.finished(job.work, run.merged(states), grid), **extra()}
+        more = {name: one for name, ask in extra.items() if (one := ask()) is not None}
+        variables = {**kept, **results.finished(job.work, run.merged(states), grid), **more}
         found = results.labelled(grid, variables, coords or {}, attrs, full_dims)
         if place is None:
             return found
@@ -177,6 +180,7 @@ def _identity(job: Job, fingerprint: str, workers: int) -> str:
     leaves = [_words(x) for x in jax.tree.leaves((key, data))]
     named = getattr(job.work.evaluate, "__qualname__", type(job.work.evaluate).__qualname__)
     fixed = [named, fingerprint, workers, sizing.lanes_of(job.mesh), job.grid, job.work.reductions, job.work.scenes]
+    fixed.append(sorted(results.full_names(job.work).items()))
     return hash_of(*fixed, *leaves)
 
 
@@ -190,7 +194,7 @@ def _about(run: Run, identity: str) -> dict[str, Any]:
     return {
         "identity": identity,
         "grid": dict(zip(job.grid.dims, job.grid.sizes, strict=True)),
-        "kinds": {column.name: column.kind for column in job.grid.columns},
+        "axes": {part.dim: {column.name: column.kind for column in part.columns} for part in job.grid.parts},
         "points": job.grid.size,
         "chunk": run.tiling.chunk,
         "lead": run.tiling.lead,

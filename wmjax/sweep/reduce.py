@@ -27,8 +27,9 @@ from wmjax.core.errors import UserError
 from wmjax.sweep import wide
 from wmjax.sweep.grids import Grid
 
-Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]
-"""Dimensions and numbers by name."""
+Variable = tuple[tuple[str, ...], np.ndarray]
+"""Dimensions and numbers."""
+Variables = dict[str, Variable]
 
 
 class Batch(NamedTuple):

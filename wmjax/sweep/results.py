@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,17 @@ def finished(work: Work, states: tuple[Any, ...], grid: Grid) -> Variables:
     return out
 
 
+def check_names(grid: Grid, names: Mapping[str, tuple[str, ...]], labels: Iterable[str] = ()) -> None:
+    """Refuse variables, given with their dimensions, that are called as an axis of the grid or another label.
+
+    Raises:
+        UserError: one that is.
+    """
+    clash = sorted({*grid.names, *labels} & {name for name, dims in names.items() if dims != (name,)})
+    if clash:
+        raise UserError(f"{clash[0]!r} is an axis and a variable of the result; rename the axis")
+
+
 def labelled(
     grid: Grid, variables: Variables, coords: Mapping[str, Any], attrs: Mapping[str, Any], dims: tuple[str, ...] = ()
 ) -> xr.Dataset:
@@ -57,9 +68,7 @@ def labelled(
     """
     left = {d for names, _ in variables.values() for d in names} | set(dims)
     labels = {name: found for name, found in _grid_labels(grid, left).items() if found[0] in left}
-    clash = sorted((set(labels) | set(coords)) & {name for name, (names, _) in variables.items() if names != (name,)})
-    if clash:
-        raise UserError(f"{clash[0]!r} is an axis and a variable of the result; rename the axis")
+    check_names(grid, {name: dims for name, (dims, _) in variables.items()}, coords)
     own = {name: (name, _array(values)) for name, values in coords.items() if name in left}
     try:
         return xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))

@@ -1,25 +1,30 @@
-"""Which plans of a grid the data can speak for: warnings, and support of every plan beside its numbers."""
+"""Which plans of a grid the data can speak for: warnings, and support of every plan beside its numbers.
+
+What counts as seen is the world's own. Consumer: like rows had the value. Media: as much was spent in a period that was
+fitted, and on a channel that is always on something is. Graph: the value lies within the panel's range. Every row is
+judged by its history as observed: what a plan's earlier edits, fed back, do to it is not.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from wmjax.core.observe import Event, Observer, silent
-from wmjax.sweep import grids, plans
+from wmjax.sweep import plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Plan
 from wmjax.worlds.contract import Reach
 
 LOOKED_AT = 16
 """Levels of a grid's dimension at which support is looked up for the warnings, and corners of the grid."""
-MOST_CELLS = 2**23
-"""Plans by units of which support is kept; beyond it only the warnings tell of it."""
+MOST_PLANS, MOST_CELLS = 2**14, 2**23
+"""Plans, and plans by units, of which support is kept; beyond either only the warnings tell of it."""
 
 
 class Question(NamedTuple):
@@ -29,7 +34,8 @@ class Question(NamedTuple):
     factual: what was done, of the units in those periods.
     present: bool, which of these rows there are.
     plan: edits that read the grid's axes.
-    apply: the plan at a point; gives all units' actions.
+    apply: the plan at a point, from its digits and the grid's tables; gives all units' actions.
+    tables: of the grid.
     names: of the actions.
     """
 
@@ -37,12 +43,13 @@ class Question(NamedTuple):
     factual: Float[np.ndarray, "unit period action"]
     present: Bool[np.ndarray, "unit period"]
     plan: Plan
-    apply: Callable[[Mapping[str, Any]], Any]
+    apply: Callable[[Any, Any], Any]
+    tables: Any
     names: tuple[str, ...]
 
-    def at(self, grid: Grid, digits: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, digits: Any) -> tuple[np.ndarray, np.ndarray]:
         """Work out a point's actions, and mark the cells that it moves."""
-        planned = np.asarray(self.apply(grids.decode(grid, digits)))
+        planned = np.asarray(self.apply(np.asarray(digits, np.int32), self.tables))
         return planned, (planned != self.factual) & self.present[..., None]
 
 
@@ -55,7 +62,7 @@ def warnings(asked: Question, grid: Grid) -> list[str]:
     moved: set[str] = set()
     worst: dict[str, tuple[int, int, int]] = {}
     for index in looked_at(grid.sizes):
-        planned, cells = asked.at(grid, np.unravel_index(index, grid.sizes))
+        planned, cells = asked.at(np.unravel_index(index, grid.sizes))
         beyond = asked.reach.beyond(planned) & cells
         for name, count, changed in zip(asked.names, beyond.sum((0, 1)), cells.sum((0, 1)), strict=True):
             moved |= {name} if changed else set()
@@ -74,13 +81,14 @@ def supported(
     """Mark, for every plan of a grid and every unit, whether data speak for all that the plan moves there.
 
     Returns:
-        Dimensions, those of the grid that the plan reads and `unit`, and the marks; None where they are too many.
+        Dimensions, those of the grid that the plan reads and `unit`, and the marks, false for units without a row;
+        cells after a horizon count like all others. None where they are too many.
     """
     read = set(plans.axes(asked.plan))
     at = [i for i, part in enumerate(grid.parts) if read & {column.name for column in part.columns}]
     sizes = tuple(grid.sizes[i] for i in at)
     count = math.prod(sizes)
-    if count * len(asked.factual) > MOST_CELLS:
+    if count > MOST_PLANS or count * len(asked.factual) > MOST_CELLS:
         return None
     lost = np.array([name in asked.reach.lost for name in asked.names])
     marks = np.empty((count, len(asked.factual)), bool)
@@ -88,9 +96,10 @@ def supported(
         observer(Event("support", number, count, unit="plan"))
         digits = np.zeros(len(grid.sizes), int)
         digits[at] = np.unravel_index(number, sizes)
-        planned, cells = asked.at(grid, tuple(digits.tolist()))
+        planned, cells = asked.at(digits)
         marks[number] = ~((asked.reach.beyond(planned) | lost) & cells).any((1, 2))
     observer(Event("support", count, count, unit="plan"))
+    marks &= asked.present.any(1)
     return (*(grid.dims[i] for i in at), "unit"), marks.reshape(*sizes, -1)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +30,10 @@ from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
-from wmjax.sweep import engine, plan_reading, plans
+from wmjax.sweep import engine, grids, plan_reading, plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Axis, Plan
-from wmjax.sweep.reduce import Full, Reduction, Segments, Variables
+from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.worlds import sweep_support
 from wmjax.worlds.sweep_support import Question
@@ -188,9 +189,9 @@ def sweep(
 
     Returns:
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
-        where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where units
-        are kept plan by plan, and there are not too many, `supported` marks those whose rows the data speak for. None
-        for a worker but the first.
+        where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where plans
+        are kept in full, and are not too many, `supported` marks the units for which the data speak for all that the
+        plan moves, see `sweep_support`. None for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -199,13 +200,10 @@ def sweep(
     about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
     seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
-    asked = question(world, panel, evaluate, setting)
-    whole_plans = any(isinstance(r, Full) for r in _each(options["reduce"]))
+    asked = question(world, panel, evaluate, grid, setting)
+    plan_by_plan = any(isinstance(r, Full) for r in _each(options["reduce"]))
+    support = partial(sweep_support.supported, asked, grid, observer=observer)
     told = about | {"warnings": sweep_support.warnings(asked, grid), "absent": absent}
-
-    def support() -> Variables:
-        found = sweep_support.supported(asked, grid, observer=observer) if whole_plans else None
-        return {} if found is None else {"supported": found}
 
     return engine.sweep(
         evaluate,
@@ -220,7 +218,7 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra=support,
+        extra={"supported": support} if plan_by_plan else {},
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -300,8 +298,8 @@ def prepare(
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 
-def question(world: Any, panel: Panel, evaluate: Evaluate, setting: Setting) -> Question:
-    """Say what the plans of `evaluate` ask of a world, for `sweep_support`."""
+def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:
+    """Say what the plans of a grid ask of a world, for `sweep_support`."""
     window = _window(panel, setting)
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
     options: dict[str, Any] = {"names": evaluate.actions, "groups": groups, "choices": dict(evaluate.choices)}
@@ -310,7 +308,12 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, setting: Setting) -> 
         factual=np.asarray(factual),
         present=np.asarray(panel.arrays.mask[:, window], bool),
         plan=evaluate.plan,
-        apply=jax.jit(lambda point: plans.apply(evaluate.plan, factual, point, **options)),
+        apply=jax.jit(
+            lambda digits, tables: plans.apply(
+                evaluate.plan, factual, grids.decode(grid.layout, digits, tables), **options
+            )
+        ),
+        tables=grid.tables(),
         names=evaluate.actions,
     )
 

@@ -105,7 +105,9 @@ def alone(
         if report.deterministic or not moved.any():
             continue
         like, values = given(replace(rows, actions=planned), at)[moved], planned[moved, at]
-        levels = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
+        levels = np.unique(values)
+        if len(levels) > LEVELS:
+            levels = np.unique(np.quantile(values, np.linspace(0, 1, LEVELS), method="nearest"))
         nearest = levels[np.abs(values[:, None] - levels).argmin(1)]
         few = np.zeros(len(values), bool)
         for v in levels.tolist():

@@ -88,18 +88,27 @@ def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
 
 
 def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
-    """Say how far the data reach: to the largest spend of the periods that the world was fitted to, of each unit."""
+    """Say how far the data reach: to each unit's largest spend in the periods that were fitted, and not to none at all
+    of a channel that is always on.
+    """
     history, factual = world.history(panel), panel.arrays.actions[:, window]
     most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
 
+    on = np.array([channel in world.always_on() for channel in world.channels])
+
     def beyond(planned: np.ndarray) -> np.ndarray:
-        return (planned > most) & (planned != factual)
+        return ((planned > most) | (on & (planned <= 0))) & (planned != factual)
 
     def reasons(moved: frozenset[str]) -> list[str]:
         others = set(world.channels) - moved
         return [line for line in world.warnings() if line.split(":")[0] not in others]
 
-    return Reach(beyond, "spend more than any that the world was fitted to", world.unidentified(), reasons)
+    return Reach(
+        beyond,
+        "spend more than any that the world was fitted to, or nothing on a channel that is always on",
+        world.unidentified(),
+        reasons,
+    )
 
 
 def forecast(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -338,15 +338,20 @@ class MediaWorld(contract.Named):
         columns = (self.support[name] for name in ("channel", "explained"))
         return frozenset(channel for channel, explained in zip(*columns, strict=True) if explained > 0.95)
 
+    def always_on(self) -> frozenset[str]:
+        """Name the channels that hardly a period is without."""
+        columns = (self.support[name] for name in ("channel", "idle"))
+        return frozenset(channel for channel, idle in zip(*columns, strict=True) if idle < 0.02)
+
     def warnings(self) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
         found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
-        columns = (self.support[name] for name in ("channel", "idle", "explained"))
-        lost = self.unidentified()
-        for channel, idle, explained in zip(*columns, strict=True):
+        columns = (self.support[name] for name in ("channel", "explained"))
+        lost, on = self.unidentified(), self.always_on()
+        for channel, explained in zip(*columns, strict=True):
             if channel in lost:
                 found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
-            elif idle < 0.02:
+            elif channel in on:
                 found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
