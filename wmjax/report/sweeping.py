@@ -200,7 +200,7 @@ def best(
     table["value"], table["cost"] = gain.values[chosen.plan, at], paid[chosen.plan, at]
     if members := [d for d, has_members in luck.items() if has_members and d in values.dims]:
         each = values.mean([d for d in luck if d in values.dims and d not in members], skipna=False)
-        by_member = each.stack(member=members).stack(plan=dims).transpose("member", "plan", "unit")  # noqa: PD013
+        by_member = each.stack(one=members).stack(plan=dims).transpose("one", "plan", "unit")  # noqa: PD013
         table["lo"], table["hi"] = bounds(by_member.values[:, chosen.plan, at], alpha)
     if marks is not None:
         table["supported"] = marks[chosen.plan, at]

@@ -310,7 +310,7 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         plan=evaluate.plan,
         apply=jax.jit(
             lambda digits, tables: plans.apply(
-                evaluate.plan, factual, grids.decode(grid.layout, digits, tables), **options
+                evaluate.plan, factual, grids.decode(grid.layout, tuple(digits), tables), **options
             )
         ),
         tables=grid.tables(),
