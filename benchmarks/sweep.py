@@ -238,7 +238,7 @@ def work(options: common.Options, observer: Any) -> Any:
         facts[f"seconds_1e{power}"] = found["seconds"]
     for workers in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
-            found = apart([["--share", i, workers, 4096 if full else 256, folder] for i in range(workers)])
+            found = apart([["--share", i, workers, 65_536 if full else 256, folder] for i in range(workers)])
         facts[f"seconds_{workers}_workers"] = max(f["seconds"] for f in found)
     scores[Cell("consumer", "wmjax", "speedup_2_processes")] = facts["seconds_1_workers"] / facts["seconds_2_workers"]
     scores |= media_scores(full)

@@ -25,6 +25,8 @@ from wmjax.sweep.store import Piece, Store
 from wmjax.sweep.tiles import Region, Tiling
 
 STAGE = "sweep"
+POLL_SECONDS = 0.05
+"""Between two looks for what another worker has finished."""
 
 
 class Job(NamedTuple):
@@ -216,15 +218,17 @@ class Run:
                     f"worker {other} of {self.worker[1]} has given no sign for {patience:.0f} s; start it again, and "
                     "worker 0 again: what they finished is kept"
                 )
-            time.sleep(min(0.2, patience / 4))
+            time.sleep(min(POLL_SECONDS, patience / 4))
 
     def merged(self, states: list[Any]) -> Any:
         """Join the states of all lanes of all workers, in their order."""
-        merge = jax.jit(partial(boxes.merge_states, work=self.job.work))
         out = states[0]
         for state in states[1:]:
-            out = merge(out, state)
+            out = _merge(out, state, work=self.job.work)
         return jax.device_get(out)
+
+
+_merge = jax.jit(boxes.merge_states, static_argnames="work")
 
 
 def _starts(slices: tuple[slice, ...]) -> tuple[int, ...]:
