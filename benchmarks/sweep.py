@@ -28,11 +28,12 @@ import numpy as np
 from benchmarks import measure
 from experiments import common
 from experiments.common import Cell
+from wmjax.core import devices
 from wmjax.heads import adapter
 from wmjax.heads.adapter import AdapterConfig, Projected
 from wmjax.simulate import media as media_simulator
 from wmjax.simulate.media import MediaSimConfig
-from wmjax.sweep import axes, engine
+from wmjax.sweep import axes, engine, processes
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plan_reading import plan_from_axes
 from wmjax.sweep.plans import Axis, Scale
@@ -97,7 +98,7 @@ def grid_of(plans: int) -> Grid:
 
 
 def swept(own: Problem, plans: int, *, reduce: Any = None, **options: Any) -> Any:
-    """Sweep by boxes of the size that a world takes."""
+    """Sweep as the command does: boxes of the size that is chosen, each core a device."""
     return engine.sweep(
         own.evaluate,
         grid_of(plans),
@@ -105,7 +106,7 @@ def swept(own: Problem, plans: int, *, reduce: Any = None, **options: Any) -> An
         reduce=reduce or Best(of="total"),
         data=(own.data,),
         dims=sweeping.DIMS,
-        budget_bytes=sweeping.CPU_BYTES,
+        mesh=processes.local_mesh(),
         **options,
     )
 
@@ -116,6 +117,8 @@ def floor(rows: int) -> Any:
     sizes = (*CFG.adapter.hidden, 1)
     inputs = [jnp.asarray(rng.random((rows, n), np.float32)) for n in sizes[:-1]]
     weights = [jnp.asarray(rng.random(shape, np.float32)) for shape in itertools.pairwise(sizes)]
+    if (mesh := processes.local_mesh()) is not None:
+        inputs, weights = devices.place((inputs, weights), mesh, rows)
     program, _ = measure.compiled(lambda xs, ws: [x @ w for x, w in zip(xs, ws, strict=True)], inputs, weights)
 
     def call() -> None:
@@ -209,6 +212,7 @@ def media_scores(full: bool) -> dict[Cell, float]:
 
 def work(options: common.Options, observer: Any) -> Any:
     """Measure all."""
+    devices.use_cores()
     started, full = time.monotonic(), options.size == "full"
     units, periods, plans, runs = (1024, 30, 1024, 5) if full else (32, 4, 32, 1)
     own = problem(units, periods)

@@ -128,6 +128,21 @@ def test_memory_is_the_boxes_and_not_the_grids(toy):
     assert full.stored_bytes == 105 * 100 * 4
 
 
+def test_a_box_that_nobody_asked_for_keeps_to_the_caches_of_a_processor(monkeypatch):
+    def evaluate(key, point, own):
+        return own * point["cut"]
+
+    ask = {"key": jax.random.key(0), "data": (jnp.ones(10_000),)}
+    grid = axes.linear("cut", 0.0, 1.0, 10**4)
+    chunks = []
+    for kept in (2**22, 2**20, 2**10):
+        monkeypatch.setattr(sizing, "CACHED", kept)
+        chunks.append(plan_sweep(evaluate, grid, **ask).chunk)
+    assert chunks[0] > 2 * chunks[1] > 2 * chunks[2]
+    assert chunks[2] == 1  # one point takes more, and is within the budget
+    assert plan_sweep(evaluate, grid, budget_bytes=2**27, **ask).chunk > chunks[0]
+
+
 def test_a_timed_plan_counts_every_box_like_the_second(monkeypatch):
     """Of two boxes the second counts: the first may still be warming up."""
 

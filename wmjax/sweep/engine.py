@@ -51,7 +51,7 @@ def plan_sweep(
     `timed` works out the first boxes to predict seconds.
     """
     job = _prepare(evaluate, grid, key, reduce, data, mesh, dims)
-    tiling = sizing.fit(job.work, mesh, job.shapes, chunk, budget_bytes or sizing.default_budget(mesh))
+    tiling = sizing.fit(job.work, mesh, job.shapes, chunk, budget_bytes)
     plan = sizing.describe(job.work, tiling, mesh, job.shapes)
     return replace(plan, seconds=Run(job, tiling, None, (0, 1), silent, math.inf).seconds()) if timed else plan
 
@@ -91,7 +91,8 @@ def sweep(
         reduce: a reduction, or several by name; `Full()` if not given.
         data: arrays handed to `evaluate` (parameters, histories); closed over instead, they would be compiled in.
         chunk: most points of a box; chosen from predicted bytes if not given.
-        budget_bytes: what the compiled programs may take on each device; by default half of what it has free.
+        budget_bytes: what the compiled programs may take on each device; by default half of what it has free, of which
+            a box on a processor takes what its caches hold.
         mesh: one axis; each of its devices takes every n-th box. None is the default device.
         out: place of a Zarr store; a sweep that was killed goes on from there and ends with the same bits. Numbers
             kept in full are never computed again; what is only folded goes on from the last checkpoint.
@@ -155,7 +156,7 @@ def sweep(
 def _tiling(job: Job, about: Mapping[str, Any] | None, chunk: int | None, budget: int | None) -> Tiling:
     """Take up the boxes of an earlier start, or choose them."""
     if about is None:
-        return sizing.fit(job.work, job.mesh, job.shapes, chunk, budget or sizing.default_budget(job.mesh))
+        return sizing.fit(job.work, job.mesh, job.shapes, chunk, budget)
     if chunk is not None and tile(job.grid.sizes, chunk).chunk != about["chunk"]:
         raise UserError(f"the sweep was begun with a chunk of {about['chunk']} points; go on with that, or without one")
     return Tiling(job.grid.sizes, about["lead"], about["width"])

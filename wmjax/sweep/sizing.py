@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,8 +23,8 @@ PROBE = 64
 """Points of the box that is compiled to learn how many bytes a point takes."""
 MOST = 2**17
 """Points of a box that nobody asked for."""
-BUDGET = 2**30
-"""Bytes, where the device does not tell how many it has."""
+CACHED = 2**25
+"""Bytes that a box's own numbers take on a processor where nobody asked: a larger box falls out of the caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,21 +134,28 @@ def _bytes(tree: Any) -> int:
 
 
 def default_budget(mesh: Mesh | None) -> int:
-    """Half of what the device has free, or 1 GiB where it does not tell."""
-    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-    stats = device.memory_stats() or {}
-    return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2 if "bytes_limit" in stats else BUDGET
+    """Half of what the device has free, or half of the machine's memory where it does not tell."""
+    stats = _device(mesh).memory_stats() or {}
+    if "bytes_limit" in stats:
+        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget: int) -> Tiling:
+def _device(mesh: Mesh | None) -> Any:
+    return jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+
+
+def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget: int | None) -> Tiling:
     """Choose the box: of at most `chunk` points, or the largest whose predicted bytes keep within the budget.
 
     A small box is compiled to learn the bytes a point takes; the box chosen is compiled and shrunk until it fits.
+    Without a budget the default one holds, and on a processor a box of more than one point keeps to the caches.
 
     Raises:
         UserError: not even one point fits.
     """
-    sizes = work.layout.sizes
+    sizes, cached = work.layout.sizes, budget is None and _device(mesh).platform == "cpu"
+    limit = default_budget(mesh) if budget is None else budget
     if chunk is not None:
         if chunk < 1:
             raise UserError(f"chunk is {chunk}, must be at least 1")
@@ -156,16 +164,17 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
     tiling = tile(sizes, min(PROBE, most))
     for turn in range(8):
         found = compiled(work, tiling, mesh, shapes)
-        if turn and found.bytes <= budget:
+        goal = min(limit, found.fixed_bytes + CACHED) if cached else limit
+        if (turn and found.bytes <= goal) or (tiling.chunk == 1 and goal < found.bytes <= limit):
             return tiling
-        if tiling.chunk == 1 and found.bytes > budget:
-            need, have = found.bytes / 2**20, budget / 2**20
+        if tiling.chunk == 1 and found.bytes > limit:
+            need, have = found.bytes / 2**20, limit / 2**20
             raise UserError(
                 f"one point of the sweep takes {need:.3g} MiB and the budget is {have:.3g} MiB; "
                 "give a larger budget_bytes, or sweep fewer units or periods"
             )
         # A little less than it takes, for what does not grow in proportion.
-        room = 0.9 * (budget - found.fixed_bytes) / max(found.bytes - found.fixed_bytes, 1)
+        room = 0.9 * (goal - found.fixed_bytes) / max(found.bytes - found.fixed_bytes, 1)
         new = tile(sizes, max(1, min(most, math.floor(tiling.chunk * room))))
         if new == tiling:
             return tiling

@@ -45,8 +45,6 @@ FORECASTS = {
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
 HORIZON, MEMBER = "horizon", "member"
-CPU_BYTES = 2**28
-"""Budget of a box on a processor: by then a larger one is no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +210,7 @@ def sweep(
         reduce=options["reduce"],
         data=options["data"],
         chunk=chunk,
-        budget_bytes=budget_bytes or default_budget(mesh),
+        budget_bytes=budget_bytes,
         mesh=mesh,
         out=out,
         dims=DIMS,
@@ -249,17 +247,11 @@ def plan_sweep(
         reduce=options["reduce"],
         data=options["data"],
         chunk=chunk,
-        budget_bytes=budget_bytes or default_budget(mesh),
+        budget_bytes=budget_bytes,
         mesh=mesh,
         dims=DIMS,
         timed=timed,
     )
-
-
-def default_budget(mesh: Mesh | None) -> int | None:
-    """Keep boxes small on a processor; None leaves it to the device's free memory."""
-    device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-    return CPU_BYTES if device.platform == "cpu" else None
 
 
 def prepare(
