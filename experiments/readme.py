@@ -27,7 +27,7 @@ def table(path: Path, words: str = "") -> str:
     out as columns; other keys are columns of labels, unless all rows share their value.
     """
     result = json.loads(path.read_text(encoding="utf-8"))
-    chosen = {key: names.split(",") for key, names in (word.split("=") for word in words.split())}
+    chosen = {key: names.split(",") for key, names in (word.split("=", 1) for word in words.split())}
     across = chosen.pop("across", [""])[0]
     rows = [r for r in result["rows"] if all(r[key] in names for key, names in chosen.items())]
     labels = [key for key in KEYS if key != across and len({r[key] for r in rows}) > 1] or ["quantity"]
