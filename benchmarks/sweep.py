@@ -117,7 +117,7 @@ def floor(rows: int) -> Any:
     sizes = (*CFG.adapter.hidden, 1)
     inputs = [jnp.asarray(rng.random((rows, n), np.float32)) for n in sizes[:-1]]
     weights = [jnp.asarray(rng.random(shape, np.float32)) for shape in itertools.pairwise(sizes)]
-    if (mesh := processes.local_mesh()) is not None:
+    if (mesh := devices.mesh(rows)) is not None:
         inputs, weights = devices.place((inputs, weights), mesh, rows)
     program, _ = measure.compiled(lambda xs, ws: [x @ w for x, w in zip(xs, ws, strict=True)], inputs, weights)
 

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from wmjax import cli
+from wmjax.core import files
 from wmjax.core.errors import UserError
 from wmjax.report import sweeping
 from wmjax.report.run import Run
@@ -96,6 +97,9 @@ def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
     table = pd.read_parquet(run / "doubtful.best.parquet")
     assert not table["supported"].all()
     assert f"{(~table['supported']).sum()} of {len(table)} plans go, for their unit, beyond" in " ".join(err.split())
+    asked = files.read_provenance(run / "doubtful.best.parquet")["best"]
+    assert asked["asked"].items() >= {"outcome": "visit", "supported_only": False, "budget": None}.items()
+    assert asked["value"] == pytest.approx(table["value"].sum(), rel=1e-5)
     unclear = ((table["lo"] <= 0) & (table["hi"] >= 0)).sum()
     assert f"{unclear} of {len(table)} values have an interval that holds 0" in " ".join(out.split())
     np.testing.assert_allclose(table["value"], gain.max(1), rtol=1e-5)
@@ -121,6 +125,7 @@ def test_units_without_a_supported_plan_get_none_within_the_budget(run, panel, w
         sweeping.run(world, dataclasses.replace(panel, arrays=arrays), asked, held, observer=lambda event: None)
     marks = store.read(held)["supported"].values.astype(bool)
     assert not marks[..., [2, 5]].any()
+    assert np.flatnonzero(~store.read(held)["present"].values.astype(bool)).tolist() == [2, 5]
     had = marks.reshape(-1, len(panel.units)).any(0)
     assert not had[:10].any()
     assert had.sum() > 10
@@ -144,6 +149,21 @@ def test_members_are_no_plans_but_the_interval(doubtful):
         half = scipy.stats.t.ppf(0.9, len(own) - 1) * own.std(ddof=1)
         want = [own.mean() - half, own.mean(), own.mean() + half]
         np.testing.assert_allclose([row.lo, row.value, row.hi], want, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ("push=0,1 member=0:9", "asks for member 3; the world has members 0 to 2"),
+        ("push=0,1 pusch=0,1", "nothing reads the grid's axis 'pusch'; did you mean 'push'"),
+        ("push=0,1 income=1,2", "nothing reads the grid's axis 'income'"),
+    ],
+)
+def test_axes_that_nothing_reads_are_refused(run, tmp_path, capsys, grid, said):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["sweep", str(run), "--grid", grid, "--reduce", "gain.full", "--out", str(tmp_path / "s.zarr")])
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path):

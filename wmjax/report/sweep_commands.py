@@ -111,6 +111,7 @@ def best(
         out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
     """
     from wmjax.core.files import write_parquet
+    from wmjax.core.provenance import to_plain
     from wmjax.report import console, sweeping
     from wmjax.sweep import store
 
@@ -140,6 +141,9 @@ def best(
             "for; --supported-only passes them over"
         )
     _warn(attrs)
+    asked = {**how, "budget": budget, "cost": cost}
+    found = {"value_of": table.attrs["of"], "value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost}
+    attrs["best"] = to_plain({"asked": asked, **found})
     path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
     write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")

@@ -141,6 +141,8 @@ def parts(facts: Mapping[str, Any], panel: Panel) -> np.ndarray:
 def origin(key: Key[Array, ""], seed: int | None, cfg: Any, panel: Panel) -> dict[str, Any]:
     """Collect the provenance of a fit; without a seed, `seed` holds the key's data, a list of integers."""
     found = provenance(seed=seed or 0, cfg=cfg, schema=panel.schema, data=panel.fingerprint)
+    # Members are laid over the devices, and other shapes round otherwise.
+    found["devices"] = f"{jax.local_device_count()} x {jax.local_devices()[0].platform}"
     return found if seed is not None else found | {"seed": jax.random.key_data(key).tolist()}
 
 

@@ -189,7 +189,7 @@ def sweep(
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
         where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where plans
         are kept in full, and are not too many, `supported` marks the units for which the data speak for all that the
-        plan moves, see `sweep_support`. None for a worker but the first.
+        plan moves, see `sweep_support`, and `present` those with a row. None for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -216,7 +216,7 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra={"supported": support} if plan_by_plan else {},
+        extra={"supported": support, "present": lambda: (("unit",), seen)} if plan_by_plan else {},
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -267,6 +267,7 @@ def prepare(
     """Compute what all plans share, and name what is asked of each; `options` are those of the engine."""
     window = _window(panel, setting)
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
+    _check_axes(grid, plan, panel, world.members)
     first = _first_changed(plan, grid, setting)
     room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
@@ -308,6 +309,19 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         tables=grid.tables(),
         names=evaluate.actions,
     )
+
+
+def _check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
+    """Refuse axes that nothing reads, and members that there are not."""
+    read = {*plans.axes(plan), MEMBER, HORIZON}
+    for column in grid.columns:
+        if column.name not in read and column.kind != "seed":
+            known = plans.near(column.name, (*panel.action_names, *sorted(read)))
+            raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
+        if column.name == MEMBER:
+            asked = [int(x) for x in column.labels()]
+            if wrong := [x for x in asked if not 0 <= x < members]:
+                raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
 
 
 def segments(panel: Panel, by: str) -> Segments:
