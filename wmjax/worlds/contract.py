@@ -97,9 +97,9 @@ class Named:
 class Reach(NamedTuple):
     """How far a world's data reach, for plans of some periods; actions are `[units, periods, actions]`.
 
-    beyond: of actions under a plan, marks the cells that it moves beyond what was seen. where: what is true of those
-    cells, in words. lost: actions of which no effect is identified. reasons: of the names of actions that are moved,
-    why no effect of theirs is to be believed.
+    beyond: of actions under a plan, marks the cells beyond what was seen; asked of the cells that the plan moves.
+    where: what is true of those cells, in words. lost: actions of which no effect is identified. reasons: of the names
+    of actions that are moved, why no effect of theirs is to be believed.
     """
 
     beyond: Callable[[Float[Any, "unit period action"]], Bool[Any, "unit period action"]]

@@ -34,8 +34,7 @@ class Question(NamedTuple):
     factual: what was done, of the units in those periods.
     present: bool, which of these rows there are.
     plan: edits that read the grid's axes.
-    apply: the plan at a point, from its digits and the grid's tables; gives all units' actions.
-    tables: of the grid.
+    apply: the plan at a point, from its digits; gives all units' actions.
     names: of the actions.
     """
 
@@ -43,13 +42,12 @@ class Question(NamedTuple):
     factual: Float[np.ndarray, "unit period action"]
     present: Bool[np.ndarray, "unit period"]
     plan: Plan
-    apply: Callable[[Any, Any], Any]
-    tables: Any
+    apply: Callable[[Any], Any]
     names: tuple[str, ...]
 
     def at(self, digits: Any) -> tuple[np.ndarray, np.ndarray]:
         """Work out a point's actions, and mark the cells that it moves."""
-        planned = np.asarray(self.apply(np.asarray(digits, np.int32), self.tables))
+        planned = np.asarray(self.apply(np.asarray(digits, np.int32)))
         return planned, (planned != self.factual) & self.present[..., None]
 
 

@@ -31,7 +31,7 @@ from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
-from wmjax.sweep.grids import Grid
+from wmjax.sweep.grids import Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
@@ -275,7 +275,7 @@ def prepare(
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
     if not setting.feedback:
-        usual = jax.jit(lambda d, x: expect(key, d, x, x, None))(data, factual)
+        usual = _usual(key, data, factual, expect=expect)
     found = SweepData(
         forecast=data,
         factual=factual,
@@ -291,24 +291,34 @@ def prepare(
     return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
 
 
+@partial(jax.jit, static_argnames="expect")
+def _usual(key: Any, data: Any, factual: Array, *, expect: Any) -> Array:
+    """Expect what was done; an equal world's `expect` compiles once."""
+    return expect(key, data, factual, factual, None)
+
+
 def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:
     """Say what the plans of a grid ask of a world, for `sweep_support`."""
     window = _window(panel, setting)
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
-    options: dict[str, Any] = {"names": evaluate.actions, "groups": groups, "choices": dict(evaluate.choices)}
+    fixed: dict[str, Any] = {"plan": evaluate.plan, "layout": grid.layout, "names": evaluate.actions}
     return Question(
         reach=import_module(forecasting(world)).reach(world, panel, window),
         factual=np.asarray(factual),
         present=np.asarray(panel.arrays.mask[:, window], bool),
         plan=evaluate.plan,
-        apply=jax.jit(
-            lambda digits, tables: plans.apply(
-                evaluate.plan, factual, grids.decode(grid.layout, tuple(digits), tables), **options
-            )
-        ),
-        tables=grid.tables(),
+        apply=partial(_planned, factual, groups, grid.tables(), choices=evaluate.choices, **fixed),
         names=evaluate.actions,
     )
+
+
+@partial(jax.jit, static_argnames=("plan", "layout", "names", "choices"))
+def _planned(
+    factual: Array, groups: Any, tables: Any, digits: Array, *, plan: Plan, layout: Layout, names: Any, choices: Any
+) -> Array:
+    """Apply a plan at a point; equal grids of equal plans compile once."""
+    point = grids.decode(layout, tuple(digits), tables)
+    return plans.apply(plan, factual, point, names=names, groups=groups, choices=dict(choices))
 
 
 def _check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
@@ -319,7 +329,8 @@ def _check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
             known = plans.near(column.name, (*panel.action_names, *sorted(read)))
             raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
         if column.name == MEMBER:
-            asked = [int(x) for x in column.labels()]
+            at = np.unique(np.linspace(0, column.source.size - 1, min(column.source.size, 2**16)).astype(int))
+            asked = [int(x) for x in column.labels(at)]
             if wrong := [x for x in asked if not 0 <= x < members]:
                 raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
 

@@ -97,11 +97,10 @@ def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
 
 def reach(world: GraphWorld, panel: Panel, window: slice) -> Reach:
     """Say how far the data reach: to the panel's own least and largest values."""
-    factual = panel.arrays.actions[:, window]
     low, high = (f(panel.arrays.actions, axis=(0, 1)) for f in (np.min, np.max))
 
     def beyond(planned: np.ndarray) -> np.ndarray:
-        return ((planned < low) | (planned > high)) & (planned != factual)
+        return (planned < low) | (planned > high)
 
     def reasons(moved: frozenset[str]) -> list[str]:
         names = [name for name in panel.action_names if name in moved]

@@ -91,13 +91,12 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
     """Say how far the data reach: to each unit's largest spend in the periods that were fitted, and not to none at all
     of a channel that is always on.
     """
-    history, factual = world.history(panel), panel.arrays.actions[:, window]
+    history = world.history(panel)
     most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
-
     on = np.array([channel in world.always_on() for channel in world.channels])
 
     def beyond(planned: np.ndarray) -> np.ndarray:
-        return ((planned > most) | (on & (planned <= 0))) & (planned != factual)
+        return (planned > most) | (on & (planned <= 0))
 
     def reasons(moved: frozenset[str]) -> list[str]:
         others = set(world.channels) - moved
