@@ -13,6 +13,7 @@ for Monte Carlo, not for secrets: whoever sees words can compute the seed.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def seeds(key: Key[Array, ""], shape: tuple[int, ...] = ()) -> UInt32[Array, "*s
 def words(seed: Seed, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """Draw uniform 32-bit words; within one array of up to 2^32 they are drawn without replacement."""
     index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return _mix(index, seed)
+    return mix(index, seed)
 
 
 def spread(seed: Seed, count: int) -> UInt32[Array, "count 2"]:
@@ -39,7 +40,8 @@ def spread(seed: Seed, count: int) -> UInt32[Array, "count 2"]:
     return words(seed, (count, 2))
 
 
-def _mix(index: Array, seed: Array) -> Array:
+def mix(index: Array, seed: Any) -> Array:
+    """Hash the index of draws by a seed, or by its two words."""
     x = index * np.uint32(0x9E3779B9) + seed[0]
     x ^= x >> 16
     x += seed[1]
@@ -92,8 +94,8 @@ def permutation(seed: UInt32[Array, "2"], size: int) -> Int[Array, " size"]:
     def shuffle(index: Array) -> Array:
         high, low = index // np.uint32(b), index % np.uint32(b)
         for turn in (0, 2, 4, 6):
-            high = _rotate(high, _mix(low, rounds[turn]), a)
-            low = _rotate(low, _mix(high, rounds[turn + 1]), b)
+            high = _rotate(high, mix(low, rounds[turn]), a)
+            low = _rotate(low, mix(high, rounds[turn + 1]), b)
         return high * np.uint32(b) + low
 
     index = shuffle(jax.lax.iota(jnp.uint32, size))

@@ -277,7 +277,7 @@ def _move(
     seeds: Array, carry: _Carry, sizes: tuple[int, ...], cfg: LearnConfig, visible: Visible
 ) -> tuple[phases.PackedLayers, phases.PackedLayers]:
     if cfg.chains == "block":
-        return phases.block_chains(seeds, carry.machine, carry.chains, visible=visible, gains=cfg.gains)
+        return phases.block_chains(seeds, carry.machine, carry.chains, visible=visible, sizes=sizes, gains=cfg.gains)
     return phases.visible_chains(
         seeds,
         carry.machine,

@@ -1,6 +1,11 @@
-"""The two sides of the likelihood gradient, on packed layers: averages given data, averages of the model."""
+"""The two sides of the likelihood gradient, on packed layers: averages given data, averages of the model.
+
+On a GPU, machines of bits take the kernels of `fused`, which compute the same in one piece.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +13,7 @@ from jaxtyping import Array, Float, UInt32
 
 from wmjax.core import bits
 from wmjax.core.visible import Visible
-from wmjax.dbm import gibbs, meanfield
+from wmjax.dbm import fused, gibbs, meanfield
 from wmjax.dbm.centering import Gains
 from wmjax.dbm.packed import Packed
 
@@ -27,8 +32,14 @@ def given_data(
     machine: Packed, v: Float[Array, "rows units"], *, sizes: tuple[int, ...], sweeps: int, gains: Gains = (1.0, 1.0)
 ) -> PackedLayers:
     """Infer the hidden means of rows by mean field."""
-    hidden, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps)
-    return jnp.concatenate([v, hidden], axis=-1), odd
+
+    def plain(machine: Packed, v: Array) -> PackedLayers:
+        hidden, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps)
+        return jnp.concatenate([v, hidden], axis=-1), odd
+
+    if not fused.fits(sizes, v, gains):
+        return plain(machine, v)
+    return fused.or_plain(partial(fused.given_data, sizes=sizes, sweeps=sweeps), plain, machine, v)
 
 
 def block_chains(
@@ -37,6 +48,7 @@ def block_chains(
     chains: PackedLayers,
     *,
     visible: Visible,
+    sizes: tuple[int, ...],
     gains: Gains = (1.0, 1.0),
 ) -> tuple[PackedLayers, PackedLayers]:
     """Move chains by block Gibbs steps.
@@ -46,12 +58,19 @@ def block_chains(
         samples: averages of `e o'` over these have less variance (Rao-Blackwell).
     """
 
-    def step(carry: tuple, seeds: Array) -> tuple[tuple, None]:
-        return gibbs.sweep(seeds, machine, carry[0], visible=visible, gains=gains), None
+    def plain(seeds: Array, machine: Packed, even: Array) -> tuple[Array, Array, Array]:
+        def step(carry: tuple, seeds: Array) -> tuple[tuple, None]:
+            return gibbs.sweep(seeds, machine, carry[0], visible=visible, gains=gains), None
 
-    even, odd = chains
-    (even, odd, field), _ = jax.lax.scan(step, (even, odd, even), seeds)
-    return (even, odd), (gibbs.even_means(field, visible=visible), odd)
+        (even, odd, field), _ = jax.lax.scan(step, (even, chains[1], even), seeds)
+        return even, odd, gibbs.even_means(field, visible=visible)
+
+    args = (seeds, machine, chains[0])
+    if visible.all_bernoulli and fused.fits(sizes, chains[0], gains):
+        even, odd, means = fused.or_plain(partial(fused.block_chains, sizes=sizes), plain, *args)
+    else:
+        even, odd, means = plain(*args)
+    return (even, odd), (means, odd)
 
 
 def visible_chains(
@@ -74,13 +93,20 @@ def visible_chains(
     """
     num_visible, num_bottom = sizes[:2]
 
-    def step(v: Array, seeds: Array) -> tuple[Array, None]:
-        _, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps, bottom_only=True)
-        bottom = bits.coin(seeds[0], odd[..., :num_bottom])
-        field = gains[1] * (bottom @ machine.coupling[:num_visible, :num_bottom].T) + machine.even[:num_visible]
-        means = gibbs.visible_means(field, visible=visible)
-        return gibbs.draw_visible(seeds[1], means, visible=visible), None
+    def plain(seeds: Array, machine: Packed, v: Array) -> PackedLayers:
+        def step(v: Array, seeds: Array) -> tuple[Array, None]:
+            _, odd, _ = meanfield.infer_packed(machine, gains[0] * v, sizes=sizes, sweeps=sweeps, bottom_only=True)
+            bottom = bits.coin(seeds[0], odd[..., :num_bottom])
+            field = gains[1] * (bottom @ machine.coupling[:num_visible, :num_bottom].T) + machine.even[:num_visible]
+            means = gibbs.visible_means(field, visible=visible)
+            return gibbs.draw_visible(seeds[1], means, visible=visible), None
 
-    v, _ = jax.lax.scan(step, chains[0][..., :num_visible], seeds)
-    layers = given_data(machine, v, sizes=sizes, sweeps=sweeps, gains=gains)
+        v, _ = jax.lax.scan(step, v, seeds)
+        return given_data(machine, v, sizes=sizes, sweeps=sweeps, gains=gains)
+
+    args = (seeds, machine, chains[0][..., :num_visible])
+    if visible.all_bernoulli and fused.fits(sizes, chains[0], gains):
+        layers = fused.or_plain(partial(fused.visible_chains, sizes=sizes, sweeps=sweeps), plain, *args)
+    else:
+        layers = plain(*args)
     return layers, layers
