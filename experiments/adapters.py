@@ -26,7 +26,7 @@ ASKED_OF = {outcome: setting for setting, (_, outcome) in QUESTIONS.items()}
 
 
 class Table(NamedTuple):
-    """Rows that adapters read: `features [rows, f]`, `actions [rows, a]`, `outcomes [rows, y]`."""
+    """Rows that adapters read: features `[rows, f]` or `[seeds, rows, f]`, actions `[rows, a]`, outcomes `[rows, y]`."""
 
     features: np.ndarray
     actions: np.ndarray
@@ -35,8 +35,12 @@ class Table(NamedTuple):
     def where(self, rows: np.ndarray) -> Table:
         return Table(*(x[rows] for x in self))
 
+    def seed(self, at: int) -> Table:
+        """Take one seed's table, where features are `[seeds, rows, f]`."""
+        return self._replace(features=self.features[at])
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Fitted:
     """Adapters of the outcomes of one table: leading axis of `params` is the outcome; `val_auc [outcomes]`."""
 
@@ -82,10 +86,31 @@ def fit(
     fingerprint: str,
 ) -> Fitted:
     """Train one adapter an outcome, each kept at its epoch of best validation AUC; goes on where it was killed."""
-    width, count = train.features.shape[1], train.outcomes.shape[1]
+    options: Any = {"cfg": cfg, "stage": stage, "folder": folder, "observer": observer, "fingerprint": fingerprint}
+    return fit_seeds(key, train, val, seeds=1, **options)[0]
+
+
+def fit_seeds(
+    key: jax.Array,
+    train: Table,
+    val: Table,
+    *,
+    seeds: int,
+    cfg: AdapterConfig,
+    stage: str,
+    folder: Path,
+    observer: Observer,
+    fingerprint: str,
+) -> list[Fitted]:
+    """Train as `fit` for many seeds in one program.
+
+    They differ in their start, their dropout and, where features are `[seeds, rows, f]`, in what they read; all meet
+    the same batches.
+    """
+    width, count = train.features.shape[-1], train.outcomes.shape[1]
     state = jax.jit(
         lambda k: ensemble.init(
-            k, cfg=cfg, num_features=width, num_actions=train.actions.shape[1], outcomes=count, members=1
+            k, cfg=cfg, num_features=width, num_actions=train.actions.shape[1], outcomes=count, members=seeds
         )
     )(key_for(key, "init"))
     done, history = loop.run(
@@ -100,7 +125,8 @@ def fit(
         snapshot=learn.trained,
         fingerprint=fingerprint,
     )
-    return Fitted(cfg=cfg, params=jax.device_get(done.best), val_auc=np.nanmax(history["score"], axis=0))
+    best = ensemble.by_outcome((jax.device_get(done.best), np.nanmax(history["score"], axis=0)), count)
+    return [Fitted(cfg, *jax.tree.map(lambda x, at=at: x[:, at], best)) for at in range(seeds)]
 
 
 def _data(table: Table) -> learn.AdapterData:

@@ -16,16 +16,16 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import adapters, clamping, common, consumer_data, recovery
+from experiments import adapters, clamping, common, consumer_data, machines, recovery
 from experiments.adapters import Fitted, Table
 from experiments.common import Cell, Check, Options, Row, Scores
 from experiments.consumer_data import QUESTIONS, ConsumerData
+from experiments.machines import Stages
 from wmjax.baselines import meta
 from wmjax.baselines import tables as baseline_tables
 from wmjax.baselines.meta import ForestConfig
@@ -33,20 +33,18 @@ from wmjax.core import files
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
-from wmjax.core.visible import Visible
-from wmjax.dbm import learn, meanfield, pretrain, readout
+from wmjax.dbm import learn, pretrain
 from wmjax.dbm.learn import LearnConfig
 from wmjax.dbm.types import DBMConfig, DBMParams
 from wmjax.evaluate import rank
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.simulate import consumer_frame
 from wmjax.simulate.consumer import ConsumerSimConfig
-from wmjax.train import loop
+from wmjax.train import many
 
 NAME = "three_in_one"
 SPLITS = ("train", "val", "test")
 OUTCOMES, ACTIONS = consumer_frame.OUTCOMES, consumer_frame.ACTIONS
-CHUNK = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ class Study:
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     t_learners: tuple[str, ...] = tuple(QUESTIONS)
     forests: ForestConfig = field(default_factory=ForestConfig)
-    seeds: int = 3
+    seeds: int = 5
 
 
 FULL = Study()
@@ -125,121 +123,8 @@ BANDS: dict[str, tuple[Cell, float, float]] = {
 }
 
 
-class Stages(NamedTuple):
-    """Where one seed's stages keep their checkpoints, whom they tell, and whose they are."""
-
-    folder: Path
-    observer: Observer
-    owner: str
-
-    def at(self, stage: str) -> dict[str, Any]:
-        return {
-            "folder": self.folder / stage,
-            "stage": stage,
-            "observer": self.observer,
-            "fingerprint": self.owner,
-        }
-
-
-@dataclass(frozen=True)
-class MachineEpoch:
-    """One epoch of a machine; a value, so that equal ones share a compiled program."""
-
-    cfg: LearnConfig
-    visible: Visible
-
-    def __call__(self, key: jax.Array, state: learn.LearnState, data: Any) -> tuple[learn.LearnState, dict[str, Any]]:
-        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible)
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """How validation rows come back: the published sampled measure, and the proper one."""
-
-    cfg: LearnConfig
-    visible: Visible
-
-    def __call__(self, key: jax.Array, state: learn.LearnState, data: Any) -> dict[str, Any]:
-        rows = data[1].astype(jnp.float32)
-        return {
-            f"val_{kind}": readout.reconstruction(
-                key, state.params, rows, visible=self.visible, kind=kind, sweeps=self.cfg.mean_field_sweeps
-            )
-            for kind in ("sampled", "prob")
-        }
-
-
-def params_of(state: learn.LearnState) -> DBMParams:
-    """Take what the best epoch keeps."""
-    return state.params
-
-
-def pretrain_machine(key: jax.Array, train: np.ndarray, visible: Visible, *, study: Study, stages: Stages) -> DBMParams:
-    """Train one machine a layer, bottom up, and assemble them."""
-    depth, rows, rbms = len(study.machine.hidden), jnp.asarray(train), []
-    for index in range(depth):
-        own = key_for(key, "layer", index)
-        cfg = pretrain.layer_config(study.pretraining, index=index, depth=depth, scheme="paper")
-        below = pretrain.layer_visible(visible, index=index, machine=study.machine)
-        problem = pretrain.layer_problem(
-            own, rows, index=index, visible=below, machine=study.machine, cfg=cfg, scheme="paper"
-        )
-        done, _ = loop.run(
-            own,
-            problem.state,
-            MachineEpoch(cfg, below),
-            cfg=loop.LoopConfig(epochs=study.pretrain_epochs),
-            data=(problem.data,),
-            snapshot=params_of,
-            **stages.at(f"pretrain-{index + 1}"),
-        )
-        rbms.append(done.model.params)
-        if index + 1 < depth:
-            rows = pretrain.hidden_rows(key_for(own, "rows"), done.model.params, rows, cfg=cfg)
-    return pretrain.assemble(tuple(rbms), jnp.asarray(train), scheme="paper")
-
-
-def fine_tune(
-    key: jax.Array,
-    start: DBMParams,
-    train: np.ndarray,
-    val: np.ndarray,
-    visible: Visible,
-    *,
-    study: Study,
-    stages: Stages,
-) -> tuple[DBMParams, Scores]:
-    """Learn all layers jointly and keep the epoch whose sampled validation reconstruction is lowest."""
-    cfg = study.learning
-    data = (jnp.asarray(train), jnp.asarray(val))
-    state = learn.init(key_for(key, "init"), start, data[0], cfg=cfg, visible=visible)
-    done, history = loop.run(
-        key,
-        state,
-        MachineEpoch(cfg, visible),
-        cfg=loop.LoopConfig(epochs=study.epochs, monitor="val_sampled", patience=study.patience),
-        data=data,
-        evaluate=Reconstruction(cfg, visible),
-        snapshot=params_of,
-        **stages.at("fine-tune"),
-    )
-    best = int(done.best_epoch) - 1
-    values = {name: float(history[name][best]) for name in ("val_sampled", "val_prob")}
-    values |= {f"activation_h{i + 1}": float(history[f"activation_h{i + 1}"][best]) for i in range(len(start.weights))}
-    facts = {"best_epoch": best + 1.0, "epochs_run": float(done.epoch)}
-    return done.best, {Cell("machine", "dbm", name): value for name, value in (values | facts).items()}
-
-
-@jax.jit
-def _belief(params: DBMParams, rows: jax.Array) -> jax.Array:
-    def one(row: jax.Array) -> jax.Array:
-        return meanfield.belief(params, row.astype(jnp.float32))
-
-    return jax.lax.map(one, rows, batch_size=CHUNK)
-
-
 def tables(data: ConsumerData, features: list[np.ndarray]) -> list[Table]:
-    """Lay out train, val and test rows with the given features."""
+    """Lay out train, val and test rows with the given features, `[rows, f]` or `[seeds, rows, f]`."""
     return [Table(x, r.actions, r.outcomes) for x, r in zip(features, map(data.rows, range(3)), strict=True)]
 
 
@@ -264,9 +149,9 @@ def effects(method: str, by_outcome: list[Fitted], features: list[np.ndarray], d
 
 
 def t_learner(
-    key: jax.Array, setting: str, parts: list[Table], data: ConsumerData, *, study: Study, stages: Stages
-) -> Scores:
-    """Fit one network a value of the action on raw bits and the other actions, and score the contrast."""
+    key: jax.Array, setting: str, parts: list[Table], data: ConsumerData, *, study: Study, seeds: int, stages: Stages
+) -> list[Scores]:
+    """Fit one network a value of the action on raw bits and the other actions, and score the contrast, seed by seed."""
     action, outcome = (ACTIONS.index(QUESTIONS[setting][0]), OUTCOMES.index(QUESTIONS[setting][1]))
     arms = []
     for value in (0, 1):
@@ -277,11 +162,15 @@ def t_learner(
             for p in parts[:2]
         )
         own = key_for(key_for(key, setting), "arm", value)
-        fitted = adapters.fit(own, train, val, cfg=study.adapter, **stages.at(f"t-learner-{setting}-{value}"))
-        arms.append(fitted.logits(0, parts[2].features, np.delete(parts[2].actions, action, axis=1)))
-    low, high = arms
-    found = {"logit": high - low, "prob": adapters.probability(high) - adapters.probability(low)}
-    return recovery.effect_scores(setting, "t_learner", data, found)
+        at = stages.at(f"t-learner-{setting}-{value}")
+        fitted = adapters.fit_seeds(own, train, val, seeds=seeds, cfg=study.adapter, **at)
+        others = np.delete(parts[2].actions, action, axis=1)
+        arms.append([one.logits(0, parts[2].features, others) for one in fitted])
+    out = []
+    for low, high in zip(*arms, strict=True):
+        found = {"logit": high - low, "prob": adapters.probability(high) - adapters.probability(low)}
+        out.append(recovery.effect_scores(setting, "t_learner", data, found))
+    return out
 
 
 def clamps(params: DBMParams, data: ConsumerData) -> Scores:
@@ -294,41 +183,83 @@ def clamps(params: DBMParams, data: ConsumerData) -> Scores:
     return out
 
 
-def run_seed(seed: int, data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> Scores:
-    """Run all stages of one seed, each from where a killed run left it, and keep the scores."""
-    owner = fingerprint(study, seed)
-    kept = folder / "scores.json"
-    if (scores := read_scores(kept, owner)) is not None:
-        return scores
-    stages, key = Stages(folder, observer, owner), jax.random.key(seed)
+def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> list[Scores]:
+    """Run all stages of all seeds together, each from where a killed run left it, and keep each seed's scores."""
+    owner = fingerprint(study, seeds)
+    kept = [folder / f"seed-{seed}.json" for seed in seeds]
+    known = [read_scores(path, owner) for path in kept]
+    if all(scores is not None for scores in known):
+        return [scores for scores in known if scores is not None]
+    stages, key, count = Stages(folder, observer, owner), jax.random.key(0), len(seeds)
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     bits = [data.rows(part).bits for part in range(3)]
 
-    start = pretrain_machine(key_for(key, "pretrain"), bits[0], data.visible, study=study, stages=stages)
-    machine, scores = fine_tune(
-        key_for(key, "fine-tune"), start, bits[0], bits[1], data.visible, study=study, stages=stages
+    start = machines.pretrain_layers(
+        _named(keys, "pretrain"),
+        bits[0],
+        data.visible,
+        machine=study.machine,
+        cfg=study.pretraining,
+        epochs=study.pretrain_epochs,
+        stages=stages,
     )
-    full = [np.asarray(_belief(machine, rows)) for rows in bits]
-    top = [np.ascontiguousarray(x[:, -study.machine.hidden[-1] :]) for x in full]
+    params, out = machines.fine_tune(
+        _named(keys, "fine-tune"),
+        start,
+        bits[0],
+        bits[1],
+        data.visible,
+        cfg=study.learning,
+        epochs=study.epochs,
+        patience=study.patience,
+        stages=stages,
+    )
+    machine = [many.member(params, at) for at in range(count)]
+    full = [np.stack([machines.belief(one, rows) for one in machine]) for rows in bits]
+    top = [np.ascontiguousarray(x[..., -study.machine.hidden[-1] :]) for x in full]
     fitted, parts = {}, {}
     for method, features in (("dbm_adapter", full), ("dbm_adapter_top", top), ("mlp", bits)):
         parts[method] = tables(data, features)
-        fitted[method] = adapters.fit(
-            key_for(key, method), *parts[method][:2], cfg=study.adapter, **stages.at(method.replace("_", "-"))
+        fitted[method] = adapters.fit_seeds(
+            key_for(key, method),
+            *parts[method][:2],
+            seeds=count,
+            cfg=study.adapter,
+            **stages.at(method.replace("_", "-")),
         )
-        scores |= forecasts(method, fitted[method], parts[method])
-
-    # Effects come from the belief whose adapter has the better validation AUC, outcome by outcome, as published.
-    areas = {method: fitted[method].val_auc for method in ("dbm_adapter", "dbm_adapter_top")}
-    chosen = [max(areas, key=lambda m, at=at: areas[m][at]) for at in range(len(OUTCOMES))]
-    scores |= effects("dbm_adapter", [fitted[m] for m in chosen], [parts[m][2].features for m in chosen], data)
-    scores |= effects("s_learner", [fitted["mlp"]] * 2, [bits[2]] * 2, data)
     for setting in study.t_learners:
-        scores |= t_learner(key_for(key, "t"), setting, parts["mlp"], data, study=study, stages=stages)
-    observer(Event("clamp", 0, 1, unit="split"))
-    scores |= clamps(machine, data)
-    observer(Event("clamp", 1, 1, unit="split"))
-    write_scores(kept, owner, scores)
-    return scores
+        found = t_learner(key_for(key, "t"), setting, parts["mlp"], data, study=study, seeds=count, stages=stages)
+        out = [scores | more for scores, more in zip(out, found, strict=True)]
+    for at in range(count):
+        observer(Event("scores", at, count, unit="seed"))
+        out[at] |= score_seed(at, machine[at], fitted, parts, data)
+        write_scores(kept[at], owner, out[at])
+    observer(Event("scores", count, count, unit="seed"))
+    return out
+
+
+def score_seed(
+    at: int,
+    machine: DBMParams,
+    fitted: dict[str, list[Fitted]],
+    parts: dict[str, list[Table]],
+    data: ConsumerData,
+) -> Scores:
+    """Score one seed's forecasts, effects and clamps."""
+    own = {m: [p.seed(at) if p.features.ndim == 3 else p for p in parts[m]] for m in parts}
+    scores: Scores = {}
+    for method, found in fitted.items():
+        scores |= forecasts(method, found[at], own[method])
+    # Effects come from the belief whose adapter has the better validation AUC, outcome by outcome, as published.
+    areas = {method: fitted[method][at].val_auc for method in ("dbm_adapter", "dbm_adapter_top")}
+    chosen = [max(areas, key=lambda m, k=k: areas[m][k]) for k in range(len(OUTCOMES))]
+    scores |= effects("dbm_adapter", [fitted[m][at] for m in chosen], [own[m][2].features for m in chosen], data)
+    scores |= effects("s_learner", [fitted["mlp"][at]] * 2, [own["mlp"][2].features] * 2, data)
+    return scores | clamps(machine, data)
+
+
+def _named(keys: jax.Array, name: str) -> jax.Array:
+    return jax.vmap(lambda key: key_for(key, name))(keys)
 
 
 def forest_learners(data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> Scores:
@@ -400,10 +331,8 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
-    found = []
-    for seed in seeds:
-        found.append(run_seed(seed, data, study=study, folder=options.out / f"seed-{seed}", observer=observer))
-        clock.read()
+    found = run_seeds(seeds, data, study=study, folder=options.out / f"seeds-{len(seeds)}", observer=observer)
+    clock.read()
     once = forest_learners(data, study=study, folder=options.out / "forests", observer=observer)
     clock.read()
     methods = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner", "x_learner", "dr_learner")

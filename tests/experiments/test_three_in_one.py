@@ -31,7 +31,7 @@ TINY = three_in_one.Study(
     adapter=AdapterConfig(schedule="plateau", hidden=(4,), epochs=2),
     t_learners=(),
     forests=ForestConfig(trees=2, jobs=1),
-    seeds=1,
+    seeds=2,
 )
 
 
@@ -60,7 +60,7 @@ def test_every_use_of_the_belief_is_in_the_table(finished):
 def test_a_killed_study_goes_on_to_the_same_numbers(finished):
     """Without its scores a seed is read again from its checkpoints: no epoch is trained, and no number moves."""
     out, result = finished
-    kept = out / "seed-0" / "scores.json"
+    kept = out / "seeds-2" / "seed-0.json"
     before = kept.read_text()
     kept.unlink()
     trained: list[Event] = []

@@ -31,6 +31,9 @@ from wmjax.dbm.types import Layers
 
 LEAST_SIDE = 16
 """Least side of a product in Triton."""
+ROWS, WARPS = 16, 4
+"""Rows of a block, and the warps of 32 threads that work on one."""
+PRECISION = lax.Precision.HIGHEST
 LARGEST = 2**16
 """Padded couplings that fit beside the rows into a multiprocessor's own memory."""
 
@@ -51,7 +54,7 @@ def fits(sizes: tuple[int, ...], rows: Float[Array, "rows units"], gains: tuple[
     """Tell whether there is a GPU, and a machine and rows that these kernels are made for."""
     couplings = sum(a * b for a, b in itertools.pairwise(map(_side, sizes)))
     made_for = rows.ndim == 2 and rows.dtype == jnp.float32 and gains == (1.0, 1.0) and couplings <= LARGEST
-    return made_for and rows.shape[0] % LEAST_SIDE == 0 and jax.default_backend() == "gpu"
+    return made_for and rows.shape[0] % ROWS == 0 and jax.default_backend() == "gpu"
 
 
 def or_plain(kernel: Callable[..., Any], plain: Callable[..., Any], *args: Any) -> Any:
@@ -63,7 +66,7 @@ def given_data(
     machine: Packed, v: Float[Array, "rows units"], *, sizes: tuple[int, ...], sweeps: int, interpret: bool = False
 ) -> tuple[Float[Array, "rows even"], Float[Array, "rows odd"]]:
     """Infer as `phases.given_data`, gains being one."""
-    plan = Plan(sizes, sweeps, 0, LEAST_SIDE)
+    plan = Plan(sizes, sweeps, 0, ROWS)
     hidden = _call(_infer_kernel, plan, machine, (v,), None, count=len(sizes) - 1, interpret=interpret)
     return colours.join((v, *hidden))
 
@@ -78,7 +81,7 @@ def visible_chains(
     interpret: bool = False,
 ) -> tuple[Float[Array, "rows even"], Float[Array, "rows odd"]]:
     """Move the published chains as `phases.visible_chains`, for bits and gains of one; give the layers at the end."""
-    plan = Plan(sizes, sweeps, seeds.shape[0], LEAST_SIDE)
+    plan = Plan(sizes, sweeps, seeds.shape[0], ROWS)
     return colours.join(_call(_visible_kernel, plan, machine, (v,), seeds, count=len(sizes), interpret=interpret))
 
 
@@ -95,7 +98,7 @@ def block_chains(
     Returns:
         Even layers, odd layers, and the conditional means of the even layers given the odd ones.
     """
-    plan = Plan(sizes, 0, seeds.shape[0], LEAST_SIDE)
+    plan = Plan(sizes, 0, seeds.shape[0], ROWS)
     odd = jnp.zeros((even.shape[0], machine.odd.shape[0]), even.dtype)
     layers = colours.split(even, odd, sizes)
     evens, depth = len(sizes[0::2]), len(sizes)
@@ -131,7 +134,7 @@ def _call(
         in_specs=[*whole, *(block(sides[i]) for i in order)],
         out_specs=[block(sides[i]) for i in out],
         interpret=interpret,
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=1),
+        compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
     )(*weights, *biases, *words, *inputs)
     return tuple(x[:, : sizes[i]] for i, x in zip(out, found, strict=True))
 
@@ -181,7 +184,7 @@ def _read(plan: Plan, refs: tuple[Any, ...]) -> tuple[_Machine, tuple[Any, ...]]
 
 def _product(x: Any, weight: Any, side: int) -> Any:
     """Multiply by a weight, or by its transpose: `side` is the one that is summed over."""
-    return lax.dot_general(x, weight, (((1,), (side,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return lax.dot_general(x, weight, (((1,), (side,)), ((), ())), precision=PRECISION)
 
 
 def _mean(field: Any) -> Any:

@@ -1,0 +1,227 @@
+"""The published machine, many seeds in one program: greedy pretraining and fine-tuning, each stage resumable.
+
+Seeds lie on a leading axis. A layer's machine learns from hidden bits of the layers below, drawn once a seed; they are
+drawn anew every epoch from the same key, which costs one product and spares 20 MB a seed in every checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common import Cell, Scores
+from wmjax.core import bits, devices
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Observer
+from wmjax.core.visible import Visible
+from wmjax.dbm import learn, meanfield, pretrain, readout
+from wmjax.dbm.learn import LearnConfig, LearnState
+from wmjax.dbm.types import DBMConfig, DBMParams
+from wmjax.train import loop, many
+
+CHUNK = 8192
+"""Rows whose belief is inferred at once."""
+
+
+class Stages(NamedTuple):
+    """Where stages keep their checkpoints, whom they tell, and whose they are."""
+
+    folder: Path
+    observer: Observer
+    owner: str
+
+    def at(self, stage: str) -> dict[str, Any]:
+        return {
+            "folder": self.folder / stage,
+            "stage": stage,
+            "observer": self.observer,
+            "fingerprint": self.owner,
+        }
+
+
+class Layer(NamedTuple):
+    """What a seed's layer trains, and what its rows are drawn from: its own key, and the layers below."""
+
+    machine: LearnState
+    key: jax.Array
+    below: tuple[DBMParams, ...]
+
+
+@dataclass(frozen=True)
+class LayerRows:
+    """Draws the rows of one layer from visible rows, in the order in which the layer takes them, once and for all."""
+
+    index: int
+    cfg: LearnConfig
+
+    def __call__(self, key: jax.Array, below: tuple[DBMParams, ...], rows: jax.Array) -> jax.Array:
+        for index, params in enumerate(below):
+            rows = pretrain.hidden_rows(key_for(key_for(key, "layer", index), "rows"), params, rows, cfg=self.cfg)
+        return rows
+
+
+@dataclass(frozen=True)
+class LayerEpoch:
+    """One epoch of one seed's layer; a value, so that equal ones share a compiled program."""
+
+    rows: LayerRows
+    visible: Visible
+
+    def __call__(self, key: jax.Array, layer: Layer, data: Any) -> tuple[Layer, dict[str, Any]]:
+        rows = self.rows(layer.key, layer.below, data[0])
+        if not self.rows.cfg.shuffle:
+            rows = rows[_order(layer.key, self.rows.index, rows)]
+        machine, metrics = learn.epoch(key, layer.machine, rows, cfg=self.rows.cfg, visible=self.visible)
+        return layer._replace(machine=machine), metrics
+
+
+@dataclass(frozen=True)
+class MachineEpoch:
+    """One epoch of one seed's whole machine."""
+
+    cfg: LearnConfig
+    visible: Visible
+
+    def __call__(self, key: jax.Array, state: LearnState, data: Any) -> tuple[LearnState, dict[str, Any]]:
+        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How validation rows come back: the published sampled measure, and the proper one."""
+
+    cfg: LearnConfig
+    visible: Visible
+
+    def __call__(self, key: jax.Array, state: LearnState, data: Any) -> dict[str, Any]:
+        rows = data[1].astype(jnp.float32)
+        return {
+            f"val_{kind}": readout.reconstruction(
+                key, state.params, rows, visible=self.visible, kind=kind, sweeps=self.cfg.mean_field_sweeps
+            )
+            for kind in ("sampled", "prob")
+        }
+
+
+def layer_params(layer: Layer) -> DBMParams:
+    """Take what a layer's training keeps."""
+    return layer.machine.params
+
+
+def machine_params(state: LearnState) -> DBMParams:
+    """Take what the best epoch keeps."""
+    return state.params
+
+
+def pretrain_layers(
+    keys: jax.Array,
+    train: np.ndarray,
+    visible: Visible,
+    *,
+    machine: DBMConfig,
+    cfg: LearnConfig,
+    epochs: int,
+    stages: Stages,
+) -> DBMParams:
+    """Train every seed's machine a layer, bottom up, and assemble them: parameters `[seeds, ..]`."""
+    rows, below, depth = jnp.asarray(train), (), len(machine.hidden)
+    for index in range(depth):
+        own = pretrain.layer_config(cfg, index=index, depth=depth, scheme="paper")
+        layer_visible = pretrain.layer_visible(visible, index=index, machine=machine)
+        draw = LayerRows(index, own)
+
+        def begin(
+            key: jax.Array, below: Any, rows: jax.Array, *, own=own, layer_visible=layer_visible, draw=draw
+        ) -> Layer:
+            problem = pretrain.layer_problem(
+                key_for(key, "layer", draw.index),
+                draw(key, below, rows),
+                index=draw.index,
+                visible=layer_visible,
+                machine=machine,
+                cfg=own,
+                scheme="paper",
+            )
+            return Layer(problem.state, key, below)
+
+        state = jax.jit(_each(begin, mapped=2))(keys, below, rows)
+        done, _ = loop.run(
+            jax.vmap(lambda key, at=index: key_for(key, "layer", at))(keys),
+            state,
+            _each(LayerEpoch(draw, layer_visible), mapped=2),
+            cfg=loop.LoopConfig(epochs=epochs),
+            data=(rows,),
+            snapshot=many.members(layer_params, 1),
+            mesh=devices.mesh(len(keys)),
+            **stages.at(f"pretrain-{index + 1}"),
+        )
+        below = (*below, done.model.machine.params)
+    assemble = lambda rbms, rows: pretrain.assemble(rbms, rows, scheme="paper")  # noqa: E731
+    return jax.jit(_each(assemble, mapped=1))(below, rows)
+
+
+def fine_tune(
+    keys: jax.Array,
+    start: DBMParams,
+    train: np.ndarray,
+    val: np.ndarray,
+    visible: Visible,
+    *,
+    cfg: LearnConfig,
+    epochs: int,
+    patience: int,
+    stages: Stages,
+) -> tuple[DBMParams, list[Scores]]:
+    """Learn all layers jointly; every seed keeps the epoch whose sampled validation reconstruction is lowest.
+
+    Returns:
+        Parameters `[seeds, ..]`, and each seed's facts.
+    """
+    data = (jnp.asarray(train), jnp.asarray(val))
+
+    def begin(key: jax.Array, start: DBMParams, rows: jax.Array) -> LearnState:
+        return learn.init(key_for(key, "init"), start, rows, cfg=cfg, visible=visible)
+
+    done, history = loop.run(
+        keys,
+        jax.jit(_each(begin, mapped=2))(keys, start, data[0]),
+        _each(MachineEpoch(cfg, visible), mapped=2),
+        cfg=loop.LoopConfig(epochs=epochs, monitor="val_sampled", patience=patience),
+        data=data,
+        evaluate=_each(Reconstruction(cfg, visible), mapped=2),
+        snapshot=many.members(machine_params, 1),
+        mesh=devices.mesh(len(keys)),
+        **stages.at("fine-tune"),
+    )
+    names = ["val_sampled", "val_prob", *(f"activation_h{i + 1}" for i in range(len(start.weights)))]
+    facts = []
+    for seed, best in enumerate(np.asarray(done.best_epoch)):
+        values = {name: float(history[name][best - 1, seed]) for name in names} | {"best_epoch": float(best)}
+        values["epochs_run"] = float(np.isfinite(history["val_prob"][:, seed]).sum())
+        facts.append({Cell("machine", "dbm", name): value for name, value in values.items()})
+    return done.best, facts
+
+
+@jax.jit
+def belief(params: DBMParams, rows: jax.Array) -> jax.Array:
+    """Infer the hidden means of visible rows, all layers: `[rows, features]`."""
+
+    def one(row: jax.Array) -> jax.Array:
+        return meanfield.belief(params, row.astype(jnp.float32))
+
+    return jax.lax.map(one, rows, batch_size=CHUNK)
+
+
+def _each(fn: Any, *, mapped: int) -> Any:
+    """Map over seeds: all at once on an accelerator; two by two on a CPU, where more are no faster."""
+    return many.members(fn, mapped, batch_size=2 if jax.default_backend() == "cpu" else None)
+
+
+def _order(key: jax.Array, index: int, rows: jax.Array) -> jax.Array:
+    """Repeat the order in which `pretrain.layer_problem` lays a layer's rows."""
+    return bits.permutation(bits.seeds(key_for(key_for(key, "layer", index), "order")), rows.shape[0])
