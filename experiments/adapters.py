@@ -26,7 +26,7 @@ ASKED_OF = {outcome: setting for setting, (_, outcome) in QUESTIONS.items()}
 
 
 class Table(NamedTuple):
-    """Rows that adapters read: features `[rows, f]` or `[seeds, rows, f]`, actions `[rows, a]`, outcomes `[rows, y]`."""
+    """Rows that adapters read: features `[rows, f]`, or `[seeds, rows, f]`; actions `[rows, a]`; outcomes."""
 
     features: np.ndarray
     actions: np.ndarray

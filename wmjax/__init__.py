@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from wmjax.core.backend import avoid_ynnpack
+from wmjax.core.backend import avoid_ynnpack, multiply_in_full
 
 __version__ = "0.1.0"
 
 avoid_ynnpack()
+multiply_in_full()
 
-# Opened on first use, so that `import wmjax` stays fast; beyond the line above it has no effect.
+# Opened on first use, so that `import wmjax` stays fast; beyond the lines above it has no effect.
 _DOORS = {
     "consumer": ("wmjax.worlds.consumer", None),
     "graph": ("wmjax.worlds.graph", None),

@@ -67,5 +67,22 @@ def test_who_has_computed_before_is_warned():
     assert told == backend.version("jaxlib").startswith("0.10.")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "script", "expected"),
+    [
+        (None, "import wmjax, jax", "float32"),
+        (None, "import jax, wmjax", "float32"),
+        ("tensorfloat32", "import wmjax, jax", "tensorfloat32"),
+    ],
+)
+def test_factors_are_not_rounded_unless_asked(chosen, script, expected):
+    env = {name: value for name, value in os.environ.items() if name != backend.PRECISION}
+    env |= {} if chosen is None else {backend.PRECISION: chosen}
+    script += "; print(jax.config.jax_default_matmul_precision)"
+    found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == expected
+
+
 if __name__ == "__main__":
     check_products()

@@ -7,7 +7,7 @@ fill the multiprocessors. What is computed is what `phases` computes, the same w
 machines of bits; the order of the sums is the kernel's.
 
 Written in Pallas for Triton, whose arrays have sides that are powers of two: layers are padded with units that nothing
-reads (their weights are zero).
+reads (their weights are zero). JAX means to drop this backend one day; where it is gone, plain JAX does the work.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, UInt32
 
 from wmjax.core import bits
@@ -29,11 +29,16 @@ from wmjax.dbm import packed as colours
 from wmjax.dbm.packed import Packed
 from wmjax.dbm.types import Layers
 
+try:
+    from jax.experimental.pallas import triton
+except ImportError:
+    triton = None
+
 LEAST_SIDE = 16
 """Least side of a product in Triton."""
 ROWS, WARPS = 16, 4
-"""Rows of a block, and the warps of 32 threads that work on one."""
-PRECISION = lax.Precision.HIGHEST
+"""Rows of a block, and the warps of 32 threads that work on one; with 1 and 2 warps a chain takes 8 and 2 times as long
+on an H200."""
 LARGEST = 2**16
 """Padded couplings that fit beside the rows into a multiprocessor's own memory."""
 
@@ -52,9 +57,11 @@ class Plan(NamedTuple):
 
 def fits(sizes: tuple[int, ...], rows: Float[Array, "rows units"], gains: tuple[float, float]) -> bool:
     """Tell whether there is a GPU, and a machine and rows that these kernels are made for."""
+    if triton is None or jax.default_backend() != "gpu":
+        return False
     couplings = sum(a * b for a, b in itertools.pairwise(map(_side, sizes)))
     made_for = rows.ndim == 2 and rows.dtype == jnp.float32 and gains == (1.0, 1.0) and couplings <= LARGEST
-    return made_for and rows.shape[0] % ROWS == 0 and jax.default_backend() == "gpu"
+    return made_for and rows.shape[0] % ROWS == 0
 
 
 def or_plain(kernel: Callable[..., Any], plain: Callable[..., Any], *args: Any) -> Any:
@@ -67,8 +74,9 @@ def given_data(
 ) -> tuple[Float[Array, "rows even"], Float[Array, "rows odd"]]:
     """Infer as `phases.given_data`, gains being one."""
     plan = Plan(sizes, sweeps, 0, ROWS)
-    hidden = _call(_infer_kernel, plan, machine, (v,), None, count=len(sizes) - 1, interpret=interpret)
-    return colours.join((v, *hidden))
+    hidden = tuple(range(1, len(sizes)))
+    found = _call(_infer_kernel, plan, machine, None, {0: v}, found=hidden, interpret=interpret)
+    return colours.join((v, *found))
 
 
 def visible_chains(
@@ -82,7 +90,8 @@ def visible_chains(
 ) -> tuple[Float[Array, "rows even"], Float[Array, "rows odd"]]:
     """Move the published chains as `phases.visible_chains`, for bits and gains of one; give the layers at the end."""
     plan = Plan(sizes, sweeps, seeds.shape[0], ROWS)
-    return colours.join(_call(_visible_kernel, plan, machine, (v,), seeds, count=len(sizes), interpret=interpret))
+    layers = tuple(range(len(sizes)))
+    return colours.join(_call(_visible_kernel, plan, machine, seeds, {0: v}, found=layers, interpret=interpret))
 
 
 def block_chains(
@@ -99,12 +108,11 @@ def block_chains(
         Even layers, odd layers, and the conditional means of the even layers given the odd ones.
     """
     plan = Plan(sizes, 0, seeds.shape[0], ROWS)
-    odd = jnp.zeros((even.shape[0], machine.odd.shape[0]), even.dtype)
-    layers = colours.split(even, odd, sizes)
-    evens, depth = len(sizes[0::2]), len(sizes)
-    found = _call(_block_kernel, plan, machine, layers[0::2], seeds, count=depth + evens, interpret=interpret)
-    drawn, means = found[:depth], found[depth:]
-    return *colours.join(drawn), jnp.concatenate(means, axis=-1)
+    layers = tuple(range(len(sizes)))
+    ends = np.cumsum(sizes[0::2])[:-1]
+    start = dict(zip(layers[0::2], jnp.split(even, ends, axis=-1), strict=True))
+    found = _call(_block_kernel, plan, machine, seeds, start, found=(*layers, *layers[0::2]), interpret=interpret)
+    return *colours.join(found[: len(sizes)]), jnp.concatenate(found[len(sizes) :], axis=-1)
 
 
 def _side(size: int) -> int:
@@ -112,48 +120,35 @@ def _side(size: int) -> int:
 
 
 def _call(
-    kernel: Any, plan: Plan, machine: Packed, layers: Layers, seeds: Array | None, *, count: int, interpret: bool
+    kernel: Callable[..., None],
+    plan: Plan,
+    machine: Packed,
+    seeds: Array | None,
+    given: dict[int, Array],
+    *,
+    found: tuple[int, ...],
+    interpret: bool,
 ) -> Layers:
-    """Run a kernel over blocks of rows; `count` layers come back, bottom up from the first one that it gives."""
-    sizes, rows = plan.sizes, layers[0].shape[0]
-    sides = tuple(map(_side, sizes))
-    params = colours.unpack(machine, sizes)
-    weights = [_pad(w, sides[i : i + 2]) for i, w in enumerate(params.weights)]
-    biases = [_pad(b[None], (1, side)) for b, side in zip(params.biases, sides, strict=True)]
-    words = [] if seeds is None else [seeds.reshape(-1)]
-    order = _given(kernel, sizes)
-    inputs = [_pad(x, (rows, sides[i])) for i, x in zip(order, layers, strict=True)]
-    out = _found(kernel, sizes)
-    whole = [pl.BlockSpec(x.shape, partial(_origin, x.ndim)) for x in (*weights, *biases, *words)]
-    block = lambda side: pl.BlockSpec((plan.rows, side), lambda i: (i, 0))  # noqa: E731
-    assert len(out) == count
-    found = pl.pallas_call(
+    """Run a kernel over blocks of rows: it reads the machine, seeds and given layers, and writes the layers `found`."""
+    sizes, sides = plan.sizes, tuple(map(_side, plan.sizes))
+    params, rows = colours.unpack(machine, sizes), next(iter(given.values())).shape[0]
+    whole = [_pad(w, sides[i : i + 2]) for i, w in enumerate(params.weights)]
+    whole += [_pad(b[None], (1, side)) for b, side in zip(params.biases, sides, strict=True)]
+    whole += [] if seeds is None else [seeds.reshape(-1)]
+
+    def block(layer: int) -> pl.BlockSpec:
+        return pl.BlockSpec((plan.rows, sides[layer]), lambda i: (i, 0))
+
+    out = pl.pallas_call(
         partial(kernel, plan),
-        out_shape=[jax.ShapeDtypeStruct((rows, sides[i]), layers[0].dtype) for i in out],
+        out_shape=[jax.ShapeDtypeStruct((rows, sides[i]), jnp.float32) for i in found],
         grid=(rows // plan.rows,),
-        in_specs=[*whole, *(block(sides[i]) for i in order)],
-        out_specs=[block(sides[i]) for i in out],
+        in_specs=[*(pl.BlockSpec(x.shape, lambda i, n=x.ndim: (0,) * n) for x in whole), *map(block, given)],
+        out_specs=[*map(block, found)],
         interpret=interpret,
-        compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
-    )(*weights, *biases, *words, *inputs)
-    return tuple(x[:, : sizes[i]] for i, x in zip(out, found, strict=True))
-
-
-def _origin(ndim: int, i: Any) -> tuple[int, ...]:
-    return (0,) * ndim
-
-
-def _given(kernel: Any, sizes: tuple[int, ...]) -> list[int]:
-    """List the layers that a kernel is given."""
-    return list(range(0, len(sizes), 2)) if kernel is _block_kernel else [0]
-
-
-def _found(kernel: Any, sizes: tuple[int, ...]) -> list[int]:
-    """List the layers that a kernel gives."""
-    layers = list(range(len(sizes)))
-    if kernel is _infer_kernel:
-        return layers[1:]
-    return layers + layers[0::2] if kernel is _block_kernel else layers
+        compiler_params=None if triton is None else triton.CompilerParams(num_warps=WARPS, num_stages=1),
+    )(*whole, *(_pad(x, (rows, sides[i])) for i, x in given.items()))
+    return tuple(x[:, : sizes[i]] for i, x in zip(found, out, strict=True))
 
 
 def _pad(x: Array, shape: tuple[int, ...]) -> Array:
@@ -184,7 +179,7 @@ def _read(plan: Plan, refs: tuple[Any, ...]) -> tuple[_Machine, tuple[Any, ...]]
 
 def _product(x: Any, weight: Any, side: int) -> Any:
     """Multiply by a weight, or by its transpose: `side` is the one that is summed over."""
-    return lax.dot_general(x, weight, (((1,), (side,)), ((), ())), precision=PRECISION)
+    return lax.dot_general(x, weight, (((1,), (side,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
 def _mean(field: Any) -> Any:
