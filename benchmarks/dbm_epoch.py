@@ -2,8 +2,8 @@
 
 `block` is the default here, true block Gibbs chains over all layers; `visible` are the source's chains, which infer the
 hidden layers anew by mean field at every step. Each setting runs in a process of its own, whose peak memory is told.
-The peer is the same epoch in PyTorch (`benchmarks.torch_dbm`; `pip install -e ".[peers]"`), with the number of threads
-that suits it best; ours is centred as well under `block`, which costs us time and the peer none.
+The peer is the same epoch in PyTorch (`benchmarks.torch_dbm`; `pip install -e ".[peers]"`), on the GPU where JAX has
+one, else with the number of threads that suits it best; ours is centred as well under `block`, which costs us time and the peer none.
 Floor of a step, in counted work (see `facts`): multiply-adds of all products, sigmoids, and random words.
 """
 
@@ -72,8 +72,9 @@ def peer(chains: str, rows: int, runs: int) -> dict[str, Any]:
     """Train PyTorch's epochs in this process, with one thread and with all; return the median seconds of the faster."""
     torch: Any = importlib.import_module("torch")
     data = (np.random.default_rng(0).random((rows, SIZES[0]), np.float32) < 0.283).astype(np.uint8)
-    call, found = torch_dbm.epoch(data, SIZES, chains=chains), {}
-    for threads in {1, os.cpu_count() or 1}:
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    call, found = torch_dbm.epoch(data, SIZES, chains=chains, device=device), {}
+    for threads in {1, os.cpu_count() or 1} if device == "cpu" else {1}:
         torch.set_num_threads(threads)
         found[threads] = measure.interleaved({"epoch": call}, runs=runs)["epoch"]
     threads = min(found, key=lambda t: found[t])

@@ -57,7 +57,7 @@ def program(members: int | None, data: Any) -> Any:
         train = begin_run(jax.jit(begin)(key, data), how)
     else:
         key, mesh = jax.random.split(key, members), devices.mesh(members)
-        how = rule(many.members(epoch, batch_size=2), (members,), mesh)
+        how = rule(many.members(epoch, batch_size=many.side_by_side()), (members,), mesh)
         train = begin_run(jax.jit(jax.vmap(begin, (0, None)))(key, data), how)
         if mesh is not None:
             key, train = devices.place((key, train), mesh, members)

@@ -1,7 +1,8 @@
 """The same epoch in PyTorch, as one would write it there: layer by layer, one batch after another, gradients by hand.
 
 What is faster there is taken: gradients by hand instead of automatic differentiation of the score, fused Adam, draws by
-a comparison with uniform numbers (`torch.bernoulli` of a tensor is three times as slow on a CPU).
+a comparison with uniform numbers (`torch.bernoulli` of a tensor is three times as slow on a CPU). Rows, machine and
+chains live on one device.
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ class Machine:
         sizes: units of every layer, the visible one first.
         rate, decay: Adam's learning rate, and the L2 that is added to the gradient before it.
         double: weigh the gradient of couplings between hidden layers by two, as the published score does.
+        device: `cpu` or `cuda`.
     """
 
-    def __init__(self, sizes: tuple[int, ...], *, rate: float, decay: float, double: bool, chains: int = 128) -> None:
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        *,
+        rate: float,
+        decay: float,
+        double: bool,
+        chains: int = 128,
+        device: str = "cpu",
+    ) -> None:
         self.torch = torch = importlib.import_module("torch")
         torch.manual_seed(0)
-        self.weights = [0.01 * torch.randn(a, b) for a, b in itertools.pairwise(sizes)]
-        self.biases = [torch.zeros(n) for n in sizes]
-        self.chains = [torch.bernoulli(torch.full((chains, n), 0.5)) for n in sizes]
+        self.weights = [0.01 * torch.randn(a, b, device=device) for a, b in itertools.pairwise(sizes)]
+        self.biases = [torch.zeros(n, device=device) for n in sizes]
+        self.chains = [torch.bernoulli(torch.full((chains, n), 0.5, device=device)) for n in sizes]
         self.adam = torch.optim.Adam([*self.weights, *self.biases], lr=rate, weight_decay=decay, fused=True)
         self.factor = [1.0] + [2.0 if double else 1.0] * (len(sizes) - 2)
 
@@ -51,7 +62,7 @@ class Machine:
         """
         below = self.torch.addmm(self.biases[1], visible, self.weights[0])
         rows = visible.shape[0]
-        layers = [visible, *(self.torch.full((rows, b.shape[0]), 0.5) for b in self.biases[1:])]
+        layers = [visible, *(self.torch.full((rows, b.shape[0]), 0.5, device=b.device) for b in self.biases[1:])]
         for sweep in range(sweeps):
             first = self.torch.addmm(below, layers[2], self.weights[1].T) if len(layers) > 2 else below
             layers[1] = self.torch.sigmoid(first)
@@ -93,16 +104,18 @@ class Machine:
         self.adam.step()
 
 
-def epoch(data: np.ndarray, sizes: tuple[int, ...], *, chains: str, batch: int = 128) -> Any:
+def epoch(data: np.ndarray, sizes: tuple[int, ...], *, chains: str, batch: int = 128, device: str = "cpu") -> Any:
     """Return a call that trains one epoch on rows of bits, kept in bytes."""
     torch = importlib.import_module("torch")
     published = chains == "visible"
-    rows = torch.from_numpy(data)
-    machine = Machine(sizes, rate=1e-5 if published else 1e-3, decay=1e-4, double=published)
+    rows = torch.from_numpy(data).to(device)
+    machine = Machine(sizes, rate=1e-5 if published else 1e-3, decay=1e-4, double=published, device=device)
 
     def call() -> None:
         with torch.no_grad():
-            for index in torch.randperm(len(rows))[: len(rows) // batch * batch].reshape(-1, batch):
+            for index in torch.randperm(len(rows), device=device)[: len(rows) // batch * batch].reshape(-1, batch):
                 machine.update(rows[index].float(), chains=chains)
+            if device != "cpu":
+                torch.cuda.synchronize()
 
     return call

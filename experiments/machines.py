@@ -218,8 +218,8 @@ def belief(params: DBMParams, rows: jax.Array) -> jax.Array:
 
 
 def _each(fn: Any, *, mapped: int) -> Any:
-    """Map over seeds: all at once on an accelerator; two by two on a CPU, where more are no faster."""
-    return many.members(fn, mapped, batch_size=2 if jax.default_backend() == "cpu" else None)
+    """Map over seeds."""
+    return many.members(fn, mapped, batch_size=many.side_by_side())
 
 
 def _order(key: jax.Array, index: int, rows: jax.Array) -> jax.Array:

@@ -56,6 +56,11 @@ def members(fn: Callable[..., Any], mapped: int = 2, *, batch_size: int | None =
     return Members(fn, mapped, batch_size)
 
 
+def side_by_side() -> int | None:
+    """Say how many small models are best computed at once: two on a core, where more are no faster; else all."""
+    return 2 if jax.default_backend() == "cpu" else None
+
+
 def member(tree: Any, index: int) -> Any:
     """Take one model out of many."""
     return jax.tree.map(lambda x: x[index], tree)
