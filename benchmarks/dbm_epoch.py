@@ -3,7 +3,8 @@
 `block` is the default here, true block Gibbs chains over all layers; `visible` are the source's chains, which infer the
 hidden layers anew by mean field at every step. Each setting runs in a process of its own, whose peak memory is told.
 The peer is the same epoch in PyTorch (`benchmarks.torch_dbm`; `pip install -e ".[peers]"`), on the GPU where JAX has
-one, else with the number of threads that suits it best; ours is centred as well under `block`, which costs us time and the peer none.
+one, else with the number of threads that suits it best; ours is centred as well under `block`, which costs us time and
+the peer none.
 Floor of a step, in counted work (see `facts`): multiply-adds of all products, sigmoids, and random words.
 """
 

@@ -43,6 +43,8 @@ from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.train import many
 
 NAME = "three_in_one"
+TRAINED = "trained.json"
+"""Where it is kept what trained all seeds, and how long that took: scoring may be done elsewhere."""
 SPLITS = ("train", "val", "test")
 OUTCOMES, ACTIONS = consumer_frame.OUTCOMES, consumer_frame.ACTIONS
 
@@ -190,7 +192,7 @@ def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Pat
     known = [read_scores(path, owner) for path in kept]
     if all(scores is not None for scores in known):
         return [scores for scores in known if scores is not None]
-    stages, key, count = Stages(folder, observer, owner), jax.random.key(0), len(seeds)
+    stages, key, count, clock = Stages(folder, observer, owner), jax.random.key(0), len(seeds), common.Clock(folder)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     bits = [data.rows(part).bits for part in range(3)]
 
@@ -230,6 +232,8 @@ def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Pat
     for setting in study.t_learners:
         found = t_learner(key_for(key, "t"), setting, parts["mlp"], data, study=study, seeds=count, stages=stages)
         out = [scores | more for scores, more in zip(out, found, strict=True)]
+    if not (trained := folder / TRAINED).exists():
+        files.write_json(trained, {"device": common.device(), "seconds": clock.read()})
     for at in range(count):
         observer(Event("scores", at, count, unit="seed"))
         out[at] |= score_seed(at, machine[at], fitted, parts, data)
@@ -331,7 +335,9 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
-    found = run_seeds(seeds, data, study=study, folder=options.out / f"seeds-{len(seeds)}", observer=observer)
+    folder = options.out / f"seeds-{len(seeds)}"
+    found = run_seeds(seeds, data, study=study, folder=folder, observer=observer)
+    trained = files.read_json(folder / TRAINED)
     clock.read()
     once = forest_learners(data, study=study, folder=options.out / "forests", observer=observer)
     clock.read()
@@ -339,7 +345,8 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
     ceiling = recovery.ceilings(data, methods)
     rows = common.summarise(found, reference=PUBLISHED, ceiling=ceiling)
     rows += common.summarise([once | oracles(data)], ceiling=ceiling)
-    rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
+    seconds = {"seconds_total": clock.read(), "seconds_training": trained["seconds"]}
+    rows += common.summarise([{Cell("all", "study", name): value for name, value in seconds.items()}])
     return common.write_result(
         options,
         NAME,
@@ -349,6 +356,7 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         checks=checks(rows, options.size),
         facts={
             "study": dataclasses.asdict(study),
+            "trained_on": trained["device"],
             "rows": {split: len(data.rows(part).actions) for part, split in enumerate(SPLITS)},
         },
     )
