@@ -79,6 +79,11 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
     assert answer["alpha"] == 0.2
     cli.main(["plausibility", str(run), "--out", str(tmp_path / "f.parquet")])
     assert len(pd.read_parquet(tmp_path / "f.parquet")) == 48 * 40
+    for _ in range(2):  # fitted, then opened
+        cli.main(["traits", str(run), "--action", "push", "--out", str(tmp_path / "t.parquet")])
+    assert len(pd.read_parquet(tmp_path / "t.parquet")) == 2 * 48
+    assert len(pd.read_parquet(tmp_path / "traits_push.parquet")) == 2 * 48 * 40
+    assert "traits on the belief" in capsys.readouterr().out
     before = (run / "summary.json").read_text()
     cli.main(["report", str(run)])
     assert (run / "summary.json").read_text() == before

@@ -164,6 +164,47 @@ def plausibility(run: RunFolder, *, out: Path | None = None, panel: Path | None 
     _write(path, tables.plausibility(world, table), world, table)
 
 
+def traits(
+    run: RunFolder,
+    *,
+    action: str | None = None,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    out: Path | None = None,
+    panel: Path | None = None,
+    alpha: float = 0.1,
+) -> None:
+    """Say what each unit's whole past tells of its level and responsiveness, and with `--action` of its own effect.
+
+    Args:
+        run: folder of a finished run; what is fitted on its panel is kept there in `traits/`.
+        action: an action; then its effect in every row, from the unit's past before that row, is written too, to
+            `traits_ACTION.parquet` beside the other file.
+        t0: the baseline value.
+        t1: the value asked about.
+        out: Parquet file of the units; by default `traits.parquet` in the run's folder.
+        panel: another table of the same columns, which needs `--out`; by default the run's own. A longer table of the
+            same units moves them on.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+    from wmjax.report import console, traits
+    from wmjax.report.run import Run
+
+    path = _place(run, "traits.parquet", out, panel)
+    world, data = Run(run).open("traits", panel)
+    own = data if panel is None else Run(run).panel(world.levels)
+    with console.console_observer() as observer:
+        found = traits.fitted(run / "traits", world, own, observer=observer)
+    console.table(traits.comparison(found), title="Log loss of validation periods, lower is better")
+    _write(path, traits.units(found, data), world, data)
+    if action is not None:
+        effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
+        for line in effects.attrs["warnings"]:
+            console.warning(line)
+        rows = traits.effects(effects)
+        _write(path.with_name(f"traits_{action}.parquet"), rows, world, data, action=action, t0=t0, t1=t1, alpha=alpha)
+
+
 def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have happened under another plan?") -> None:
     """Answer every question of the report anew and write it, with the files behind it.
 
@@ -244,6 +285,7 @@ COMMANDS = {
     "predict": predict,
     "effect": effect,
     "plausibility": plausibility,
+    "traits": traits,
     "report": report,
     "sweep": sweep_commands.sweep,
     "best": sweep_commands.best,

@@ -20,7 +20,7 @@ from wmjax.data.readers import read_panel
 from wmjax.worlds.contract import load
 
 ANSWERS = {
-    "consumer": ("predict", "effect", "plausibility", "report", "sweep", "certify"),
+    "consumer": ("predict", "effect", "plausibility", "traits", "report", "sweep", "certify"),
     "graph": ("certify", "sweep"),
     "media": ("roi", "curves", "shift", "optimize", "sweep", "certify"),
 }

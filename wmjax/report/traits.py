@@ -1,0 +1,52 @@
+"""The `traits` command's tables: what a consumer world's long memory says, as a person reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from wmjax.core.observe import Event, Observer
+from wmjax.data.panel import Panel
+from wmjax.worlds.consumer import ConsumerTraits, ConsumerWorld, fit_traits, load_traits
+
+COLUMNS = {
+    "world": "world",
+    "without_traits": "one line for all",
+    "belief": "traits on the belief",
+    "visible": "traits on the visible bits",
+}
+
+
+def fitted(folder: Path, world: ConsumerWorld, panel: Panel, *, observer: Observer) -> ConsumerTraits:
+    """Open the traits that a run keeps, or fit them on the run's panel and keep them."""
+    if (folder / "traits.json").exists():
+        return load_traits(folder, world)
+    observer(Event("traits", 0, 1, unit="fit"))
+    found = fit_traits(world, panel)
+    found.save(folder)
+    observer(Event("traits", 1, 1, unit="fit"))
+    return found
+
+
+def comparison(traits: ConsumerTraits) -> pd.DataFrame:
+    """Lay validation log losses side by side, an outcome a row, and how far units differ."""
+    rows = []
+    for outcome, facts in traits.facts.items():
+        losses = {label: facts["val_log_loss"][name] for name, label in COLUMNS.items()}
+        rows.append(
+            {"outcome": outcome, **losses, "level sd": facts["level_sd"]}
+            | {"responsiveness sd": facts["responsiveness_sd"]}
+        )
+    return pd.DataFrame(rows)
+
+
+def units(traits: ConsumerTraits, panel: Panel) -> pd.DataFrame:
+    """Tidy table of every unit after the panel's last period: outcome, unit, level, responsiveness, `_sd`, periods."""
+    return traits.profile(panel).to_dataframe().reset_index()
+
+
+def effects(found: xr.Dataset) -> pd.DataFrame:
+    """Tidy table of an effect in every observed row: outcome, unit, time, effect, lo, hi, both scales, supported."""
+    return found.to_dataframe().reset_index().dropna(subset=["effect"])
