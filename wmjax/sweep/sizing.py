@@ -98,9 +98,13 @@ def shardings(mesh: Mesh | None) -> tuple[Any, Any]:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names[0])), NamedSharding(mesh, PartitionSpec())
 
 
-@lru_cache(maxsize=16)
 def compiled(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> Programs:
     """Compile a step ahead of time; the same step asked for again is not compiled again."""
+    return _compiled(work, tiling, mesh, shapes, jax.config.jax_default_matmul_precision)
+
+
+@lru_cache(maxsize=16)
+def _compiled(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes, precision: Any) -> Programs:
     lanes, (split, shared) = lanes_of(mesh), shardings(mesh)
     evaluate, fold = boxes.programs(work, tiling, mesh)
     key, tables, data = shapes.unfold(shared)
