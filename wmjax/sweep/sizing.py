@@ -100,7 +100,7 @@ def shardings(mesh: Mesh | None) -> tuple[Any, Any]:
 
 def compiled(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> Programs:
     """Compile a step ahead of time; the same step asked for again is not compiled again."""
-    return _compiled(work, tiling, mesh, shapes, jax.config.jax_default_matmul_precision)
+    return _compiled(work, tiling, mesh, shapes, jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=16)
