@@ -78,19 +78,19 @@ class Member(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What a piece trains on every data set, and which averages of members it reports: `{method: members}`."""
+    """What a piece trains on every data set, and which averages of members it reports: methods and their members."""
 
     members: tuple[Member, ...]
-    methods: dict[str, tuple[int, ...]]
+    methods: tuple[tuple[str, tuple[int, ...]], ...]
+    adversary: bool
 
 
-KINDS = {
-    "ct": Kind((Member("level", ALPHA, True), Member("level", 0.0, True)), {"ct": (0,), "ct_alpha0": (1,)}),
-    "ours": Kind(
-        (Member("level"), Member("residual"), Member("growth"), Member("growth"), Member("growth")),
-        {"ours_level": (0,), "ours_residual": (1,), "ours_growth": (2,), "ours_growth_ensemble": (2, 3, 4)},
-    ),
-}
+CT = Kind((Member("level", ALPHA, True), Member("level", 0.0, True)), (("ct", (0,)), ("ct_alpha0", (1,))), True)
+OURS = Kind(
+    (Member("level"), Member("residual"), Member("growth"), Member("growth"), Member("growth")),
+    (("ours_level", (0,)), ("ours_residual", (1,)), ("ours_growth", (2,)), ("ours_growth_ensemble", (2, 3, 4))),
+    False,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,7 @@ class Size:
         chunk: patients whose plans are rolled out at a time.
         seeds: data sets, each with networks of its own.
         pieces: those that run where the command line does not say.
+        ours: our candidates.
     """
 
     sim: TumourConfig = field(default_factory=TumourConfig)
@@ -119,6 +120,7 @@ class Size:
     chunk: int = 50
     seeds: int = 5
     pieces: tuple[str, ...] = ORDER
+    ours: Kind = OURS
 
 
 FULL = Size()
@@ -133,6 +135,8 @@ SMOKE = Size(
     chunk=10,
     seeds=1,
     pieces=("ct-0", "ours-4"),
+    # Shaped as the published piece, whose programs it shares: most of a smoke run is compiling.
+    ours=Kind((Member("level"), Member("growth")), (("ours_level", (0,)), ("ours_growth", (1,))), True),
 )
 
 
@@ -164,7 +168,7 @@ def hypers(kind: Kind, gamma: int, sets: int, size: Size) -> Hyper:
 
 def mix_of(kind: Kind) -> jax.Array:
     """Give each method's weights of the members."""
-    rows = [np.isin(np.arange(len(kind.members)), own) / len(own) for own in kind.methods.values()]
+    rows = [np.isin(np.arange(len(kind.members)), own) / len(own) for _, own in kind.methods]
     return jnp.asarray(np.stack(rows), jnp.float32)
 
 
@@ -175,13 +179,13 @@ def run_piece(name: str, seeds: Sequence[int], size: Size, folder: Path, observe
     if kept.exists() and (found := files.read_json(kept))["owner"] == owner:
         return found
     label, gamma = name.split("-")[0], int(name.split("-")[1])
-    kind, clock = KINDS[label], common.Clock(folder / name)
+    kind, clock = CT if label == "ct" else size.ours, common.Clock(folder / name)
     keys = jnp.stack([key_for(jax.random.key(seed), "data") for seed in seeds])
     study = tumour_asked.simulate(
         keys, jnp.float32(gamma), train=size.train, val=size.val, test=size.test, cfg=size.sim
     )
     epochs = size.epochs if label == "ct" else size.ours_epochs
-    learner = Learner(network=HOLDS_ALL, batch=size.batch, epochs=epochs, adversary=label == "ct")
+    learner = Learner(network=HOLDS_ALL, batch=size.batch, epochs=epochs, adversary=kind.adversary)
     own = [key_for(jax.random.key(seed), "member", at) for seed in seeds for at in range(len(kind.members))]
     done, history = many.fit_many(
         jnp.stack(own),
@@ -192,7 +196,8 @@ def run_piece(name: str, seeds: Sequence[int], size: Size, folder: Path, observe
         data=study.data,
         observer=observer,
         folder=folder / name,
-        stage=name,
+        # One name for all pieces: it is compiled in.
+        stage="members",
         fingerprint=owner,
     )
     trained = clock.read()
@@ -228,7 +233,7 @@ def score(
     days = {"val_rmse_own": ask(study.val_days, True)}
     days |= {f"rmse_{plan}": ask(getattr(study, plan), True) for plan in PLANS}
     found = {}
-    for at, method in enumerate(kind.methods):
+    for at, (method, _) in enumerate(kind.methods):
         found[method] = {name: x[:, at] for name, x in next_days.items()}
         for name, x in days.items():
             found[method] |= {f"{name}_{2 + day}": x[:, at, day] for day in range(x.shape[2])}

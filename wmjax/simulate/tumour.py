@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from wmjax.core import draws
+from wmjax.core import bits
 from wmjax.core.keys import key_for
 
 STAGES = ((1.72, 4.70, 0.3, 5.0), (1.96, 1.63, 0.3, 13.0), (1.91, 9.40, 0.3, 13.0), (2.76, 6.87, 0.3, 13.0))
@@ -142,30 +142,36 @@ Write = Callable[[History], Array]
 
 def patients(key: Key[Array, ""], count: int) -> Patients:
     """Draw patients: stage and size, type, growth and response; alpha and rho together, until both are positive."""
-    shares = jnp.log(jnp.asarray(SEEN, jnp.float32))
-    stage = jax.random.categorical(key_for(key, "stage"), shares, shape=(count,))
+    seeds = bits.seeds(key_for(key, "patients"), (4,))
+    u = bits.uniform(seeds[0], (3, count))
+    share = jnp.cumsum(jnp.asarray(SEEN, jnp.float32)) / sum(SEEN)
+    stage = (u[0] >= share[:-1, None]).sum(0)
     mean, sd, low, high = (x[stage] for x in jnp.asarray(STAGES, jnp.float32).T)
-    z = jax.random.truncated_normal(key_for(key, "size"), (jnp.log(low) - mean) / sd, (jnp.log(high) - mean) / sd)
-    first, second = draws.normal(key_for(key, "response"), (2, count, _TRIES))
+    # By inversion between the bounds.
+    low, high = (jax.scipy.stats.norm.cdf((jnp.log(x) - mean) / sd) for x in (low, high))
+    z = jax.scipy.special.ndtri(low + (high - low) * u[1])
+    first, second = (bits.normal(seed, (count, _TRIES)) for seed in seeds[1:3])
     alpha = ALPHA[0] + ALPHA[1] * first
     rho = RHO[0] + RHO[1] * (CORRELATION * first + math.sqrt(1 - CORRELATION**2) * second)
     at = jnp.argmax((alpha > 0) & (rho > 0), axis=1)
     alpha, rho = (jnp.take_along_axis(x, at[:, None], 1)[:, 0] for x in (alpha, rho))
-    kind = jax.random.randint(key_for(key, "kind"), (count,), 1, 4)
-    chemo = jax.random.truncated_normal(key_for(key, "chemo"), -BETA_C[0] / BETA_C[1], jnp.inf, (count,))
+    kind = 1 + jnp.floor(3 * u[2]).astype(jnp.int32)
+    # Its bound, 0, is forty standard deviations away.
+    chemo = BETA_C[0] + BETA_C[1] * bits.normal(seeds[3], (count,))
     return Patients(
         kind=kind,
         volume=jnp.asarray(volume_of(jnp.exp(mean + sd * z))),
         alpha=alpha + jnp.where(kind == 1, 0.1 * ALPHA[0], 0.0),
         rho=rho,
-        beta_c=BETA_C[0] + BETA_C[1] * chemo + jnp.where(kind == 3, 0.1 * BETA_C[0], 0.0),
+        beta_c=chemo + jnp.where(kind == 3, 0.1 * BETA_C[0], 0.0),
     )
 
 
 def luck(key: Key[Array, ""], count: int, *, cfg: TumourConfig) -> Luck:
     """Draw noise and the uniform numbers that decide on treatment and recovery."""
-    noise = 0.01 * draws.normal(key_for(key, "noise"), (count, cfg.days + cfg.horizon))
-    return Luck(noise, *draws.uniform(key_for(key, "luck"), (3, count, cfg.days)))
+    seeds = bits.seeds(key_for(key, "luck"), (2,))
+    noise = 0.01 * bits.normal(seeds[0], (count, cfg.days + cfg.horizon))
+    return Luck(noise, *bits.uniform(seeds[1], (3, count, cfg.days)))
 
 
 def factor(who: Patients, volume: Array, dose: Array, treatment: Array, noise: Array) -> Array:
@@ -302,7 +308,7 @@ def _settle(first: History, act: Act, write: Write, count: int, long: int) -> Hi
     """
     rounds = 5 + math.ceil(math.log(max(count, 2), 4))
 
-    def again(_: int, carry: tuple[Array, History]) -> tuple[Array, History]:
+    def again(_: Array, carry: tuple[Array, History]) -> tuple[Array, History]:
         found = act(carry[0])
         return write(found), found
 
@@ -333,7 +339,7 @@ def sliding(cfg: TumourConfig) -> Int[Array, "plans horizon"]:
 def random_plans(key: Key[Array, ""], count: int, *, cfg: TumourConfig) -> Int[Array, "patients steps plans horizon"]:
     """Draw twice `horizon` plans for every origin."""
     shape = (count, cfg.days - 1, 2 * cfg.horizon, cfg.horizon)
-    return jax.random.randint(key, (math.prod(shape),), 0, TREATMENTS).reshape(shape)
+    return jnp.floor(TREATMENTS * bits.uniform(bits.seeds(key), shape)).astype(jnp.int32)
 
 
 def multi_step(who: Patients, lucky: Luck, gamma: Array | float, plan: Array, *, cfg: TumourConfig) -> Plans:

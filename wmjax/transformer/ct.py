@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jaxtyping import Array, Float, Key, UInt32
 
-from wmjax.core import draws
+from wmjax.core import bits
 from wmjax.transformer import nets, relative
 from wmjax.transformer.nets import Params
 
@@ -151,7 +151,7 @@ def init(key: Key[Array, ""], own: Live, *, cfg: CTConfig) -> Params:
     """Draw `{"encoder": .., "treatment": ..}`: all but the treatment's head, and that head."""
     flat, tree = jax.tree.flatten(_leaves(own, cfg), is_leaf=lambda x: isinstance(x, _Leaf))
     counts = [leaf.mask.size for leaf in flat]
-    uniform = draws.uniform(key, (sum(counts),))
+    uniform = bits.uniform(bits.seeds(key), (sum(counts),))
     found, start = [], 0
     for leaf, count in zip(flat, counts, strict=True):
         u = uniform[start : start + count].reshape(leaf.mask.shape)
