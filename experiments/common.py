@@ -217,12 +217,16 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def run(name: str, work: Callable[[Options, Observer], Any], argv: Sequence[str] | None = None) -> int:
+def run(
+    name: str,
+    work: Callable[[Any, Observer], Any],
+    argv: Sequence[str] | None = None,
+    *,
+    kind: type[Options] = Options,
+) -> int:
     """Read the command line, work with progress on the screen, say where the result lies; 2 is a user's error."""
     try:
-        options = tyro.cli(
-            Options, args=argv, prog=f"python -m {name}", description=sys.modules[work.__module__].__doc__
-        )
+        options = tyro.cli(kind, args=argv, prog=f"python -m {name}", description=sys.modules[work.__module__].__doc__)
         with console.console_observer() as observer:
             written = work(options, observer)
     except (UserError, DivergedError) as error:
