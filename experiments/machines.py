@@ -19,10 +19,10 @@ from wmjax.core import bits, devices
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer
 from wmjax.core.visible import Visible
-from wmjax.dbm import learn, meanfield, pretrain, readout
+from wmjax.dbm import learn, meanfield, pretrain, readout, types
 from wmjax.dbm.learn import LearnConfig, LearnState
 from wmjax.dbm.types import DBMConfig, DBMParams
-from wmjax.train import loop, many
+from wmjax.train import checkpoint, loop, many
 
 CHUNK = 8192
 """Rows whose belief is inferred at once."""
@@ -108,6 +108,23 @@ class Reconstruction:
         }
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is told of a machine that was kept: its reconstruction of validation rows, and how active its layers are."""
+
+    cfg: LearnConfig
+    visible: Visible
+
+    def __call__(self, key: jax.Array, params: DBMParams, data: Any) -> dict[str, Any]:
+        rows, sweeps = data[1].astype(jnp.float32), self.cfg.mean_field_sweeps
+        out = {
+            f"val_{kind}": readout.reconstruction(key, params, rows, visible=self.visible, kind=kind, sweeps=sweeps)
+            for kind in ("sampled", "prob")
+        }
+        means, _ = meanfield.infer(params, rows, sweeps=sweeps)
+        return out | {f"activation_h{i}": x.mean() for i, x in enumerate(means) if i > 0}
+
+
 def layer_params(layer: Layer) -> DBMParams:
     """Take what a layer's training keeps."""
     return layer.machine.params
@@ -187,7 +204,7 @@ def fine_tune(
     def begin(key: jax.Array, start: DBMParams, rows: jax.Array) -> LearnState:
         return learn.init(key_for(key, "init"), start, rows, cfg=cfg, visible=visible)
 
-    done, history = loop.run(
+    done, _ = loop.run(
         keys,
         jax.jit(_each(begin, mapped=2))(keys, start, data[0]),
         _each(MachineEpoch(cfg, visible), mapped=2),
@@ -198,13 +215,22 @@ def fine_tune(
         mesh=devices.mesh(len(keys)),
         **stages.at("fine-tune"),
     )
-    names = ["val_sampled", "val_prob", *(f"activation_h{i + 1}" for i in range(len(start.weights)))]
-    facts = []
-    for seed, best in enumerate(np.asarray(done.best_epoch)):
-        values = {name: float(history[name][best - 1, seed]) for name in names} | {"best_epoch": float(best)}
-        values["epochs_run"] = float(np.isfinite(history["val_prob"][:, seed]).sum())
-        facts.append({Cell("machine", "dbm", name): value for name, value in values.items()})
+    # Of what is kept, not of the curve: a run goes on from a checkpoint alone.
+    found = jax.device_get(jax.jit(_each(Kept(cfg, visible), mapped=2))(keys, done.best, data))
+    found |= {"best_epoch": done.best_epoch, "epochs_run": done.best_epoch + done.stale}
+    facts = [{Cell("machine", "dbm", name): float(x[seed]) for name, x in found.items()} for seed in range(len(keys))]
     return done.best, facts
+
+
+def begun(stages: Stages) -> bool:
+    """Tell whether fine-tuning goes on from a checkpoint of its own, so that nothing before it is needed."""
+    return checkpoint.latest(stages.folder / "fine-tune" / "checkpoints") is not None
+
+
+def blank(machine: DBMConfig, visible: Visible, seeds: int) -> DBMParams:
+    """Make parameters of the right shapes, for a fine-tuning that goes on."""
+    one = types.init(jax.random.key(0), jnp.zeros(visible.size), cfg=machine)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), one)
 
 
 @jax.jit

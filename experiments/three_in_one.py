@@ -196,15 +196,18 @@ def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Pat
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     bits = [data.rows(part).bits for part in range(3)]
 
-    start = machines.pretrain_layers(
-        _named(keys, "pretrain"),
-        bits[0],
-        data.visible,
-        machine=study.machine,
-        cfg=study.pretraining,
-        epochs=study.pretrain_epochs,
-        stages=stages,
-    )
+    if machines.begun(stages):
+        start = machines.blank(study.machine, data.visible, count)
+    else:
+        start = machines.pretrain_layers(
+            _named(keys, "pretrain"),
+            bits[0],
+            data.visible,
+            machine=study.machine,
+            cfg=study.pretraining,
+            epochs=study.pretrain_epochs,
+            stages=stages,
+        )
     params, out = machines.fine_tune(
         _named(keys, "fine-tune"),
         start,
