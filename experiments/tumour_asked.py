@@ -153,7 +153,8 @@ def ask_own_days(data: Series, *, cfg: TumourConfig) -> Asked:
     plan = data.treatment[:, jnp.minimum(days, steps - 1)]
     volume = data.volume[:, jnp.minimum(days + 1, steps)]
     mask = (days < data.length[:, None, None])[:, :, None] & (jnp.arange(shape[-2]) == 0)[:, None]
-    return Asked(data, *(jnp.broadcast_to(x[:, :, None], shape) for x in (plan, volume)), mask)
+    plan, volume = (jnp.broadcast_to(x[:, :, None], shape) for x in (plan, volume))
+    return Asked(data, plan, volume, mask)
 
 
 def ask_options(who: Patients, found: History, scale: Scale) -> Asked:
@@ -198,7 +199,7 @@ def simulate(
         found = tumour.factual(who, lucky, gamma, cfg=cfg)
         split = [jax.tree.map(lambda x, a=a, b=b: x[a:b], (who, found)) for a, b in ((0, train), (train, ends[1]))]
         scale = tumour_fits.scale_of(*split[0])
-        own, seen = (tumour_fits.series(*x, scale) for x in split)
+        own, seen = (tumour_fits.series(x[0], x[1], scale) for x in split)
         who, lucky = part(ends[1], ends[2])
         options = ask_options(who, tumour.one_step(who, lucky, gamma, cfg=cfg), scale)
         plan = tumour.random_plans(key_for(key, "plans"), test, cfg=cfg)

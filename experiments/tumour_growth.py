@@ -160,9 +160,10 @@ def hypers(kind: Kind, gamma: int, sets: int, size: Size) -> Hyper:
         for m in kind.members:
             network, rate = CHOSEN[gamma] if m.published else (HOLDS_ALL, size.rate)
             inner = dataclasses.replace(network, features=1 if m.form == "level" else HOLDS_ALL.features)
-            numbers = [jnp.float32(x) for x in (m.alpha, rate, not m.published, m.decay)]
             form = (jnp.arange(len(FORMS)) == FORMS.index(m.form)).astype(jnp.float32)
-            found.append(Hyper(jnp.int32(dataset), *numbers, form, ct.live(inner, HOLDS_ALL)))
+            alpha, rate, cosine, decay = (jnp.float32(x) for x in (m.alpha, rate, not m.published, m.decay))
+            own = ct.live(inner, HOLDS_ALL)
+            found.append(Hyper(jnp.int32(dataset), alpha, rate, cosine, decay, form, own))
     return many.stack(found)
 
 
@@ -296,6 +297,9 @@ def work(options: TumourOptions, observer: Observer) -> Path:
         raise UserError(f"--test is {size.test}, must be a multiple of {size.chunk}")
     if unknown := set(options.pieces) - set(ORDER):
         raise UserError(f"--pieces {sorted(unknown)}: known are {', '.join(ORDER)}")
+    if options.size == "smoke":
+        # Nearly all of a smoke run is compiling.
+        jax.config.update("jax_disable_most_optimizations", True)
     seeds = list(range(options.seeds or size.seeds))
     clock, folder = common.Clock(options.out), options.out / "pieces"
     wanted = options.pieces or size.pieces

@@ -31,8 +31,8 @@ def study():
 
 
 def hyper(form: int, alpha: float = 0.01) -> Hyper:
-    numbers = [jnp.float32(x) for x in (alpha, 1e-2, 0.0, 0.0)]
-    return Hyper(jnp.int32(0), *numbers, jax.nn.one_hot(form, 3), ct.live(NET, NET))
+    weight, rate, cosine, decay = (jnp.float32(x) for x in (alpha, 1e-2, 0.0, 0.0))
+    return Hyper(jnp.int32(0), weight, rate, cosine, decay, jax.nn.one_hot(form, 3), ct.live(NET, NET))
 
 
 @pytest.fixture(scope="module")

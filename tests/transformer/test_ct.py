@@ -189,5 +189,5 @@ def test_new_times_are_whole_passes(params, given, encode):
             if pad < 0:
                 continue
             whole = [jnp.pad(x, ((0, pad), (0, 0)))[None] for x in parts]
-            want = encode(params, Inputs(*whole, series.static[None], jnp.zeros((1, TIME, 4))))
+            want = encode(params, Inputs(whole[0], whole[1], series.static[None], jnp.zeros((1, TIME, 4))))
             np.testing.assert_allclose(phi[origin, 1], want[0, origin + j + 1], atol=2e-5)
