@@ -137,6 +137,11 @@ def device() -> str:
     return f"{cores} x {names[0] if names else platform.machine()}"
 
 
+def origin() -> dict[str, Any]:
+    """Say what this process computes on, and with which versions."""
+    return {"device": device(), "versions": versions()}
+
+
 def write_result(
     options: Options,
     name: str,
@@ -146,14 +151,17 @@ def write_result(
     seconds: float,
     checks: Sequence[Check] = (),
     facts: Mapping[str, Any] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write `name.json` and `name.md` into the result's folder; return the JSON file's path."""
+    """Write `name.json` and `name.md` into the result's folder; return the JSON file's path.
+
+    `made` is `origin()` of pieces that were kept, where another process computed them.
+    """
     value = {
         "name": name,
         "command": " ".join(["python", "-m", *map(shlex.quote, sys.orig_argv[2:])]) if "-m" in sys.orig_argv else name,
         "size": options.size,
-        "device": device(),
-        "versions": versions(),
+        **(made or origin()),
         "seeds": list(seeds),
         "seconds": round(seconds, 1),
         "rows": [dataclasses.asdict(r) for r in rows],

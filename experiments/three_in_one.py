@@ -236,7 +236,7 @@ def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Pat
         found = t_learner(key_for(key, "t"), setting, parts["mlp"], data, study=study, seeds=count, stages=stages)
         out = [scores | more for scores, more in zip(out, found, strict=True)]
     if not (trained := folder / TRAINED).exists():
-        files.write_json(trained, {"device": common.device(), "seconds": clock.read()})
+        files.write_json(trained, {**common.origin(), "seconds": clock.read()})
     for at in range(count):
         observer(Event("scores", at, count, unit="seed"))
         out[at] |= score_seed(at, machine[at], fitted, parts, data)
@@ -359,7 +359,7 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         checks=checks(rows, options.size),
         facts={
             "study": dataclasses.asdict(study),
-            "trained_on": trained["device"],
+            "trained_on": trained,
             "rows": {split: len(data.rows(part).actions) for part, split in enumerate(SPLITS)},
         },
     )

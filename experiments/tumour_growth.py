@@ -209,6 +209,7 @@ def run_piece(name: str, seeds: Sequence[int], size: Size, folder: Path, observe
         "seeds": list(seeds),
         "scores": {m: {q: x.tolist() for q, x in s.items()} for m, s in scores.items()},
         "last_epoch": told,
+        "made": common.origin(),
         "train_seconds": round(trained, 1),
         "seconds": round(clock.read(), 1),
     }
@@ -301,17 +302,17 @@ def work(options: TumourOptions, observer: Observer) -> Path:
         # Nearly all of a smoke run is compiling.
         jax.config.update("jax_disable_most_optimizations", True)
     seeds = list(range(options.seeds or size.seeds))
-    clock, folder = common.Clock(options.out), options.out / "pieces"
+    folder = options.out / "pieces"
     wanted = options.pieces or size.pieces
     for at, name in enumerate(wanted):
         observer(Event("pieces", at, len(wanted), unit="piece"))
         run_piece(name, seeds, size, folder, observer)
-        write(options, size, folder, clock)
+        write(options, size, folder)
     observer(Event("pieces", len(wanted), len(wanted), unit="piece"))
-    return write(options, size, folder, clock)
+    return write(options, size, folder)
 
 
-def write(options: TumourOptions, size: Size, folder: Path, clock: common.Clock) -> Path:
+def write(options: TumourOptions, size: Size, folder: Path) -> Path:
     """Write the table of all pieces in the folder."""
     found = {n: files.read_json(folder / f"{n}.json") for n in ORDER if (folder / f"{n}.json").exists()}
     reference = {c: mean for c, (mean, _) in tumour_published.PUBLISHED.items()}
@@ -331,9 +332,15 @@ def write(options: TumourOptions, size: Size, folder: Path, clock: common.Clock)
             for n, p in found.items()
         },
     }
-    seeds = sorted({s for p in found.values() for s in p["seeds"]})
     return common.write_result(
-        options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks(rows, options.size), facts=facts
+        options,
+        NAME,
+        rows,
+        seeds=sorted({s for p in found.values() for s in p["seeds"]}),
+        seconds=sum(p["seconds"] for p in found.values()),
+        checks=checks(rows, options.size),
+        facts=facts,
+        made=next(iter(found.values()))["made"],
     )
 
 
