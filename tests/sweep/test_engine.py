@@ -92,6 +92,18 @@ def test_the_same_shapes_compile_once(toy):
     assert sizing._compiled.cache_info().misses == before
 
 
+def test_a_second_sweep_traces_and_compiles_nothing(toy):
+    toy.run()
+    events = []
+    listen = lambda name, seconds, **_: events.append(name)  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        toy.run()
+        assert not [name for name in events if "compile" in name or "trace" in name]
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 def test_what_the_inner_axes_do_not_move_is_computed_once_a_box():
     """The costly part depends on the outer axis alone: the flops of a point are those of the cheap part."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -45,6 +46,11 @@ def fingerprint(*values: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Name the versions of Python and of the packages that a number depends on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -141,7 +141,7 @@ def scenes(
     layout: Layout,
     reductions: tuple[tuple[str, Reduction], ...],
     dims: Mapping[str, tuple[str, ...]],
-    arguments: tuple[Any, Any, tuple[Any, ...]],
+    shapes: Any,
 ) -> tuple[tuple[str, Scene], ...]:
     """Find the outputs that the reductions read, and name their dimensions.
 
@@ -150,18 +150,12 @@ def scenes(
         layout: of the grid.
         reductions: by name.
         dims: names of each output's dimensions; those not named are `<output>_0`, `<output>_1`, ..
-        arguments: key, tables and data, or their shapes.
+        shapes: of key, tables and data (`sizing.Shapes`).
 
     Raises:
         UserError: a reduction reads an output that there is not, or does not say which of several.
     """
-    key, tables, data = arguments
-
-    def at(key: Any, tables: Any, data: Any) -> dict[str, Any]:
-        point = grids.decode(layout, [0] * len(layout.sizes), tables)
-        return {name: jnp.asarray(x) for name, x in named(evaluate(key, point, *data)).items()}
-
-    found = jax.eval_shape(at, key, tables, data)
+    found = _outputs(evaluate, layout, shapes)
     wanted: dict[str, None] = {}
     for name, reduction in reductions:
         if reduction.of is None and len(found) != 1:
@@ -171,6 +165,17 @@ def scenes(
             raise UserError(f"reduction {name!r} reads the output {output!r}; there are {', '.join(found)}")
         wanted[output] = None
     return tuple((name, _scene(name, found[name].shape, layout, dims)) for name in wanted)
+
+
+@lru_cache(maxsize=16)
+def _outputs(evaluate: Evaluate, layout: Layout, shapes: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Find the shapes of a point's outputs; the same question asked again traces nothing."""
+
+    def at(key: Any, tables: Any, data: Any) -> dict[str, Any]:
+        point = grids.decode(layout, [0] * len(layout.sizes), tables)
+        return {name: jnp.asarray(x) for name, x in named(evaluate(key, point, *data)).items()}
+
+    return jax.eval_shape(at, *shapes.unfold(None))
 
 
 def _scene(name: str, shape: tuple[int, ...], layout: Layout, dims: Mapping[str, tuple[str, ...]]) -> Scene:

@@ -171,8 +171,9 @@ def _prepare(evaluate: Any, grid: Grid, key: Any, reduce: Any, data: Any, mesh: 
         raise UserError("a sweep that keeps nothing: give a reduction")
     shared = sizing.shardings(mesh)[1]
     arguments = jax.device_put((key, grid.tables(), jax.tree.map(jnp.asarray, tuple(data))), shared)
-    scenes = boxes.scenes(evaluate, grid.layout, reductions, dims or {}, arguments)
-    return Job(grid, Work(evaluate, grid.layout, reductions, scenes), mesh, arguments, sizing.shapes_of(arguments))
+    shapes = sizing.shapes_of(arguments)
+    scenes = boxes.scenes(evaluate, grid.layout, reductions, dims or {}, shapes)
+    return Job(grid, Work(evaluate, grid.layout, reductions, scenes), mesh, arguments, shapes)
 
 
 def _identity(job: Job, fingerprint: str, workers: int) -> str:

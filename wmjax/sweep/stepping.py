@@ -29,6 +29,12 @@ POLL_SECONDS = 0.05
 """Between two looks for what another worker has finished."""
 
 
+@partial(jax.jit, static_argnames="work")
+def _begin(*, work: Work) -> Any:
+    """Begin every reduction; equal work compiles once."""
+    return boxes.init_states(work)
+
+
 class Job(NamedTuple):
     """A sweep's fixed part, its arguments (key, tables, data) on the device, and their shapes."""
 
@@ -186,7 +192,7 @@ class Run:
     # ---- what is folded ---------------------------------------------------------------------------------------------
 
     def _empty(self) -> Any:
-        states = jax.jit(partial(boxes.init_states, self.job.work))()
+        states = _begin(work=self.job.work)
         return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (self.lanes, *x.shape)), states)
 
     def _resume(self) -> tuple[int, Any]:
