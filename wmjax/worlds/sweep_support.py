@@ -1,6 +1,7 @@
 """Which plans of a grid the data can speak for: warnings, and support of every plan beside its numbers.
 
-What counts as seen is the world's own. Consumer: like rows had the value. Media: as much was spent in a period that was
+What counts as seen is the world's own. Consumer: like rows had the value, and enough rows had what a plan combines.
+Media: as much was spent in a period that was
 fitted, and on a channel that is always on something is. Graph: the value lies within the panel's range. Every row is
 judged by its history as observed: what a plan's earlier edits, fed back, do to it is not.
 """
