@@ -289,6 +289,7 @@ COMMANDS = {
     "report": report,
     "sweep": sweep_commands.sweep,
     "best": sweep_commands.best,
+    "policy": sweep_commands.policy,
 }
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from tests.data.tables import SCHEMA
 from wmjax.core.errors import UserError
+from wmjax.core.provenance import fingerprint
 from wmjax.data.schema import Column, PanelSchema, near, read_schema
 
 ODD = {
@@ -17,7 +18,20 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("spec", [SCHEMA, ODD])
+DRAWN = {
+    "unit": "id",
+    "columns": {
+        "p": {"role": "covariate", "kind": "continuous"},
+        "push": {"role": "action", "kind": "binary", "randomised": True, "propensity": 0.25, "source": "sent"},
+        "mail": {"role": "action", "kind": "binary", "randomised": True, "propensity": "p"},
+        "coin": {"role": "action", "kind": "binary", "randomised": True},
+        "sale": {"role": "action", "kind": "binary"},
+        "y": {"role": "outcome", "kind": "count"},
+    },
+}
+
+
+@pytest.mark.parametrize("spec", [SCHEMA, ODD, DRAWN])
 def test_toml_round_trip(tmp_path, spec):
     schema = read_schema(spec)
     path = tmp_path / "x.toml"
@@ -27,6 +41,45 @@ def test_toml_round_trip(tmp_path, spec):
     assert [type(c.equals) for c in again.columns] == [type(c.equals) for c in schema.columns]
     assert read_schema(schema.to_dict()) == schema
     assert read_schema(schema) is schema
+
+
+def test_what_was_drawn_by_chance_is_kept_and_counts():
+    """Through the long table that a run keeps, and in the fingerprint."""
+    schema = read_schema(DRAWN)
+    assert schema.column("push").propensity == 0.25
+    plain = schema.plain()
+    assert [(c.randomised, c.propensity) for c in plain.columns] == [
+        (c.randomised, c.propensity) for c in schema.columns
+    ]
+    assert plain.column("push").table_name == "push"
+    other = {**DRAWN, "columns": {**DRAWN["columns"], "coin": {"role": "action", "kind": "binary"}}}
+    assert fingerprint(schema) != fingerprint(read_schema(other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sale": {"role": "action", "kind": "count", "randomised": True}}, "for binary actions only, not for a count"),
+        ({"p": {"role": "covariate", "kind": "binary", "randomised": True}}, "not for a binary covariate"),
+        ({"push": {"role": "action", "kind": "binary", "propensity": 0.2}}, "say randomised = true"),
+        ({"sale": {"role": "action", "kind": "binary", "randomised": "yes"}}, "must be true or false"),
+        *(
+            ({"push": {"role": "action", "kind": "binary", "randomised": True, "propensity": p}}, words)
+            for p, words in (
+                (0.0, "propensity is 0.0, must lie in (0, 1)"),
+                (1, "propensity is 1, must lie in (0, 1)"),
+                (float("nan"), "propensity is nan"),
+                (True, "must be a number or a covariate's name"),
+                ("q", "propensity names 'q', which is no covariate"),
+                ("y", "propensity names 'y', which is no covariate"),
+            )
+        ),
+    ],
+)
+def test_a_draw_that_contradicts_itself_is_told(changes, words):
+    with pytest.raises(UserError) as error:
+        read_schema({**DRAWN, "columns": {**DRAWN["columns"], **changes}})
+    assert words in str(error.value)
 
 
 def test_roles_keep_the_order_of_the_schema():

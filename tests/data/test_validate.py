@@ -189,3 +189,17 @@ def test_several_problems_come_in_one_error(frame):
     assert sorted(line.split("'")[1] for line in lines[1:]) == ["price", "push", "visit"]
     assert "2 rows" in text
     assert "unit 101, time 2025-01-30" in text
+
+
+def test_a_probability_of_a_draw_is_one(frame):
+    """The covariate that a randomised action names as its propensity."""
+    columns = {
+        **SCHEMA["columns"],
+        "push": {"role": "action", "kind": "binary", "randomised": True, "propensity": "p"},
+        "p": {"role": "covariate", "kind": "continuous"},
+    }
+    own = {**SCHEMA, "columns": columns}
+    good = frame.assign(p=0.3)
+    assert read_panel(good, own).schema.column("push").propensity == "p"
+    good.loc[[4, 9], "p"] = [0.0, 1.0]
+    expect(message(good, own), ["column 'p'", "2 rows are no probability in (0, 1)", *at(frame, [4, 9])])

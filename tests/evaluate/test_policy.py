@@ -56,6 +56,7 @@ def test_policy_values_hold_the_truth():
     rng = np.random.default_rng(1)
     hit = {"ipw": 0, "dr": 0}
     spread = {"ipw": [], "dr": []}
+    wrong = 0
     for _ in range(400):
         unit = np.repeat(np.arange(200), 3)
         x = rng.normal(size=200)[unit]
@@ -71,6 +72,10 @@ def test_policy_values_hold_the_truth():
             spread[name].append(found.value - truth)
             # The truth of this sample's rows: x is fixed, what is left is the draw of actions and outcomes.
             hit[name] += abs(found.value - truth) < 1.96 * found.se
+        # A probability that was not drawn with is found out by the same interval.
+        found = policy.policy_value(chosen, taken, y, np.full(600, 0.5), unit=unit)
+        wrong += abs(found.value - truth) < 1.96 * found.se
+    assert wrong < 0.5 * 400
     for errors in spread.values():
         assert abs(np.mean(errors)) < 5 * np.std(errors) / 20
     assert np.std(spread["dr"]) < np.std(spread["ipw"])
@@ -88,5 +93,3 @@ def test_mistakes_are_named():
         policy.exact(np.where(np.eye(2, 3) > 0, np.nan, 1.0)[:1], one[:1], 2.0)
     with pytest.raises(UserError, match="must be above 0"):
         policy.policy_value(np.zeros(2, int), np.zeros(2, int), np.zeros(2), np.array([0.0, 1.0]))
-    assert policy.not_randomised("push", True) == []
-    assert "does not say" in policy.not_randomised("push", False)[0]

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from wmjax import cli
+from wmjax.data.readers import read_panel
 from wmjax.evaluate.overlap import overlap_table
 from wmjax.report import consumer, html, sections
 from wmjax.report.inputs import ReportInput
@@ -184,3 +185,13 @@ def test_a_seed_that_was_not_given_is_not_made_up(fitted):
     assert fitting.origin(key, None, cfg, panel)["seed"] == jax.random.key_data(key).tolist()
     assert fitting.origin(key, 0, cfg, panel)["seed"] == 0
     json.dumps(fitting.origin(key, None, cfg, panel))
+
+
+def test_actions_that_were_all_randomised_are_not_called_targeted():
+    drawn = {"role": "action", "kind": "binary", "randomised": True, "propensity": 0.5}
+    table = pd.DataFrame({"id": [1, 1, 2, 2], "a": [0, 1, 1, 0], "b": [0, 0, 1, 1], "y": [0, 1, 1, 0]})
+    for other, told in ((drawn, []), ({"role": "action", "kind": "binary"}, ["Targeted."])):
+        columns = {"a": drawn, "b": other, "y": {"role": "outcome", "kind": "binary"}}
+        panel = read_panel(table, {"unit": "id", "columns": columns})
+        assert consumer.how_chosen(panel, "Targeted.") == told
+        assert consumer.columns(panel)["role"].tolist()[0] == "action, randomised"

@@ -40,10 +40,15 @@ def simulated():
 
 
 @pytest.fixture(scope="session")
-def panel(simulated):
+def fitted_panel(simulated):
     return consumer_panel.to_panel(simulated, cfg=SIM)
 
 
 @pytest.fixture(scope="session")
-def world(panel):
-    return consumer.fit(jax.random.key(0), panel, CFG)
+def panel(fitted_panel):
+    return fitted_panel
+
+
+@pytest.fixture(scope="session")
+def world(fitted_panel):
+    return consumer.fit(jax.random.key(0), fitted_panel, CFG)

@@ -51,3 +51,36 @@ def test_actions_that_come_together_are_not_identified(rows):
 def test_the_columns_are_named_in_their_order(rows):
     assert support.layer(VISIBLE, SCHEMA, 1).labels == (*VISIBLE.labels, "tv", "spend")
     np.testing.assert_array_equal(support.given(rows, 1)[:, 3:], rows.actions[:, [0, 2]])
+
+
+def test_a_pair_that_was_seen_three_times_passes_the_regressions_and_not_the_count():
+    """A scanner panel's counts: display in 63 of 2,798 rows, feature in 91, both in 3, whatever the history."""
+    rng = np.random.default_rng(0)
+    pairs = np.repeat([[0, 0], [0, 1], [1, 0], [1, 1]], [2647, 88, 60, 3], axis=0)[rng.permutation(2798)]
+    n = len(pairs)
+    rows = Rows(
+        visible=rng.integers(0, 2, (n, 3)).astype(np.float32),
+        actions=np.column_stack([pairs, rng.exponential(size=n)]).astype(np.float32),
+        outcomes=np.zeros((n, 1), np.float32),
+        unit=np.arange(n),
+        time=np.zeros(n, int),
+        units=tuple(range(n)),
+        times=pd.RangeIndex(1),
+        first=0,
+    )
+    reports = support.fit(rows, visible=VISIBLE, schema=SCHEMA)
+    joint = support.fit_together(rows, reports, schema=SCHEMA)
+    strata = joint.strata_of(rows.visible)
+    none = pairs.sum(1) == 0
+    for pair, refused in (((1, 1), True), ((1, 0), False), ((0, 1), False)):
+        planned = rows.actions.copy()
+        planned[none, :2] = pair
+        alone = support.alone(reports, rows, planned)
+        apart = joint.apart(planned, planned != rows.actions, strata)
+        assert not alone.any()
+        assert apart[none].any(1).all() if refused else not apart.any()
+    both = rows.actions.copy()
+    both[:, :2] = 1
+    plan = both[:, None]
+    told = support.warnings_of_plans(reports, joint, rows, plan)
+    assert [line.split(" of the ")[0] for line in told] == ["tv: 2,735", "push: 2,707"]

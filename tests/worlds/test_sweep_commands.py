@@ -20,9 +20,28 @@ GRID = ["--grid", "push=0,1 coupon=0,1"]
 
 
 @pytest.fixture(scope="module")
+def panel(panel):
+    """Coupons may be any number, so that levels that nobody has seen can be asked for; pushes were drawn by chance."""
+
+    def told(column):
+        if column.name == "coupon":
+            return dataclasses.replace(column, kind="count")
+        return dataclasses.replace(column, randomised=True, propensity=0.25) if column.name == "push" else column
+
+    columns = tuple(told(column) for column in panel.schema.columns)
+    return dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, columns=columns))
+
+
+@pytest.fixture(scope="module")
+def world(world, panel):
+    return dataclasses.replace(world, schema=panel.schema)
+
+
+@pytest.fixture(scope="module")
 def run(world, panel, cfg, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     Run(folder).claim(panel, cfg, 0, overwrite=False)
+    files.write_json(folder / "summary.json", {"doubts": ["visit: the world expects 9.0% in the test rows"]})
     world.save(folder / "world")
     return folder
 
@@ -47,19 +66,30 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, capsys):
 
 def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     out = run / "beyond.zarr"
-    cli.main(["sweep", str(run), "--grid", "push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
+    cli.main(["sweep", str(run), "--grid", "coupon=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
     said = " ".join(capsys.readouterr().err.split())
-    assert re.search(r"push: at push=4, sale1=\d, the worst of the points looked at, (\d+) rows of the \1 that", said)
+    assert re.search(
+        r"coupon: at coupon=4, sale1=\d, the worst of the points looked at, (\d+) rows of the \1 that", said
+    )
     assert "sale1: not identified" in said
+    assert "visit: the world expects 9.0%" in said  # what the run's report says of the world
+    warnings = store.read(out).attrs["provenance"]["warnings"]
+    assert [line.split(":")[0] for line in warnings] == ["visit", "sale1", "coupon"]
     cli.main(["best", str(out), "--outcome", "visit"])
-    assert "sale1: not identified" in capsys.readouterr().err
-    assert len(store.read(out).attrs["provenance"]["warnings"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "sale1: not identified" in told
+    assert "visit: the world expects 9.0%" in told
+    assert "worst of the points looked at" not in told  # of plans that may have been passed over
+    cli.main(["best", str(out), "--outcome", "visit", "--supported-only"])
+    told = " ".join(capsys.readouterr().err.split())
+    assert "not identified" not in told
+    assert "visit: the world expects 9.0%" in told
 
 
-@pytest.mark.parametrize("words", ["set.push=0,4", "add.push=0,4", "push=0,4"])
+@pytest.mark.parametrize("words", ["set.coupon=0,4", "add.coupon=0,4", "coupon=0,4"])
 def test_a_plan_is_looked_at_however_it_is_worded(run, words, capsys):
     cli.main(["sweep", str(run), "--grid", words, "--reduce", "gain.full", "--out", str(run / f"{words}.zarr")])
-    assert "push: at " in " ".join(capsys.readouterr().err.split())
+    assert "coupon: at " in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +97,41 @@ def doubtful(run):
     """Plans within and beyond what the data speak for, by member."""
     out = run / "doubtful.zarr"
     cli.main(
-        ["sweep", str(run), "--grid", "member=0:1 push=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)]
+        [
+            "sweep",
+            str(run),
+            "--grid",
+            "member=0:1 coupon=0,1,4 sale1=0,1",
+            "--reduce",
+            "gain.full gain.best",
+            "--out",
+            str(out),
+        ]
     )
     return out
 
 
 def test_every_plan_tells_for_whom_it_is_supported(doubtful, world, panel):
     found = store.read(doubtful)
-    assert found["gain"].dims == ("member", "push", "sale1", "unit", "outcome")
-    assert found["supported"].dims == ("push", "sale1", "unit")
+    assert found["gain"].dims == ("member", "coupon", "sale1", "unit", "outcome")
+    assert found["supported"].dims == ("coupon", "sale1", "unit")
     factual = panel.arrays.actions[:, world.periods(panel).start]
-    was = {name: factual[:, panel.action_index(name)] for name in ("push", "sale1")}
+    was = {name: factual[:, panel.action_index(name)] for name in ("coupon", "sale1")}
     marks = found["supported"].astype(bool)
-    assert not marks.sel(push=4).any()  # never seen
+    assert not marks.sel(coupon=4).any()  # never seen
     for sale in (0, 1):
         assert not marks.sel(sale1=sale).values[:, was["sale1"] != sale].any()  # a function of the calendar
-    same = [bool(marks.sel(push=p, sale1=s, unit=u)) for u, p, s in zip(panel.units, *was.values(), strict=True)]
+    same = [bool(marks.sel(coupon=p, sale1=s, unit=u)) for u, p, s in zip(panel.units, *was.values(), strict=True)]
     assert all(same)  # what was done needs no like rows
-    assert 0 < marks.sel(push=[0, 1]).mean() < 1
+    assert 0 < marks.sel(coupon=[0, 1]).mean() < 1
+    # Of each unit's best plan as of every plan.
+    best = found["gain_best_supported"]
+    assert best.dims == ("unit", "outcome")
+    for outcome in best["outcome"].values:
+        for unit in panel.units:
+            own = found.sel(outcome=outcome, unit=unit)
+            at = {name: own[f"gain_best_best_{name}"].item() for name in ("coupon", "sale1")}
+            assert bool(best.sel(outcome=outcome, unit=unit)) == bool(marks.sel(**at, unit=unit))
 
 
 def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
@@ -102,9 +149,14 @@ def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
     assert asked["value"] == pytest.approx(table["value"].sum(), rel=1e-5)
     unclear = ((table["lo"] <= 0) & (table["hi"] >= 0)).sum()
     assert f"{unclear} of {len(table)} values have an interval that holds 0" in " ".join(out.split())
+    assert "gain in visit, probability, summed over units" in " ".join(out.split())
+    counted = sweeping.counted(sweeping.best(doubtful, outcome="visit")[0])
+    assert counted["interval holds 0"].sum() == unclear
+    assert counted["not supported"].sum() == (~table["supported"]).sum()
+    assert counted["units"].sum() == len(table)
     np.testing.assert_allclose(table["value"], gain.max(1), rtol=1e-5)
-    for method in ("greedy", "exact"):
-        sure, _ = sweeping.best(doubtful, outcome="visit", supported_only=True, method=method)
+    for solver in ("greedy", "exact"):
+        sure, _ = sweeping.best(doubtful, outcome="visit", supported_only=True, solver=solver)
         assert sure["supported"].all()
         np.testing.assert_allclose(sure["value"], np.where(marks, gain, -np.inf).max(1), rtol=1e-5)
 
@@ -145,7 +197,7 @@ def test_members_are_no_plans_but_the_interval(doubtful):
     assert "member" not in table
     each = store.read(doubtful)["gain"].sel(outcome="visit")
     for row in table.itertuples():
-        own = each.sel(push=row.push, sale1=row.sale1, unit=row.unit).values.astype(float)
+        own = each.sel(coupon=row.coupon, sale1=row.sale1, unit=row.unit).values.astype(float)
         half = scipy.stats.t.ppf(0.9, len(own) - 1) * own.std(ddof=1)
         want = [own.mean() - half, own.mean(), own.mean() + half]
         np.testing.assert_allclose([row.lo, row.value, row.hi], want, rtol=1e-3, atol=1e-6)
@@ -209,7 +261,7 @@ def test_best_within_a_budget(run, swept, panel, capsys):
     budget = 0.3 * cost.max(0).sum() + 0.7 * cost.min(0).sum()
     for method in ("greedy", "exact"):
         out = run / f"{method}.parquet"
-        words = ["--budget", str(budget), "--outcome", "purchase", "--method", method, "--out", str(out)]
+        words = ["--budget", str(budget), "--outcome", "purchase", "--solver", method, "--out", str(out)]
         cli.main(["best", str(swept), *words])
         table = pd.read_parquet(out)
         assert table["unit"].tolist() == list(panel.units)
@@ -262,6 +314,8 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         ),
         (["sweep", "RUN", "--grid", "push=0,1", "--start", "-1", "--out", "x.zarr"], "start is -1, must be at least 0"),
         (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
+        (["sweep", "RUN", "--grid", "push=0,7", "--out", "x.zarr"], "push is binary, 0 or 1; the grid's axis"),
+        (["policy", "RUN", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),

@@ -26,11 +26,12 @@ START, PERIODS = 60, 3
 
 @pytest.fixture(scope="module")
 def ragged(panel):
-    """The panel with one unit away in the second period of the window."""
+    """The panel with one unit away in the second period of the window, its coupons of any depth."""
     mask = panel.arrays.mask.copy()
     mask[5, START + 1] = False
     arrays = panel.arrays._replace(mask=mask)
-    return dataclasses.replace(panel, arrays=arrays)
+    columns = (dataclasses.replace(c, kind="count") if c.name == "coupon" else c for c in panel.schema.columns)
+    return dataclasses.replace(panel, arrays=arrays, schema=dataclasses.replace(panel.schema, columns=tuple(columns)))
 
 
 def plan_of(panel, discount, campaign, start=0):
@@ -90,6 +91,7 @@ def test_rows_of_many_plans_are_those_of_each(world, ragged, predicted, panel):
     assert found["outcome"].values.tolist() == list(panel.outcome_names)
     assert (found["time"].values == panel.times[START : START + PERIODS].values).all()
     assert found.attrs["provenance"]["world"]["data_fingerprint"] == panel.fingerprint
+    assert found.attrs["provenance"]["units"] == {"visit": "probability", "purchase": "probability"}
     assert found.attrs["provenance"]["setting"]["start"] == START
 
 
@@ -199,6 +201,9 @@ def test_a_sweep_goes_on_and_another_worlds_does_not(world, ragged, tmp_path):
         (GRID, dataclasses.replace(ASKED, worth=(("boy", 1.0),)), "no outcome 'boy' to price"),
         (GRID, dataclasses.replace(ASKED, by="shoe"), "by is 'shoe', must be a static column"),
         (axes.axis("discont", [0.0]), ASKED, "no axis of the grid"),
+        (axes.axis("push", [0, 7]), ASKED, "push is binary, 0 or 1; the grid's axis 'push' has 7"),
+        (axes.linear("push", 0, 1, 3), ASKED, "push is binary, 0 or 1; the grid's axis 'push' has 0.5"),
+        (axes.axis("add.push", [1, 2]), ASKED, "push is binary, 0 or 1; at add.push=1 the plan makes it 2"),
     ],
 )
 def test_mistakes_are_named(world, panel, grid, setting, words):

@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,6 +46,9 @@ class Column:
             `"mediator"` (moved by the actions themselves, so never shown to a model that must not control for it).
         source: the table's column, where it has another name.
         equals: makes a binary column: 1 where `source` equals this value.
+        randomised: of a binary action: each row's value was drawn by chance, whatever came before.
+        propensity: the probability of 1 that it was drawn with: a number, or the covariate that holds each row's. A
+            covariate so named should stay `"observed"`, which no belief reads.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Column:
     future: Future = "observed"
     source: str | None = None
     equals: str | int | float | bool | None = None
+    randomised: bool = False
+    propensity: int | float | str | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -66,6 +71,12 @@ class Column:
             raise UserError(f"{at}future = {self.future!r} is for covariates only, not for role {self.role!r}")
         if self.equals is not None and self.kind != "binary":
             raise UserError(f'{at}equals makes a binary column, so kind must be "binary", not {self.kind!r}')
+        if self.randomised and (self.role, self.kind) != ("action", "binary"):
+            raise UserError(f"{at}randomised is for binary actions only, not for a {self.kind} {self.role}")
+        if self.propensity is not None and not self.randomised:
+            raise UserError(f"{at}propensity is of a randomised action; say randomised = true")
+        if isinstance(self.propensity, int | float) and not 0 < self.propensity < 1:
+            raise UserError(f"{at}propensity is {self.propensity}, must lie in (0, 1)")
         if self.kind == "categorical" and self.role in ("action", "outcome"):
             raise UserError(
                 f"{at}an {self.role} cannot be categorical; declare one binary column a level, "
@@ -109,6 +120,13 @@ class PanelSchema:
             raise UserError(f"column {taken[0]!r} is already the unit or the time; give it another name and a source")
         if not self.names("outcome"):
             raise UserError("the schema has no outcome column")
+        for column in self.columns:
+            wanted = column.propensity
+            if isinstance(wanted, str) and wanted not in self.names("covariate"):
+                raise UserError(
+                    f"column {column.name!r}: propensity names {wanted!r}, which is no covariate of the schema; "
+                    f"{near(wanted, self.names('covariate'))}"
+                )
 
     def names(self, role: Role) -> tuple[str, ...]:
         """Name the columns of one role, in order."""
@@ -129,7 +147,7 @@ class PanelSchema:
 
     def plain(self) -> PanelSchema:
         """Describe the table that `Panel.to_frame` gives: every column under its own name, units and times named."""
-        columns = tuple(Column(name=c.name, role=c.role, kind=c.kind, future=c.future) for c in self.columns)
+        columns = tuple(replace(c, source=None, equals=None) for c in self.columns)
         unit, time = self.unit or "unit", self.time or "time"
         return PanelSchema(unit=unit, time=time, frequency=self.frequency, columns=columns)
 
@@ -229,4 +247,9 @@ def _column(name: str, spec: Any, where: str) -> Column:
         raise UserError(f"{where}: column {name!r}: source is {spec['source']!r}, must be the name of a column")
     if not isinstance(spec.get("equals", ""), str | int | float):
         raise UserError(f"{where}: column {name!r}: equals is {spec['equals']!r}, must be text or a number")
+    if not isinstance(spec.get("randomised", False), bool):
+        raise UserError(f"{where}: column {name!r}: randomised is {spec['randomised']!r}, must be true or false")
+    drawn = spec.get("propensity", "")
+    if isinstance(drawn, bool) or not isinstance(drawn, str | int | float):
+        raise UserError(f"{where}: column {name!r}: propensity is {drawn!r}, must be a number or a covariate's name")
     return Column(name=name, **spec)

@@ -111,6 +111,11 @@ def find_problems(columns: tuple[Column, ...], rows: Rows) -> list[Problem]:
         found = list(_missing(column, rows)) or list(_values(column, rows))
         if not found and column.role == "static":
             found = list(_static(column, rows))
+        if not found and column.name in {c.propensity for c in columns}:
+            values = rows.values[column.name]
+            advice = "a randomised action's propensity is its probability of 1; leave out rows that had no draw"
+            inside = (values > 0) & (values < 1)
+            found = list(problem(column.name, "{n} rows are no probability in (0, 1)", ~inside, advice))
         out += found
     return out
 

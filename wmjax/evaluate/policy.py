@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.optimize
 import scipy.sparse
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from wmjax.core.errors import UserError
 
@@ -170,26 +170,36 @@ def policy_value(
         predicted: expected outcome of each row under each action.
         unit: of each row; rows of one unit are one draw for the standard error. Each row is one if not given.
     """
+    at = np.arange(len(policy))
+    expected = None if predicted is None else (predicted[at, policy], predicted[at, taken])
+    return clustered_mean(scores(policy == taken, outcome, probability, expected=expected), unit)
+
+
+def scores(
+    met: Bool[np.ndarray, " rows"],
+    outcome: Float[np.ndarray, " rows"],
+    probability: Float[np.ndarray, " rows"],
+    *,
+    expected: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]] | None = None,
+) -> Float[np.ndarray, " rows"]:
+    """Score rows so that their mean is the policy's value; see `policy_value`.
+
+    Args:
+        met: whether what was done is what the policy does.
+        outcome: of each row.
+        probability: of what was done.
+        expected: of each row, under the policy and under what was done; doubly robust with it.
+    """
     if not ((probability > 0) & (probability <= 1)).all():
         raise UserError("probabilities must be above 0 and at most 1: an action that had none says nothing")
-    at = np.arange(len(policy))
-    met = np.where(policy == taken, 1.0 / probability, 0.0)
-    score = met * outcome
-    if predicted is not None:
-        score = predicted[at, policy] + met * (outcome - predicted[at, taken])
+    weight = np.where(met, 1.0 / probability, 0.0)
+    return weight * outcome if expected is None else expected[0] + weight * (outcome - expected[1])
+
+
+def clustered_mean(score: Float[np.ndarray, " rows"], unit: Any = None) -> PolicyValue:
+    """Average rows, with the standard error of units that are drawn whole."""
     value = float(score.mean())
-    groups = at if unit is None else np.unique(unit, return_inverse=True)[1]
+    groups = np.arange(len(score)) if unit is None else np.unique(unit, return_inverse=True)[1]
     sums = np.bincount(groups, score - value)
     count = len(sums)
-    se = float(np.sqrt((sums**2).sum() * count / max(count - 1, 1)) / len(score))
-    return PolicyValue(value, se)
-
-
-def not_randomised(action: str, randomised: bool) -> list[str]:
-    """Warn where nothing says that an action was drawn by chance."""
-    if randomised:
-        return []
-    return [
-        f"{action}: the schema does not say that it was randomised; the policy's value is worth what the "
-        "propensities are"
-    ]
+    return PolicyValue(value, float(np.sqrt((sums**2).sum() * count / max(count - 1, 1)) / len(score)))

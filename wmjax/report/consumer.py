@@ -43,7 +43,7 @@ SAMPLE = 4000
 
 
 class Answers(NamedTuple):
-    """What a run's files hold, as tables."""
+    """What a run's files hold, as tables; `doubts` are the warnings that hold whatever is asked of the world."""
 
     predictions: pd.DataFrame
     effects: pd.DataFrame
@@ -51,6 +51,7 @@ class Answers(NamedTuple):
     plausibility: pd.DataFrame
     judgement: Judgement
     warnings: list[str]
+    doubts: list[str]
 
 
 def answer(
@@ -67,7 +68,8 @@ def answer(
 
     Args:
         key: seeds the baselines.
-        targeted: a sentence that warns how the actions were chosen, where it is known.
+        targeted: a sentence that warns how the actions were chosen, where it is known; left out where all of them were
+            drawn by chance.
     """
     total = 3 + 2 * len(questions)
     done = iter(range(total + 1))
@@ -79,7 +81,7 @@ def answer(
     times = world.periods(panel)
     predicted = tables.predictions(world, panel, alpha=alpha)
     tell()
-    effects, segments, warnings = [], [], [targeted] if targeted else []
+    effects, segments, warnings = [], [], list(chosen := how_chosen(panel, targeted))
     by = (None, *panel.static_names)
     for question in questions:
         found = tables.effects(world, panel, question, times=times, alpha=alpha)
@@ -101,6 +103,7 @@ def answer(
         plausible,
         judgement,
         list(dict.fromkeys([*warnings, *judgement.warnings, *world.facts.get("warnings", [])])),
+        [*chosen, *judgement.warnings],
     )
 
 
@@ -181,6 +184,7 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
         "panel": describe(world, panel),
         "outcomes": outcomes,
         "effects": effects,
+        "actions": {name: _how(panel, name) for name in panel.action_names},
         "plausibility": {
             "histories odder than 99 % of the train rows": odd_share(answers.plausibility),
             "counterfactuals odder than 99 % of the train rows": odd_share(answers.effects),
@@ -188,8 +192,20 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
         "members": world.members,
         "diverged": world.facts.get("diverged", 0),
         "warnings": answers.warnings,
+        "doubts": answers.doubts,
         "provenance": dict(world.provenance),
     }
+
+
+def how_chosen(panel: Panel, targeted: str) -> list[str]:
+    """Give the sentence that the actions were targeted, unless the schema says of all that they were randomised."""
+    return [targeted] if targeted and not all(_how(panel, name)["randomised"] for name in panel.action_names) else []
+
+
+def _how(panel: Panel, action: str) -> dict[str, Any]:
+    """Say whether an action was drawn by chance, as the schema has it, and with what probability."""
+    column = panel.schema.column(action)
+    return {"randomised": column.randomised, "propensity": column.propensity}
 
 
 def headline(summary: dict[str, Any]) -> pd.DataFrame:
@@ -250,7 +266,8 @@ def columns(panel: Panel) -> pd.DataFrame:
         else:
             low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
             summary = f"median {middle:.3g}, 5 % to 95 %: {low:.3g} to {high:.3g}"
-        rows.append((column.name, column.role, column.kind, missing, summary))
+        role = f"{column.role}, randomised" if column.randomised else column.role
+        rows.append((column.name, role, column.kind, missing, summary))
     return pd.DataFrame(rows, columns=["column", "role", "kind", "missing", "summary"])
 
 

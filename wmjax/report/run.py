@@ -20,7 +20,7 @@ from wmjax.data.readers import read_panel
 from wmjax.worlds.contract import load
 
 ANSWERS = {
-    "consumer": ("predict", "effect", "plausibility", "traits", "report", "sweep", "certify"),
+    "consumer": ("predict", "effect", "plausibility", "traits", "report", "sweep", "policy", "certify"),
     "graph": ("certify", "sweep"),
     "media": ("roi", "curves", "shift", "optimize", "sweep", "certify"),
 }
@@ -103,6 +103,11 @@ class Run:
         if panel is None:
             return world, self.panel(world.levels)
         return world, read_panel(panel, world.schema, purpose="ask", levels=world.levels)
+
+    def doubts(self) -> list[str]:
+        """Give the warnings of the run's own report that hold whatever is asked of the world."""
+        path = self.folder / "summary.json"
+        return read_json(path).get("doubts", []) if path.exists() else []
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands `wmjax sweep` and `wmjax best`."""
+"""The commands `wmjax sweep`, `wmjax best` and `wmjax policy`."""
 
 from __future__ import annotations
 
@@ -38,19 +38,25 @@ def sweep(
 ) -> None:
     """Evaluate every plan of a grid; killed, the same command goes on from what is finished.
 
+    `wmjax best` then chooses each unit's plan from what `gain.full cost.full` or `profit.full` has kept.
+
     Args:
         run: folder of a finished run.
-        grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest.
+        grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest. Levels
+            are `a,b,c`; `from:to:count` for real numbers, written with a point (`0:1.0:50`); `from:to` and
+            `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
+            `member=0:3` keeps members apart, `seed`, `horizon`, `start` and `segment` are read too.
         out: Zarr store of the result.
-        reduce: what is kept: `full`, `mean:discount`, `quantiles`, `top:20`, `best`; `gain.best` reads the output gain
-            (total, gain, cost, profit, path).
+        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean:discount`, `quantiles`,
+            `top:20`, `best`; `gain.full` reads the output gain (total, gain, cost, profit, path; without one, total).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
-        start: position of the first period; by default the first one of the test periods.
-        periods: how many periods are summed.
+        start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
+        periods: how many periods, which are summed; a plan holds in all of them.
         feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
         by: a static column whose levels an axis `segment` may name.
-        worth: of one unit of each outcome, `"buy=3.5"`.
-        cost: of one unit of each action in a period, `"discount=10"`.
+        worth: of one unit of each outcome, in money, `"buy=3.5"`; for `profit`.
+        cost: of one unit of each action in a period, in money, `"discount=10"`; for `cost` and `profit`, which are over
+            those of what was done.
         panel: another table of the same columns; by default the run's own.
         seed: of the luck that all plans share.
         chunk: plans at once; by default as many as fit.
@@ -81,10 +87,14 @@ def sweep(
     if dry_run:
         return
     with console.console_observer() as observer:
-        found = sweeping.run(world, table, asked, out, worker=number, observer=observer)
+        notes = Run(run).doubts()
+        found = sweeping.run(world, table, asked, out, worker=number, notes=notes, observer=observer)
     if found is not None:
         _warn(found.attrs)
         console.say(f"Sweep: {out}")
+
+
+Solver = Annotated[Literal["greedy", "exact"], tyro.conf.arg(aliases=["--method"])]
 
 
 def best(
@@ -93,21 +103,26 @@ def best(
     budget: float | None = None,
     cost: str = "",
     outcome: str | None = None,
-    method: Literal["greedy", "exact"] = "greedy",
+    solver: Solver = "greedy",
     supported_only: bool = False,
     alpha: float = 0.1,
     out: Path | None = None,
 ) -> None:
     """Choose the best plan for each unit from a finished sweep that kept every plan's numbers, within a budget.
 
+    Plans are compared by their profit, where the sweep kept `profit.full`, else by their gain over what was done, else
+    by the expected outcome itself. Values are what the world expects; `wmjax policy` confronts them with held-out rows.
+
     Args:
-        sweep: Zarr store of the sweep.
-        budget: the most that all units' plans may cost together; by default there is none.
-        cost: prices of one unit of an axis's level, `"discount=10"`; by default the sweep's own cost.
-        outcome: which one, where there are several.
-        method: `greedy`, which is within one step of the best, or `exact`, by integer programming.
+        sweep: Zarr store of the sweep, written with `--reduce gain.full`, `profit.full` or `full`.
+        budget: the most that all units' plans may cost together, over what was done where the sweep's own cost is
+            used; by default there is none.
+        cost: prices of one unit of an axis's level, for each unit that gets it, `"discount=10"`; by default the sweep's
+            own `cost.full`, for which give `--cost` to `wmjax sweep`.
+        outcome: which one, where there are several and no profit.
+        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming.
         supported_only: pass over plans that go, for the unit, beyond what the data speak for.
-        alpha: of the intervals, which a sweep with an axis of members has, `member=0:3`.
+        alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=0:3`, has any.
         out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
     """
     from wmjax.core.files import write_parquet
@@ -115,14 +130,15 @@ def best(
     from wmjax.report import console, sweeping
     from wmjax.sweep import store
 
-    how: dict[str, Any] = {"outcome": outcome, "method": method, "supported_only": supported_only, "alpha": alpha}
+    how: dict[str, Any] = {"outcome": outcome, "solver": solver, "supported_only": supported_only, "alpha": alpha}
     table, chosen = sweeping.best(sweep, budget=budget, cost=cost, **how)
-    levels = [name for name in table if name not in ("unit", "value", "cost", "lo", "hi", "supported")]
-    counts = table.groupby(levels, as_index=False).agg(
-        units=("unit", "size"), value=("value", "sum"), cost=("cost", "sum")
+    counts = sweeping.counted(table)
+    unit, of = table.attrs["unit"], table.attrs["of"].split("_")[-1]
+    console.table(counts.head(20), title=f"Plans and how many units get each; value: {of} in {unit}, summed over units")
+    console.say(
+        f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), {of} in {unit}, summed over units and periods; "
+        f"cost {chosen.cost:,.6g}, in the prices' money"
     )
-    console.table(counts.sort_values("units", ascending=False).head(20), title="Plans and how many units get each")
-    console.say(f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), cost {chosen.cost:,.6g}")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     absent = attrs["provenance"].get("absent", [])
@@ -130,8 +146,8 @@ def best(
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
     if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
         console.say(f"{none:,} units have no supported plan and get none")
-    if "lo" in table and "total" not in table.attrs["of"]:
-        unclear = int(np.count_nonzero((table["lo"] <= 0) & (table["hi"] >= 0)))
+    if "interval holds 0" in counts:
+        unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")
     if "supported" not in table:
         console.warning("the sweep does not tell which of these plans are supported")
@@ -140,13 +156,65 @@ def best(
             f"{beyond:,} of {len(table):,} plans go, for their unit, beyond what the data speak "
             "for; --supported-only passes them over"
         )
-    _warn(attrs)
+    for line in sweeping.warnings_of(table, attrs["provenance"]):
+        console.warning(line)
     asked = {**how, "budget": budget, "cost": cost}
-    found = {"value_of": table.attrs["of"], "value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost}
+    found = {"value_of": table.attrs["of"], "unit": unit}
+    found |= {"value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost}
     attrs["best"] = to_plain({"asked": asked, **found})
     path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
     write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
+
+
+def policy(
+    run: RunFolder,
+    sweep: RunFolder,
+    *,
+    budget: float | None = None,
+    cost: str = "",
+    outcome: str | None = None,
+    solver: Solver = "greedy",
+    supported_only: bool = False,
+    alpha: float = 0.05,
+    panel: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Say what the policy that `wmjax best` chooses would have brought, from held-out rows drawn by chance.
+
+    The plans must set actions that the schema calls `randomised`; the estimates, by inverse propensity and doubly
+    robust, stand beside what the world itself expects. Where an action was not randomised there is no estimate.
+
+    Args:
+        run: folder of a finished run.
+        sweep: Zarr store of a sweep of that run, in its test periods and without `--feedback`.
+        budget: the most that all units' plans may cost together; by default there is none.
+        cost: prices of one unit of an axis's level, `"push=0.5"`; by default the sweep's own cost.
+        outcome: which one, where there are several and no profit.
+        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming.
+        supported_only: pass over plans that go, for the unit, beyond what the data speak for.
+        alpha: intervals hold with probability 1 - alpha.
+        panel: the table that was swept, where it is not the run's own.
+        out: Parquet file; by default `NAME.policy.parquet` beside the store `NAME.zarr`.
+    """
+    from wmjax.core.files import write_parquet
+    from wmjax.core.provenance import to_plain
+    from wmjax.report import console, policies
+    from wmjax.report.run import Run, answered
+
+    how = {"budget": budget, "cost": cost, "outcome": outcome, "solver": solver, "supported_only": supported_only}
+    world, table = Run(run).open("policy", panel)
+    found, unit = policies.judged(world, table, sweep, how, alpha=alpha)
+    console.table(found.table, title=f"Value of a row under the policy, and its gain over what was done; in {unit}")
+    console.say(
+        f"{found.rows:,} rows of {found.units:,} units; in {found.met:,} of them what was done is what the policy does"
+    )
+    for line in found.warnings:
+        console.warning(line)
+    path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".policy.parquet")
+    asked = to_plain({**how, "sweep": str(sweep), "alpha": alpha, "unit": unit, "warnings": found.warnings})
+    write_parquet(path, found.table, answered(world, table, **asked))
+    console.say(f"{len(found.table):,} rows: {path}")
 
 
 def _warn(attrs: Mapping[str, Any]) -> None:

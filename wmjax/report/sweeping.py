@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,12 +123,20 @@ def run(
     *,
     worker: tuple[int, int] = (0, 1),
     patience_seconds: float = 3600.0,
+    notes: Sequence[str] = (),
     observer: Observer,
 ) -> xr.Dataset | None:
-    """Sweep, or go on with a sweep that was stopped."""
+    """Sweep, or go on with a sweep that was stopped; `notes` are warnings that hold for whatever is asked."""
     options = asked.arguments(world, panel)
     return sweeping.sweep(
-        world, panel, **options, out=out, worker=worker, patience_seconds=patience_seconds, observer=observer
+        world,
+        panel,
+        **options,
+        out=out,
+        worker=worker,
+        patience_seconds=patience_seconds,
+        notes=notes,
+        observer=observer,
     )
 
 
@@ -148,7 +157,7 @@ def best(
     budget: float | None = None,
     cost: str = "",
     outcome: str | None = None,
-    method: Literal["greedy", "exact"] = "greedy",
+    solver: Literal["greedy", "exact"] = "greedy",
     supported_only: bool = False,
     alpha: float = 0.1,
 ) -> tuple[pd.DataFrame, policy.Allocation]:
@@ -161,7 +170,7 @@ def best(
         budget: the most that all units' plans may cost together; none is no bound.
         cost: prices of one unit of an axis's level, `coupon=0.5`; by default the sweep's own `cost`.
         outcome: which, where there are several.
-        method: `"greedy"`, within one step of the best, or `"exact"`.
+        solver: `"greedy"`, within one step of the best, or `"exact"`.
         supported_only: pass over plans that go, for the unit, beyond what the data speak for; units that have no other
             get none.
         alpha: of the intervals.
@@ -169,7 +178,8 @@ def best(
     Returns:
         A table of units, their plan's levels, its value and cost, whether it is `supported` where the sweep tells, and
         `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the plan had not been
-        chosen for its value; without units absent in the sweep's periods. And the allocation.
+        chosen for its value; without units absent in the sweep's periods; among its attributes `of`, the sweep's
+        variable, and `unit`, in what the values are. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
@@ -192,7 +202,7 @@ def best(
         worth = np.where(marks, gain.values, gain.values.min() - 1.0).astype(np.float64)
         paid = np.where(marks, paid, paid.max() + 1.0)
     limit = float(paid.max(0).sum()) if budget is None else budget
-    chosen = getattr(policy, method)(worth, paid, limit)
+    chosen = getattr(policy, solver)(worth, paid, limit)
     at = np.arange(gain.sizes["unit"])
     table = pd.DataFrame({"unit": gain["unit"].values.astype(object)})
     for name in _axes(found, dims):
@@ -205,7 +215,46 @@ def best(
     if marks is not None:
         table["supported"] = marks[chosen.plan, at]
     table.attrs["of"] = str(values.name)
+    table.attrs["unit"] = _unit(found, values)
     return table, chosen
+
+
+def _unit(found: xr.Dataset, values: xr.DataArray) -> str:
+    """Say in what the values are: that of the outcome, or of the prices."""
+    if str(values.name).split("_")[-1] == "profit":
+        return "the money of --worth and --cost"
+    known = found.attrs["provenance"].get("units", {})
+    name = str(values.attrs.get("outcome", ""))
+    return f"{name}, {known[name]}" if name in known else "outcome units"
+
+
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Count the units of each plan that `best` chose, most first, those with doubts apart."""
+    known = ("unit", "value", "cost", "lo", "hi", "supported")
+    levels = [str(name) for name in table if name not in known]
+    told = {"units": ("unit", "size"), "value": ("value", "sum"), "cost": ("cost", "sum")}
+    if "supported" in table:
+        table = table.assign(doubt=~table["supported"])
+        told["not supported"] = ("doubt", "sum")
+    # Of a total, 0 is no mark: that it is above says nothing.
+    if "lo" in table and table.attrs["of"].split("_")[-1] != "total":
+        table = table.assign(zero=(table["lo"] <= 0) & (table["hi"] >= 0))
+        told["interval holds 0"] = ("zero", "sum")
+    found: Any = table.groupby(levels, as_index=False).agg(**told)
+    return found.sort_values("units", ascending=False)
+
+
+def warnings_of(table: pd.DataFrame, told: Mapping[str, Any]) -> list[str]:
+    """Give a sweep's warnings that concern the plans chosen, where the sweep tells which plans are supported.
+
+    Those of the grid's worst points speak of plans that may have been passed over; those of actions hold where a plan
+    that is chosen is not supported; all else holds for every plan.
+    """
+    known = "supported" in table
+    left = set(told.get("of_points", [])) if known else set()
+    if known and np.asarray(table["supported"]).all():
+        left |= set(told.get("of_actions", []))
+    return [line for line in told.get("warnings", []) if line not in left]
 
 
 def _luck(found: xr.Dataset) -> dict[str, bool]:
@@ -242,7 +291,8 @@ def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
             raise UserError(f"say which --outcome; there are {', '.join(known)}")
         if outcome is not None and outcome not in known:
             raise UserError(f"no outcome {outcome!r}; there are {', '.join(known)}")
-        values = values.isel(outcome=0 if outcome is None else known.index(outcome), drop=True)
+        at = 0 if outcome is None else known.index(outcome)
+        values = values.isel(outcome=at, drop=True).assign_attrs(outcome=known[at])
     if "unit" not in values.dims:
         raise UserError("the sweep has no units to choose plans for")
     return values

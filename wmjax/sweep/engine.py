@@ -27,7 +27,7 @@ from wmjax.core.provenance import to_plain, versions
 from wmjax.sweep import boxes, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
-from wmjax.sweep.reduce import Full, Reduction, Variable
+from wmjax.sweep.reduce import Full, Reduction, Variable, Variables
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.sweep.stepping import STAGE, Job, Run
 from wmjax.sweep.tiles import Tiling, tile
@@ -70,7 +70,7 @@ def sweep(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     coords: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Callable[[], Variable | None]] = MappingProxyType({}),
+    extra: Mapping[str, Callable[[Variables], Variable | None]] = MappingProxyType({}),
     fingerprint: str = "",
     save_seconds: float = 30.0,
     worker: tuple[int, int] = (0, 1),
@@ -100,7 +100,7 @@ def sweep(
         coords: labels of these dimensions.
         provenance: what the result carries, beside the grid, the reductions and the versions.
         extra: variables by name that stand beside what is kept, along the grid's dimensions and `dims`; asked for at
-            the end, of the worker that finishes. None leaves one out.
+            the end, of the worker that finishes, which tells what the reductions found. None leaves one out.
         fingerprint: of what `evaluate` closes over, so that another world's sweep is not continued.
         save_seconds: time between two checkpoints of what is folded.
         worker: `(i, n)`: this process is number i of n that share `out`; each takes every n-th step, and number 0 waits
@@ -142,8 +142,9 @@ def sweep(
         for other in range(1, worker[1]):
             states += run.wait_for(other, patience_seconds)
         kept = {name: (run.arrays[name].dims, numbers) for name, numbers in run.kept.items()}
-        more = {name: one for name, ask in extra.items() if (one := ask()) is not None}
-        variables = {**kept, **results.finished(job.work, run.merged(states), grid), **more}
+        folded = results.finished(job.work, run.merged(states), grid)
+        more = {name: one for name, ask in extra.items() if (one := ask(folded)) is not None}
+        variables = {**kept, **folded, **more}
         found = results.labelled(grid, variables, coords or {}, attrs, full_dims)
         if place is None:
             return found

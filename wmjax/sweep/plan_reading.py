@@ -37,6 +37,21 @@ def read_plan(edits: str | Path | Iterable[Mapping[str, Any]]) -> Plan:
     return tuple(_edit(i, table) for i, table in enumerate(tables))
 
 
+def to_edits(plan: Plan) -> list[dict[str, Any]]:
+    """Give the tables that `read_plan` makes the plan of; what stands at its default is left out."""
+    verbs = {cls: verb for verb, cls in VERBS.items()}
+    return [
+        {"do": verbs[type(edit)]}
+        | {
+            f.name: f"${value.name}" if isinstance(value, Axis) else list(value) if isinstance(value, tuple) else value
+            for f in fields(edit)
+            if f.default is MISSING or getattr(edit, f.name) != f.default
+            for value in (getattr(edit, f.name),)
+        }
+        for edit in plan
+    ]
+
+
 def _edit(number: int, table: Mapping[str, Any]) -> Edit:
     at = f"edit {number}"
     verb = str(table.get("do", ""))

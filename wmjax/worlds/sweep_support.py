@@ -1,8 +1,9 @@
 """Which plans of a grid the data can speak for: warnings, and support of every plan beside its numbers.
 
-What counts as seen is the world's own. Consumer: like rows had the value. Media: as much was spent in a period that was
-fitted, and on a channel that is always on something is. Graph: the value lies within the panel's range. Every row is
-judged by its history as observed: what a plan's earlier edits, fed back, do to it is not.
+What counts as seen is the world's own. Consumer: like rows had the value, and enough rows had what a plan combines.
+Media: as much was spent in a period that was fitted, and on a channel that is always on something is. Graph: the value
+lies within the panel's range. Every row is judged by its history as observed: what a plan's earlier edits, fed back, do
+to it is not.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.sweep import plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Plan
+from wmjax.sweep.reduce import Variable
 from wmjax.worlds.contract import Reach
 
 LOOKED_AT = 16
@@ -36,6 +39,7 @@ class Question(NamedTuple):
     plan: edits that read the grid's axes.
     apply: the plan at a point, from its digits; gives all units' actions.
     names: of the actions.
+    binary: which of them take 0 and 1 only.
     """
 
     reach: Reach
@@ -44,6 +48,7 @@ class Question(NamedTuple):
     plan: Plan
     apply: Callable[[Any], Any]
     names: tuple[str, ...]
+    binary: frozenset[str]
 
     def at(self, digits: Any) -> tuple[np.ndarray, np.ndarray]:
         """Work out a point's actions, and mark the cells that it moves."""
@@ -51,26 +56,38 @@ class Question(NamedTuple):
         return planned, (planned != self.factual) & self.present[..., None]
 
 
-def warnings(asked: Question, grid: Grid) -> list[str]:
-    """Say of which actions a grid goes beyond what the world has seen.
+def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
+    """Say of which actions a grid goes beyond what the world has seen: as such, and at which points.
 
     Asked of some points: `LOOKED_AT` levels of every dimension with the others at their first, and as many corners of
     the grid, where every dimension is at its first or last level.
+
+    Raises:
+        UserError: a plan that moves a binary action to another value than 0 and 1.
     """
     moved: set[str] = set()
     worst: dict[str, tuple[int, int, int]] = {}
     for index in looked_at(grid.sizes):
         planned, cells = asked.at(np.unravel_index(index, grid.sizes))
+        _check_bits(asked, grid, index, planned, cells)
         beyond = asked.reach.beyond(planned) & cells
         for name, count, changed in zip(asked.names, beyond.sum((0, 1)), cells.sum((0, 1)), strict=True):
             moved |= {name} if changed else set()
             if count > worst.get(name, (0, 0, 0))[0]:
                 worst[name] = (int(count), int(changed), index)
-    return asked.reach.reasons(frozenset(moved)) + [
+    return asked.reach.reasons(frozenset(moved)), [
         f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
         f"are moved {asked.reach.where}; there the answer is extrapolated"
         for name, (count, changed, index) in worst.items()
     ]
+
+
+def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
+    for at, name in enumerate(asked.names):
+        values = planned[..., at][cells[..., at]]
+        wrong = values[~np.isin(values, (0, 1))] if name in asked.binary else ()
+        if len(wrong):
+            raise UserError(f"{name} is binary, 0 or 1; at {_label(grid, index)} the plan makes it {wrong[0]:g}")
 
 
 def supported(
@@ -99,6 +116,34 @@ def supported(
     observer(Event("support", count, count, unit="plan"))
     marks &= asked.present.any(1)
     return (*(grid.dims[i] for i in at), "unit"), marks.reshape(*sizes, -1)
+
+
+def best_supported(asked: Question, grid: Grid, index: Variable) -> Variable | None:
+    """Mark each unit's best plan, of every number that was compared, as `supported` does.
+
+    Args:
+        index: dimensions, the first one the units, and the flat index of the best point; -1 where there is none.
+
+    Returns:
+        The same dimensions, and the marks; None where there are too many.
+    """
+    dims, flat = index[0], index[1].reshape(len(index[1]), -1)
+    points = np.unique(flat[flat >= 0])
+    if len(points) > MOST_PLANS or flat.size * asked.factual[0].size > MOST_CELLS:
+        return None
+    # Each unit under its own plan, so that support is asked once a number.
+    own = np.repeat(np.asarray(asked.factual)[None], flat.shape[1], axis=0)
+    for point in points.tolist():
+        planned = asked.at(np.unravel_index(point, grid.sizes))[0]
+        unit, number = np.nonzero(flat == point)
+        own[number, unit] = planned[unit]
+    lost = np.array([name in asked.reach.lost for name in asked.names])
+    marks = np.empty(flat.shape, bool)
+    for number, planned in enumerate(own):
+        cells = (planned != asked.factual) & asked.present[..., None]
+        marks[:, number] = ~((asked.reach.beyond(planned) | lost) & cells).any((1, 2))
+    marks &= asked.present.any(1)[:, None] & (flat >= 0)
+    return dims, marks.reshape(index[1].shape)
 
 
 def looked_at(sizes: tuple[int, ...]) -> list[int]:

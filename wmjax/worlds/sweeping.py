@@ -11,7 +11,7 @@ members, segments and starts first.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -31,8 +31,9 @@ from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
-from wmjax.sweep.grids import Grid, Layout
+from wmjax.sweep.grids import Column, Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
+from wmjax.sweep.ranks import Best
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.worlds import sweep_support
@@ -45,6 +46,8 @@ FORECASTS = {
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
 HORIZON, MEMBER = "horizon", "member"
+UNITS = {"binary": "probability", "currency": "currency"}
+"""In what each kind of outcome is expected; of others in the outcome's own units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,7 @@ def sweep(
     out: str | Path | None = None,
     worker: tuple[int, int] = (0, 1),
     patience_seconds: float = 3600.0,
+    notes: Sequence[str] = (),
     observer: Observer = silent,
 ) -> xr.Dataset | None:
     """Expect what every plan of a grid brings to every unit.
@@ -184,12 +188,14 @@ def sweep(
         plan: edits that read the grid's axes; made from the axes' names if not given.
         reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given.
         chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
+        notes: warnings that hold for whatever is asked of the world, which the result carries.
 
     Returns:
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
         where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where plans
         are kept in full, and are not too many, `supported` marks the units for which the data speak for all that the
-        plan moves, see `sweep_support`, and `present` those with a row. None for a worker but the first.
+        plan moves, see `sweep_support`, and `present` those with a row; where each unit's best plan is kept,
+        `supported` of that one. None for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -199,9 +205,16 @@ def sweep(
     seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
-    plan_by_plan = any(isinstance(r, Full) for r in _each(options["reduce"]))
-    support = partial(sweep_support.supported, asked, grid, observer=observer)
-    told = about | {"warnings": sweep_support.warnings(asked, grid), "absent": absent}
+    of_actions, of_points = sweep_support.warnings(asked, grid)
+    known = [*notes, *getattr(world, "facts", {}).get("warnings", [])]
+    told = about | {
+        "warnings": [*dict.fromkeys(known), *of_actions, *of_points],
+        "of_actions": of_actions,
+        "of_points": of_points,
+        "absent": absent,
+        "edits": plan_reading.to_edits(options["plan"]),
+        "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
+    }
 
     return engine.sweep(
         evaluate,
@@ -216,12 +229,26 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra={"supported": support, "present": lambda: (("unit",), seen)} if plan_by_plan else {},
+        extra=_support(asked, grid, options["reduce"], seen, observer),
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
         observer=observer,
     )
+
+
+def _support(asked: Question, grid: Grid, reduce: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
+    """Say what tells of support beside what is kept: of every plan, or of each unit's best one."""
+    named = reduce if isinstance(reduce, Mapping) else {"": reduce}
+    found: dict[str, Any] = {}
+    for name, kept in named.items():
+        if isinstance(kept, Best) and kept.segments is None:
+            own, index = (f"{name}_{x}" if name else x for x in ("supported", "index"))
+            found[own] = lambda folded, index=index: sweep_support.best_supported(asked, grid, folded[index])
+    if any(isinstance(kept, Full) for kept in named.values()):
+        found["supported"] = lambda folded: sweep_support.supported(asked, grid, observer=observer)
+        found["present"] = lambda folded: (("unit",), seen)
+    return found
 
 
 def plan_sweep(
@@ -280,7 +307,7 @@ def prepare(
         forecast=data,
         factual=factual,
         present=jnp.asarray(panel.arrays.mask[:, window]),
-        groups=_groups(panel, setting.by),
+        groups=groups_of(panel, setting.by),
         worth=jnp.asarray(_prices(setting.worth, outcomes, "outcome")),
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
         usual=usual,
@@ -300,7 +327,7 @@ def _usual(key: Any, data: Any, factual: Array, *, expect: Any) -> Array:
 def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:
     """Say what the plans of a grid ask of a world, for `sweep_support`."""
     window = _window(panel, setting)
-    factual, groups = jnp.asarray(panel.arrays.actions[:, window]), _groups(panel, setting.by)
+    factual, groups = jnp.asarray(panel.arrays.actions[:, window]), groups_of(panel, setting.by)
     fixed: dict[str, Any] = {"plan": evaluate.plan, "layout": grid.layout, "names": evaluate.actions}
     return Question(
         reach=import_module(forecasting(world)).reach(world, panel, window),
@@ -309,6 +336,7 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         plan=evaluate.plan,
         apply=partial(_planned, factual, groups, grid.tables(), choices=evaluate.choices, **fixed),
         names=evaluate.actions,
+        binary=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "binary"),
     )
 
 
@@ -324,15 +352,35 @@ def _planned(
 def _check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
     """Refuse axes that nothing reads, and members that there are not."""
     read = {*plans.axes(plan), MEMBER, HORIZON}
+    for edit in plan:
+        _check_bits(edit, grid, panel)
     for column in grid.columns:
         if column.name not in read and column.kind != "seed":
             known = plans.near(column.name, (*panel.action_names, *sorted(read)))
             raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
         if column.name == MEMBER:
-            at = np.unique(np.linspace(0, column.source.size - 1, min(column.source.size, 2**16)).astype(int))
-            asked = [int(x) for x in column.labels(at)]
+            asked = [int(x) for x in _some_levels(column)]
             if wrong := [x for x in asked if not 0 <= x < members]:
                 raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
+
+
+def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
+    """Refuse an axis that sets a binary action to another value than 0 and 1."""
+    if not (isinstance(edit, plans.Set) and isinstance(edit.value, Axis) and isinstance(edit.action, str | tuple)):
+        return
+    names = (edit.action,) if isinstance(edit.action, str) else edit.action
+    binary = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "binary"]
+    for column in grid.columns:
+        if binary and column.name == edit.value.name and column.kind != "choice":
+            levels = _some_levels(column)
+            if len(wrong := levels[~np.isin(levels, (0, 1))]):
+                raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
+
+
+def _some_levels(column: Column) -> np.ndarray:
+    """List an axis's levels, of more than 2^16 as many at equal steps."""
+    at = np.unique(np.linspace(0, column.source.size - 1, min(column.source.size, 2**16)).astype(int))
+    return np.asarray(column.labels(at), np.float64)
 
 
 def segments(panel: Panel, by: str) -> Segments:
@@ -374,7 +422,7 @@ def _first_changed(plan: Plan, grid: Grid, setting: Setting) -> int:
     return least
 
 
-def _groups(panel: Panel, by: str | None) -> dict[str, Array]:
+def groups_of(panel: Panel, by: str | None) -> dict[str, Array]:
     if by is None:
         return {}
     found = segments(panel, by)
@@ -386,10 +434,6 @@ def _prices(prices: tuple[tuple[str, float], ...], names: tuple[str, ...], what:
     if strange:
         raise UserError(f"no {what} {strange[0]!r} to price; {plans.near(strange[0], names)}")
     return np.array([dict(prices).get(name, 0.0) for name in names], np.float32)
-
-
-def _each(reduce: Any) -> list[Reduction]:
-    return list(reduce.values()) if isinstance(reduce, Mapping) else [reduce]
 
 
 def _reductions(reduce: Any) -> Any:

@@ -94,12 +94,14 @@ def fit(
         key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
+    reports = support.fit(parts.train, visible=frame.visible, schema=panel.schema, observer=observer)
     world = ConsumerWorld(
         model=model,
         params=params,
         schema=panel.schema,
         levels=panel.levels,
-        overlap=support.fit(parts.train, visible=frame.visible, schema=panel.schema, observer=observer),
+        overlap=reports,
+        together=support.fit_together(parts.train, reports, schema=panel.schema),
         reference=np.zeros(0),
         training=pd.concat([history, curves], ignore_index=True),
         facts={**facts, **_dates(panel, split)},

@@ -174,13 +174,16 @@ def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
 
 
 def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
-    """Say how far the data reach in a window of periods: to what like rows have seen."""
+    """Say how far the data reach in a window of periods: to what like rows have seen, alone and together."""
     rows = world.observed(panel, window)
     cells = rows.unit, rows.time - window.start
+    strata = world.together.strata_of(rows.visible)
 
     def beyond(planned: np.ndarray) -> np.ndarray:
         marks = np.zeros(planned.shape, bool)
-        marks[cells] = support.alone(world.overlap, rows, planned[cells])
+        own = planned[cells]
+        marks[cells] = support.alone(world.overlap, rows, own)
+        marks[cells] |= world.together.apart(own, own != rows.actions, strata)
         return marks
 
     lost = frozenset(name for name, report in world.overlap.items() if report.deterministic)
@@ -188,7 +191,8 @@ def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
     def reasons(moved: frozenset[str]) -> list[str]:
         return [support.not_identified(n, report) for n, report in world.overlap.items() if n in moved & lost]
 
-    return Reach(beyond, "have no like row at their value", lost, reasons)
+    where = "have no like row at their value, or too few at their combination with the other actions"
+    return Reach(beyond, where, lost, reasons)
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

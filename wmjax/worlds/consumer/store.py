@@ -1,6 +1,6 @@
 """A consumer world on disk: JSON, TOML, Parquet and one Orbax folder; nothing is pickled.
 
-world.json  schema.toml  frame.json  support.json  training.parquet  params/
+world.json  schema.toml  frame.json  support.json  together.json  training.parquet  params/
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from wmjax.core.files import read_json, write_json
 from wmjax.data.frame import Frame
 from wmjax.dbm import types
 from wmjax.evaluate.overlap import OverlapReport
+from wmjax.evaluate.together import Together
 from wmjax.heads import adapter
 from wmjax.train import checkpoint
 from wmjax.worlds import storing
@@ -23,7 +24,7 @@ from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
 from wmjax.worlds.consumer.world import REFERENCE, ConsumerWorld
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(world: ConsumerWorld, path: str | Path) -> None:
@@ -32,6 +33,7 @@ def save(world: ConsumerWorld, path: str | Path) -> None:
     def more(folder: Path) -> None:
         write_json(folder / "frame.json", world.model.frame.to_json())
         write_json(folder / "support.json", {name: report.to_json() for name, report in world.overlap.items()})
+        write_json(folder / "together.json", world.together.to_json())
 
     storing.save(
         path,
@@ -63,6 +65,7 @@ def load(path: str | Path) -> ConsumerWorld:
         params=params,
         levels={name: tuple(levels) for name, levels in about["levels"].items()},
         overlap={n: OverlapReport.from_json(r) for n, r in read_json(folder / "support.json").items()},
+        together=Together.from_json(read_json(folder / "together.json")),
         reference=np.asarray(reference),
         **common,
     )

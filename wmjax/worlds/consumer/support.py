@@ -1,7 +1,9 @@
 """Where a world's effects are supported: the overlap of each action given the history and the other actions.
 
 A contrast keeps the belief and the other actions of a row, so like rows are those alike in both; where two actions
-always come together, neither has a row without the other to compare with.
+always come together, neither has a row without the other to compare with. A plan that moves several actions is asked
+of their combination too: the regressions behind each action's overlap know of two actions only how they go together
+on the whole, so that a pair seen three times may pass them.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from jaxtyping import Bool, Float
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.visible import UnitKind, Visible
 from wmjax.data.schema import PanelSchema
-from wmjax.evaluate import overlap
+from wmjax.evaluate import overlap, together
 from wmjax.evaluate.overlap import OverlapReport
+from wmjax.evaluate.together import Together
 from wmjax.worlds.consumer.rows import Rows
 
 LEVELS = 64
@@ -62,28 +65,46 @@ def fit(rows: Rows, *, visible: Visible, schema: PanelSchema, observer: Observer
     return found
 
 
+def fit_together(rows: Rows, reports: Mapping[str, OverlapReport], *, schema: PanelSchema) -> Together:
+    """Count on train rows how actions come together; like rows are those alike in the reports' propensities."""
+    return together.fit(
+        rows.actions,
+        rows.visible,
+        np.stack([report.model.coefficients[: rows.visible.shape[1]] for report in reports.values()]),
+        kinds=[schema.column(name).kind for name in reports],
+        widths=[report.width for report in reports.values()],
+        settled=[report.deterministic for report in reports.values()],
+    )
+
+
 def warnings_of_plans(
-    reports: Mapping[str, OverlapReport], rows: Rows, *plans: Float[np.ndarray, "unit time action"]
+    reports: Mapping[str, OverlapReport],
+    joint: Together,
+    rows: Rows,
+    *plans: Float[np.ndarray, "unit time action"],
 ) -> list[str]:
     """Say of which actions plans move rows to values that the data cannot speak for, each thing once.
 
     Args:
         reports: of every action, in the panel's order.
+        joint: how the actions come together.
         rows: as observed; what a later period's history would be under the plan is not known here.
         plans: the whole panel's actions.
     """
     found: list[str] = []
+    strata = joint.strata_of(rows.visible)
     for plan in plans:
         planned = np.asarray(plan)[rows.unit, rows.time]
         for at, name in enumerate(reports):
             if reports[name].deterministic and (planned[:, at] != rows.actions[:, at]).any():
                 found.append(not_identified(name, reports[name]))
-        counts = alone(reports, rows, planned).sum(0), (planned != rows.actions).sum(0)
+        beyond = alone(reports, rows, planned) | joint.apart(planned, planned != rows.actions, strata)
+        counts = beyond.sum(0), (planned != rows.actions).sum(0)
         for name, few, moved in zip(reports, *counts, strict=True):
             if few:
                 found.append(
-                    f"{name}: {few:,} of the {moved:,} rows that the plan moves have no like row at its value; "
-                    "there the answer is extrapolated"
+                    f"{name}: {few:,} of the {moved:,} rows that the plan moves have no like row at its value, or "
+                    "too few at what it combines; there the answer is extrapolated"
                 )
     return list(dict.fromkeys(found))
 
@@ -97,7 +118,7 @@ def alone(
 ) -> Bool[np.ndarray, "rows action"]:
     """Mark, of each action that may be answered, the moved rows without a like row.
 
-    Like rows are those alike in what the plan has the other actions do, so that a pair never seen together is found.
+    Like rows are those alike in what the plan has the other actions do, by a regression; `Together.apart` counts.
     """
     found = np.zeros(planned.shape, bool)
     for at, report in enumerate(reports.values()):

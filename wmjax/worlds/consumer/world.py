@@ -21,6 +21,7 @@ from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema
 from wmjax.dbm import scores
 from wmjax.evaluate.overlap import OverlapReport
+from wmjax.evaluate.together import Together
 from wmjax.worlds import contract
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import support
@@ -44,7 +45,7 @@ class ConsumerWorld(contract.Named):
         params: everything fitted, with a leading axis of members.
         schema: the table's schema.
         levels: categories of the table's categorical columns.
-        overlap: one report an action: where its contrasts are supported, and why not.
+        overlap, together: of each action, where its contrasts are supported, and why not; how actions came together.
         reference: 1,001 quantiles of the train rows' free energy, the scale of `rank`.
         training: tidy table of the training curves: stage, epoch, member, metric, value.
         facts: what the fit found: split dates, convergence, warnings.
@@ -56,6 +57,7 @@ class ConsumerWorld(contract.Named):
     schema: PanelSchema
     levels: Mapping[str, tuple[str, ...]]
     overlap: Mapping[str, OverlapReport]
+    together: Together
     reference: np.ndarray
     training: pd.DataFrame
     facts: Mapping[str, Any]
@@ -367,7 +369,7 @@ class ConsumerWorld(contract.Named):
         mean = gap.mean("member")
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
         rows = self.observed(panel, slice(start, panel.num_times))
-        warnings = support.warnings_of_plans(self.overlap, rows, plan, baseline)
+        warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline)
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:
@@ -420,8 +422,7 @@ class ConsumerWorld(contract.Named):
         store.save(self, path)
 
     def _action_index(self, action: str) -> int:
-        names = self.schema.names("action")
-        if action not in names:
+        if action not in (names := self.schema.names("action")):
             raise UserError(f"no action {action!r}; there are {list(names)}")
         return names.index(action)
 
