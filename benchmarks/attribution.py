@@ -102,7 +102,8 @@ def loop(p: Problem) -> Attribution:
         rest = np.array([[told(k, f) for f in factors] for k in range(p.plan.shape[2])])
         slope = (rest[:, 2] - rest[:, 1]) / (2 * STEP)
         curve = rest[:, 3:] - rest[:, :1]
-        parts.append(Attribution(factual - rest[:, 0], none, factual, curve, slope, slope))
+        told_of: Any = (factual - rest[:, 0], none, factual, curve, slope, slope)
+        parts.append(Attribution(*told_of))
     return jax.tree.map(lambda *x: np.stack(x), *parts)
 
 
@@ -125,9 +126,10 @@ def work(options: common.Options, observer: Any) -> Any:
         float(np.abs(a - b).max() / np.abs(b).max())
         for a, b in zip((whole.zero, whole.curve), (one_by_one.zero, one_by_one.curve), strict=True)
     )
-    before = programs.attribute._cache_size()
+    compilations: Any = programs.attribute._cache_size  # pyright: ignore[reportAttributeAccessIssue]
+    before = compilations()
     jax.block_until_ready(ask(problem(size, seed=1)))
-    recompiled = programs.attribute._cache_size() - before
+    recompiled = compilations() - before
     seconds = measure.interleaved({"program": lambda: ask(p), "loop": lambda: loop(p)}, runs=size.runs)
     cpu = time.process_time()
     for _ in range(size.runs):

@@ -106,7 +106,8 @@ class Network:
         tok = tok + self.dense(p["code"], self.code)
         h = self.norm(p["norm"], tok).flatten(0, 1)[None]
         across = p["across"]
-        said = self.attend(*(self.dense(across[name], h) for name in ("query", "key", "value")), None)
+        query, key, value = (self.dense(across[name], h) for name in ("query", "key", "value"))
+        said = self.attend(query, key, value, None)
         return (tok + self.dense(across["out"], said[0]).reshape(tok.shape)).mean(2)
 
     def forward(self) -> Any:

@@ -256,7 +256,8 @@ class MediaWorld(contract.Named):
         """Give each period's contribution of each channel, and the baseline that is left without any spend.
 
         Returns:
-            `contribution`, `lo`, `hi` over (channel, unit, time); `baseline` over (unit, time).
+            `contribution`, `lo`, `hi` over (channel, unit, time); `total`, `total_lo`, `total_hi` over (channel, time),
+            of all observed units together; `baseline` over (unit, time).
         """
         over, plan = self._window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
         history = self.history(panel)
@@ -265,6 +266,11 @@ class MediaWorld(contract.Named):
         lo, hi = posterior.bounds(found[:, :-1], None if drawn is None else drawn[0][:, :-1], alpha)
         parts = {"contribution": found[:, :-1].mean(0), "lo": lo, "hi": hi}
         data: dict[str, Any] = {n: (tuple(labels), v) for n, v in parts.items()}
+        summed = lambda x: (x[:, :-1] * panel.arrays.mask).sum(2)  # noqa: E731
+        own = summed(found)
+        low, high = posterior.bounds(own, None if drawn is None else summed(drawn[0]), alpha)
+        for name, values in (("total", own.mean(0)), ("total_lo", low), ("total_hi", high)):
+            data[name] = (("channel", "time"), values)
         data["baseline"] = (("unit", "time"), (base - found[:, -1]).mean(0))
         return xr.Dataset(data, coords=labels, attrs={"alpha": alpha, "provenance": dict(self.provenance)})
 
