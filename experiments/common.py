@@ -159,7 +159,7 @@ def write_result(
     """
     value = {
         "name": name,
-        "command": " ".join(["python", "-m", *map(shlex.quote, sys.orig_argv[2:])]) if "-m" in sys.orig_argv else name,
+        "command": shown(sys.orig_argv[2:]) if "-m" in sys.orig_argv else name,
         "size": options.size,
         **(made or origin()),
         "seeds": list(seeds),
@@ -172,6 +172,19 @@ def write_result(
     files.write_json(path, _finite(value))
     files.write_text(options.out / f"{name}.md", markdown(value))
     return path
+
+
+def shown(argv: Sequence[str]) -> str:
+    """Write a module's command as others would give it: a path outside this folder is named by its option, `DATA`."""
+    words, option = ["python", "-m"], ""
+    for word in argv:
+        name, given, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        option = name or option
+        path = value if given or not name else ""
+        if path.startswith(("/", "~", "..")):
+            word = (f"{name}=" if given else "") + (option.lstrip("-").upper() or "PATH")
+        words.append(shlex.quote(word))
+    return " ".join(words)
 
 
 def _finite(value: Any) -> Any:

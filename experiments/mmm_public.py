@@ -28,7 +28,6 @@ from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
 from wmjax.evaluate import attribution, metrics
-from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.media.config import MediaConfig
 
 NAME = "mmm_public"
@@ -126,8 +125,7 @@ def score(setting: str, method: str, public: Public, asked: recovery.Asked, foun
     if public.contribution is not None:
         error = np.abs(total.mean(0) / public.contribution - 1)
         values = {"roas_mape": error.mean(), "roas_mdape": np.median(error)}
-        many = len(total) > 10
-        lo, hi = np.quantile(total, [0.05, 0.95], axis=0) if many else bounds(total, 0.1)
+        lo, hi = recovery.interval(total, None if found.drawn is None else found.drawn * asked.cost)
         if np.isfinite(lo).all():
             values["coverage90"] = np.mean((lo <= public.contribution) & (public.contribution <= hi))
     for name, part in (("insample_r2", asked.split.train), ("holdout_r2", asked.split.test)):

@@ -39,10 +39,10 @@ from wmjax.simulate.media import MediaSim, MediaSimConfig
 from wmjax.transformer.config import SMALL, MMMConfig
 from wmjax.transformer.losses import ROIPrior
 from wmjax.worlds import media
-from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.config import SMOKE, MediaConfig
+from wmjax.worlds.media.posterior import bounds
 
 NAME = "mmm_recovery"
 GRID = tuple(np.linspace(0, 2, 9))
@@ -92,13 +92,14 @@ class Asked(NamedTuple):
 
 class Found(NamedTuple):
     """A method's answers: roi [members, channels], curve [members, channels, grid], shift [members, channels,
-    channels], outcome [units, time].
+    channels], outcome [units, time]; drawn [draws, channels], ROI whose quantiles are an interval, where it has such.
     """
 
     roi: np.ndarray
     curve: np.ndarray
     shift: np.ndarray
     outcome: np.ndarray
+    drawn: np.ndarray | None = None
 
 
 NOTHING = Found(*(np.zeros(0) for _ in range(4)))
@@ -173,7 +174,9 @@ def by_world(seed: int, asked: Asked, cfg: MediaConfig) -> Found:
     members = programs.ready(world.params, history, cfg=cfg.network)
     found = answer(_by_world(cfg.network), members, history, asked)
     predicted = np.asarray(programs.predict(world.params, history, cfg=cfg.network)).mean(0)
-    return found._replace(outcome=predicted)
+    open_left = world.draws(history, members)
+    drawn = None if open_left is None else answer(_by_world(cfg.network), open_left, history, asked).roi
+    return found._replace(outcome=predicted, drawn=drawn)
 
 
 def table_of(asked: Asked, cfg: MediaConfig) -> MediaTable:
@@ -242,13 +245,16 @@ def score(setting: str, method: str, found: Found, true: Found, asked: Asked) ->
         "shift_sign_right": np.mean(np.sign(moved) == np.sign(right)),
         "holdout_r2": metrics.r2(y, p),
     }
-    if len(found.roi) > 10:
-        lo, hi = np.quantile(found.roi, [ALPHA / 2, 1 - ALPHA / 2], axis=0)
-    else:
-        lo, hi = bounds(found.roi, ALPHA)
+    lo, hi = interval(found.roi, found.drawn)
     if np.isfinite(lo).all():
         values["coverage90"] = np.mean((lo <= want) & (want <= hi))
+        values["width90"] = np.median((hi - lo) / want)
     return {Cell(setting, method, name): float(value) for name, value in values.items()}
+
+
+def interval(own: np.ndarray, drawn: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Bound what members answer: by draws, their own where they are one or many, else by their spread."""
+    return bounds(own, own if drawn is None and len(own) > 10 else drawn, ALPHA)
 
 
 def methods(strength: float, size: Size) -> tuple[str, ...]:

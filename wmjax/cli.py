@@ -217,6 +217,9 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
 
     world, panel = Run(run).open("report")
     asked = Run(run).asked
+    if Run(run).kind == "media":
+        media_commands.report(run, world, panel, title=title, alpha=alpha)
+        return
     _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
 
 

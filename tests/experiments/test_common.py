@@ -76,3 +76,9 @@ def test_the_clock_adds_what_earlier_commands_spent(tmp_path):
 def test_negative_seeds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="seeds is -1"):
         Options(out=tmp_path, seeds=-1)
+
+
+def test_a_command_names_no_path_of_this_machine():
+    argv = ["experiments.x", "--data", "/home/me/tables", "--out", "experiments/results", "--seeds=3"]
+    assert common.shown(argv) == "python -m experiments.x --data DATA --out experiments/results --seeds=3"
+    assert common.shown(["b.x", "--out=../here", "--size", "smoke"]) == "python -m b.x --out=OUT --size smoke"

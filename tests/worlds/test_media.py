@@ -277,9 +277,8 @@ def test_configs_refuse_nonsense():
 def test_a_shift_says_what_it_is_of(world, panel, tmp_path):
     """One member has no interval: its bounds are null, which strict JSON can hold."""
     one = jax.tree.map(lambda a: a[:1], world.params)
-    alone = dataclasses.replace(
-        world, params=one, residual=world.residual[:1], cfg=dataclasses.replace(world.cfg, members=1)
-    )
+    cfg = dataclasses.replace(world.cfg, members=1)
+    alone = dataclasses.replace(world, params=one, spread=world.spread[:1], residual=world.residual[:1], cfg=cfg)
     for name, asked in (("run", world), ("alone", alone)):
         run = Run(tmp_path / name)
         run.claim(panel, SMOKE, 0, overwrite=False)

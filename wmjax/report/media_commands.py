@@ -135,6 +135,15 @@ def optimize(
     _write(out or run / "budget.parquet", table, answered(world, panel, budget=budget, low=low, high=high))
 
 
+def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> None:
+    """Write the page of a media run, and the files behind it."""
+    from wmjax.report import console, media
+
+    path = media.write(run, world, panel, title=title, alpha=alpha)
+    _warn(world)
+    console.say(f"Report: {path}")
+
+
 def _warn(world: Any) -> None:
     """Say what no answer of the world should be read without."""
     from wmjax.report import console

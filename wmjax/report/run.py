@@ -22,7 +22,7 @@ from wmjax.worlds.contract import load
 ANSWERS = {
     "consumer": ("predict", "effect", "plausibility", "traits", "report", "sweep", "policy", "certify"),
     "graph": ("certify", "sweep"),
-    "media": ("roi", "curves", "shift", "optimize", "sweep", "certify"),
+    "media": ("roi", "curves", "shift", "optimize", "report", "sweep", "certify"),
 }
 """The commands that each kind of world answers."""
 
@@ -77,13 +77,18 @@ class Run:
         """Open the fitted world."""
         return load(self._need("world"))
 
+    @property
+    def kind(self) -> str:
+        """What kind of world was fitted here."""
+        return str(read_json(self._need("world/world.json")).get("kind"))
+
     def check(self, command: str) -> None:
         """Refuse a command that this run's kind of world does not answer.
 
         Raises:
             UserError: naming the commands that it answers.
         """
-        kind = read_json(self._need("world/world.json")).get("kind")
+        kind = self.kind
         # A kind that this version does not know is told of where it is opened.
         if kind in ANSWERS and command not in ANSWERS[kind]:
             others = " or ".join(name for name, commands in ANSWERS.items() if command in commands)

@@ -16,8 +16,8 @@ class MediaConfig:
 
     Attributes:
         members: models in the ensemble. Each has its own seed, its own moving-block bootstrap of the periods and
-            its own draw of the priors' centres, and intervals come from their spread; with fewer than three there are
-            none to speak of.
+            its own draw of the priors' centres. Intervals come from draws of what the data leave open of each member's
+            curves (see `posterior`; of the `free` head from the members' spread alone); one member has none.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.

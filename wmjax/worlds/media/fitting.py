@@ -19,7 +19,7 @@ from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import member_key, origin
-from wmjax.worlds.media import prepare
+from wmjax.worlds.media import posterior, prepare
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
 from wmjax.worlds.media.prepare import Scales
@@ -74,6 +74,7 @@ def fit(
     world = MediaWorld(
         cfg=cfg,
         params=done.best,
+        spread=np.asarray(posterior.spread(done.best, data, cfg=cfg, channels=panel.action_names)),
         scales=scales,
         creative=np.asarray(data.known.creative),
         residual=np.zeros(cfg.members),

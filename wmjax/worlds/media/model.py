@@ -87,6 +87,38 @@ def respond(
     return in_units(history, roll(history.series, scaled))
 
 
+def terms(
+    member: Ready, history: History, spend: Float[Array, "units time channels"], *, cfg: MMMConfig
+) -> tuple[Float[Array, "units time"], Float[Array, "units time channels"]]:
+    """Give the response form's base, and what each channel adds to it, in the table's units; `respond` is their sum."""
+    scaled = on_scale(history, spend)
+    media = jax.vmap(lambda s: response.media(member.params["curves"], s, history.known.sign, cfg=cfg))(scaled)
+    return in_units(history, member.base), history.size[:, None, None] * history.scale * media
+
+
+def respond_now(
+    member: Ready,
+    history: History,
+    plan: Float[Array, "units time channels"],
+    now: Float[Array, "units time channels"],
+    *,
+    cfg: MMMConfig,
+) -> Float[Array, "units time"]:
+    """Expect each period's outcome had the spend of that period alone been `now`'s, and all before it `plan`'s.
+
+    Of the response form, where it is one product for all periods: a period's own spend enters its carried-over spend
+    with the first weight.
+    """
+    curves = member.params["curves"]
+    theta = jax.nn.sigmoid(curves.carry)
+    first = 1 / (theta ** jnp.arange(cfg.carry + 1)[:, None]).sum(0)
+    before, own = on_scale(history, plan), on_scale(history, now)
+    stock = jax.vmap(lambda s: response.adstock(s, theta, cfg.carry))(before) + first * (own - before)
+    raised = response.hill(stock, jnp.exp(curves.half), jnp.exp(curves.slope))
+    media = jnp.sum(history.known.sign * jnp.exp(curves.size) * raised, axis=-1)
+    return in_units(history, member.base + media)
+
+
 def simulate(
     noise: Float[Array, "units time"],
     params: Any,

@@ -15,7 +15,7 @@ from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media.model import History
+from wmjax.worlds.media.model import History, Ready
 
 
 @partial(jax.jit, static_argnames=("cfg",))
@@ -46,13 +46,19 @@ def _ask(history: History, start: Any, cfg: MMMConfig) -> attribution.Respond:
     return lambda member, plan: pure.respond(member, history, plan, start, cfg=cfg)
 
 
-@partial(jax.jit, static_argnames=("cfg",))
-def effect(params: Any, history: History, plan: Array, at: Any, t0: Any, t1: Any, *, cfg: MMMConfig) -> Array:
-    """Change one period's spend at a time: the difference in that period."""
+def _terms(history: History, cfg: MMMConfig) -> attribution.Terms:
+    return lambda member, plan: pure.terms(member, history, plan, cfg=cfg)
 
-    def member(p: Any) -> Array:
-        asked = pure.ready(p, history, cfg=cfg)
-        chosen = jnp.arange(plan.shape[2]) == at
+
+@partial(jax.jit, static_argnames=("cfg",))
+def effect(members: Ready, history: History, plan: Array, at: Any, t0: Any, t1: Any, *, cfg: MMMConfig) -> Array:
+    """Change one period's spend at a time: the difference in that period, `[members, units, time]`."""
+    chosen = jnp.arange(plan.shape[2]) == at
+
+    def member(asked: Ready) -> Array:
+        if cfg.head == "response":
+            pair = [pure.respond_now(asked, history, plan, jnp.where(chosen, x, plan), cfg=cfg) for x in (t0, t1)]
+            return pair[1] - pair[0]
 
         def period(t: Array) -> Array:
             now = (jnp.arange(plan.shape[1]) == t)[:, None] & chosen
@@ -61,46 +67,44 @@ def effect(params: Any, history: History, plan: Array, at: Any, t0: Any, t1: Any
 
         return jax.lax.map(period, jnp.arange(plan.shape[1])).T
 
-    return jax.lax.map(member, params)
+    return jax.lax.map(member, members)
 
 
 @partial(jax.jit, static_argnames=("cfg", "chunk"))
 def attribute(
-    params: Any, history: History, plan: Array, over: Window, grid: Array, start: Any, *, cfg: MMMConfig, chunk: int
+    members: Ready, history: History, plan: Array, over: Window, grid: Array, start: Any, *, cfg: MMMConfig, chunk: int
 ) -> Any:
     """Attribute by every member."""
-
-    def member(p: Any) -> Any:
-        asked = pure.ready(p, history, cfg=cfg)
-        return attribution.attribute(_ask(history, start, cfg), asked, plan, over, grid, chunk=chunk)
-
-    return jax.lax.map(member, params)
+    if cfg.head == "response":
+        terms = _terms(history, cfg)
+        return jax.lax.map(lambda own: attribution.attribute_terms(terms, own, plan, over, grid, chunk=chunk), members)
+    ask = _ask(history, start, cfg)
+    return jax.lax.map(lambda own: attribution.attribute(ask, own, plan, over, grid, chunk=chunk), members)
 
 
 @partial(jax.jit, static_argnames=("cfg", "chunk"))
-def contributions(params: Any, history: History, plan: Array, over: Window, *, cfg: MMMConfig, chunk: int) -> Any:
+def contributions(members: Ready, history: History, plan: Array, over: Window, *, cfg: MMMConfig, chunk: int) -> Any:
     """Give every member's contributions by period, and its expectation."""
+    if cfg.head == "response":
+        terms = _terms(history, cfg)
+        return jax.lax.map(lambda own: attribution.contribution_terms(terms, own, plan, over), members)
+    respond = _ask(history, 0, cfg)
 
-    def member(p: Any) -> Any:
-        asked, respond = pure.ready(p, history, cfg=cfg), _ask(history, 0, cfg)
-        return attribution.contributions(respond, asked, plan, over, chunk=chunk), respond(asked, plan)
+    def member(own: Ready) -> Any:
+        return attribution.contributions(respond, own, plan, over, chunk=chunk), respond(own, plan)
 
-    return jax.lax.map(member, params)
+    return jax.lax.map(member, members)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
-def totals(params: Any, history: History, plans: Array, over: Window, start: Any, *, cfg: MMMConfig) -> Array:
+def totals(members: Ready, history: History, plans: Array, over: Window, start: Any, *, cfg: MMMConfig) -> Array:
     """Sum every member's outcome under each plan: `[members, plans, units]`."""
-
-    def member(p: Any) -> Array:
-        asked = pure.ready(p, history, cfg=cfg)
-        return jax.lax.map(lambda x: attribution.total(_ask(history, start, cfg), asked, x, over), plans)
-
-    return jax.lax.map(member, params)
+    ask = _ask(history, start, cfg)
+    return jax.lax.map(lambda own: jax.lax.map(lambda x: attribution.total(ask, own, x, over), plans), members)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
-def ready(params: Any, history: History, *, cfg: MMMConfig) -> Any:
+def ready(params: Any, history: History, *, cfg: MMMConfig) -> Ready:
     """Prepare every member to be asked."""
     return jax.lax.map(lambda p: pure.ready(p, history, cfg=cfg), params)
 

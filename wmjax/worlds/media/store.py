@@ -16,12 +16,13 @@ import pandas as pd
 from wmjax.core.files import write_parquet
 from wmjax.train import checkpoint
 from wmjax.transformer import network, response, tokens
+from wmjax.transformer.response import Curves
 from wmjax.worlds import storing
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(world: MediaWorld, path: str | Path) -> None:
@@ -32,7 +33,7 @@ def save(world: MediaWorld, path: str | Path) -> None:
         kind="media",
         version=FORMAT,
         cfg=world.cfg,
-        arrays=world.params,
+        arrays={"members": world.params, "spread": world.spread},
         about={
             "units": list(world.units),
             "levels": dict(world.levels),
@@ -55,9 +56,13 @@ def load(path: str | Path) -> MediaWorld:
     cfg = storing.rebuild(MediaConfig, about["config"])
     scales = Scales(**{name: np.asarray(value, np.float64) for name, value in about["scales"].items()})
     creative = np.asarray(about["creative"], np.float64).reshape(len(scales.spend), -1)
+    curves = 0 if cfg.network.head == "free" else len(Curves._fields) * len(scales.spend)
+    spread = jax.ShapeDtypeStruct((cfg.members, curves, curves), jnp.float32)
+    arrays = checkpoint.load_tree(folder / "params", {"members": _like(cfg, scales, creative), "spread": spread})
     return MediaWorld(
         cfg=cfg,
-        params=checkpoint.load_tree(folder / "params", _like(cfg, scales, creative)),
+        params=arrays["members"],
+        spread=np.asarray(arrays["spread"]),
         scales=scales,
         creative=creative,
         residual=np.asarray(about["residual"]),

@@ -23,9 +23,9 @@ from wmjax.transformer import tokens
 from wmjax.worlds import contract
 from wmjax.worlds.consumer.intervals import bounds
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media import prepare, programs
+from wmjax.worlds.media import posterior, prepare, programs
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.model import History
+from wmjax.worlds.media.model import History, Ready
 from wmjax.worlds.media.prepare import Scales
 
 ALL = "all"
@@ -42,6 +42,7 @@ class MediaWorld(contract.Named):
         params: averaged parameters with a leading axis of members.
         scales: between the table's units and the network's.
         creative: [channels, c], of length 1.
+        spread: [members, curves, curves], what the data leave open of each member's curves, see `posterior.spread`.
         residual: [members], standard deviation of the outcome around its prediction, on the network's scale.
         schema, levels, units: of the table it was fitted to.
         support: what the train periods can tell of each channel, see `fitting.support`.
@@ -52,6 +53,7 @@ class MediaWorld(contract.Named):
 
     cfg: MediaConfig
     params: Any
+    spread: np.ndarray
     scales: Scales
     creative: np.ndarray
     residual: np.ndarray
@@ -163,9 +165,9 @@ class MediaWorld(contract.Named):
         if min(T0, T1) < 0:
             raise UserError(f"spend must not be negative; asked for {T0} and {T1}")
         history = self.history(panel)
-        args = (self.params, history, jnp.asarray(panel.arrays.actions), at, float(T0), float(T1))
-        found = np.asarray(programs.effect(*args, cfg=self.cfg.network))
-        lo, hi = bounds(found, alpha)
+        args = (history, jnp.asarray(panel.arrays.actions), at, float(T0), float(T1))
+        found, drawn = self._asked(programs.effect, history, *args)
+        lo, hi = posterior.bounds(found, drawn, alpha)
         result = self._by_row(panel, {"effect": found.mean(0), "lo": lo, "hi": hi}, action=action, T0=T0, T1=T1)
         top = self.scales.spend[at] * np.asarray(history.size)
         result["supported"] = (("unit",), max(T0, T1) <= top)
@@ -211,39 +213,41 @@ class MediaWorld(contract.Named):
             together less the sum of channels).
         """
         over, plan = self._window(panel, times, carry), jnp.asarray(panel.arrays.actions)
-        args = (self.params, self.history(panel), plan, over, jnp.asarray(grid, jnp.float32))
-        start = times.indices(panel.num_times)[0]
-        found = jax.tree.map(np.asarray, programs.attribute(*args, start, cfg=self.cfg.network, chunk=chunk))
+        history, start = self.history(panel), times.indices(panel.num_times)[0]
+        args = (history, plan, over, jnp.asarray(grid, jnp.float32), start)
+        found, drawn = self._asked(programs.attribute, history, *args, chunk=chunk)
         # One series is its own sum: it is answered for once.
         units = [str(u) for u in panel.units] if panel.num_units > 1 else []
         if ALL in units:
             raise UserError(f"a unit is named {ALL!r}, which names the sum over units; rename it")
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
-        both = jax.tree.map(lambda x: summed(x).astype(np.float64), found)
         change = np.asarray(over.change) > 0
         cost = (panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64)
         cost = summed(cost)
         paid = np.where(cost > 0, cost, np.nan)
-        media = both.factual - both.none
-        values = {
-            "contribution": both.zero,
-            "roi": both.zero / paid,
-            "marginal_roi": both.marginal / paid,
-            "marginal_roi_difference": both.slope / paid,
-            "share": both.zero / np.where(media == 0, np.nan, media)[:, None],
-        }
-        coords = {
-            "channel": list(self.channels),
-            "factor": list(grid),
-            "unit": [ALL, *units],
-        }
+
+        def worth(parts: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+            """Derive what is told from the sums of each member, or each draw."""
+            both = jax.tree.map(lambda x: summed(x).astype(np.float64), parts)
+            media, by = both.factual - both.none, ("channel", "unit")
+            return {
+                "contribution": (by, both.zero),
+                "roi": (by, both.zero / paid),
+                "marginal_roi": (by, both.marginal / paid),
+                "marginal_roi_difference": (by, both.slope / paid),
+                "share": (by, both.zero / np.where(media == 0, np.nan, media)[:, None]),
+                "curve": (("channel", "factor", "unit"), both.curve),
+                "baseline": (("unit",), both.none),
+                "interaction": (("unit",), media - both.zero.sum(1)),
+            }
+
+        coords = {"channel": list(self.channels), "factor": list(grid), "unit": [ALL, *units]}
         data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
-        for name, value in values.items():
-            data |= _bounded(name, value, ("channel", "unit"), alpha)
-        data |= _bounded("curve", both.curve, ("channel", "factor", "unit"), alpha)
-        data |= _bounded("baseline", both.none, ("unit",), alpha)
-        data |= _bounded("interaction", media - both.zero.sum(1), ("unit",), alpha)
-        highest = np.asarray(self.history(panel).series.spend)[:, change].max((0, 1))
+        other = None if drawn is None else worth(drawn)
+        for name, (dims, value) in worth(found).items():
+            lo, hi = posterior.bounds(value, None if other is None else other[name][1], alpha)
+            data |= {name: (dims, value.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
+        highest = np.asarray(history.series.spend)[:, change].max((0, 1))
         data["extrapolated"] = (("channel", "factor"), highest[:, None] * np.asarray(grid) > 1 + 1e-6)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": self.warnings()}
         return xr.Dataset(data, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
@@ -252,15 +256,21 @@ class MediaWorld(contract.Named):
         """Give each period's contribution of each channel, and the baseline that is left without any spend.
 
         Returns:
-            `contribution`, `lo`, `hi` over (channel, unit, time); `baseline` over (unit, time).
+            `contribution`, `lo`, `hi` over (channel, unit, time); `total`, `total_lo`, `total_hi` over (channel, time),
+            of all observed units together; `baseline` over (unit, time).
         """
         over, plan = self._window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
-        args = (self.params, self.history(panel), plan, over)
-        found, base = (np.asarray(x) for x in programs.contributions(*args, cfg=self.cfg.network, chunk=chunk))
+        history = self.history(panel)
+        (found, base), drawn = self._asked(programs.contributions, history, history, plan, over, chunk=chunk)
         labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
-        lo, hi = bounds(found[:, :-1], alpha)
+        lo, hi = posterior.bounds(found[:, :-1], None if drawn is None else drawn[0][:, :-1], alpha)
         parts = {"contribution": found[:, :-1].mean(0), "lo": lo, "hi": hi}
         data: dict[str, Any] = {n: (tuple(labels), v) for n, v in parts.items()}
+        summed = lambda x: (x[:, :-1] * panel.arrays.mask).sum(2)  # noqa: E731
+        own = summed(found)
+        low, high = posterior.bounds(own, None if drawn is None else summed(drawn[0]), alpha)
+        for name, values in (("total", own.mean(0)), ("total_lo", low), ("total_hi", high)):
+            data[name] = (("channel", "time"), values)
         data["baseline"] = (("unit", "time"), (base - found[:, -1]).mean(0))
         return xr.Dataset(data, coords=labels, attrs={"alpha": alpha, "provenance": dict(self.provenance)})
 
@@ -274,10 +284,12 @@ class MediaWorld(contract.Named):
         over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
         moved = attribution.shifted(plan, i, j, share, over.change)
         start = times.indices(panel.num_times)[0]
-        args = (self.params, self.history(panel), jnp.stack([plan, moved]), over, start)
-        found = np.asarray(programs.totals(*args, cfg=self.cfg.network), np.float64).sum(-1)
-        gain = found[:, 1] - found[:, 0]
-        lo, hi = (float(end[0]) for end in bounds(gain[:, None], alpha))
+        history = self.history(panel)
+        own, drawn = self._asked(programs.totals, history, history, jnp.stack([plan, moved]), over, start)
+        difference = lambda x: np.diff(x.astype(np.float64).sum(-1), axis=1)  # noqa: E731
+        gain = difference(own)
+        ends = posterior.bounds(gain, None if drawn is None else difference(drawn), alpha)
+        lo, hi = (float(end[0]) for end in ends)
         amount = float(jnp.sum(plan[..., i] * over.change) * share)
         return {"mean": float(gain.mean()), "lo": lo, "hi": hi, "moved": amount}
 
@@ -372,6 +384,23 @@ class MediaWorld(contract.Named):
 
         store.save(self, path)
 
+    def _asked(self, program: Any, history: History, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Ask every member, and the draws of what the data leave open of it, if there are any."""
+        members = programs.ready(self.params, history, cfg=self.cfg.network)
+        ask = lambda who: jax.tree.map(np.asarray, program(who, *args, cfg=self.cfg.network, **options))  # noqa: E731
+        drawn = self.draws(history, members)
+        return ask(members), None if drawn is None else ask(drawn)
+
+    def draws(self, history: History, members: Ready) -> Ready | None:
+        """Draw what the data leave open of each member, the same draws for every question.
+
+        None in the free form, and of a single member, whose draws would miss what other luck would have made of it.
+        """
+        if self.cfg.network.head == "free" or self.members < 2:
+            return None
+        factors = jnp.asarray(self.spread, jnp.float32)
+        return posterior.sample(jax.random.key(0), members, factors, history, cfg=self.cfg.network)
+
     def _channel(self, name: str) -> int:
         if name not in self.channels:
             raise UserError(f"no channel {name!r}; {near(name, self.channels)}")
@@ -390,9 +419,3 @@ class MediaWorld(contract.Named):
         }
         arrays = {n: (tuple(coords), np.where(panel.arrays.mask, v, np.nan)[None]) for n, v in values.items()}
         return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
-
-
-def _bounded(name: str, values: np.ndarray, dims: tuple[str, ...], alpha: float) -> dict[str, Any]:
-    """Give the mean over members and its bounds as three variables."""
-    lo, hi = bounds(values, alpha)
-    return {name: (dims, values.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}

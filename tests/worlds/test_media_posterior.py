@@ -1,0 +1,147 @@
+"""What the data leave open of response curves, against a regression written down in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wmjax.data.splits import split_times
+from wmjax.simulate import media as simulated
+from wmjax.simulate.media import MediaSimConfig
+from wmjax.transformer import network, response, tokens
+from wmjax.transformer.losses import ROIPrior
+from wmjax.worlds.media import fitting, posterior, prepare
+from wmjax.worlds.media import model as pure
+from wmjax.worlds.media.config import SMOKE
+
+SIM = MediaSimConfig(num_geos=4, num_weeks=40, num_channels=2, always_on=1)
+CHANNELS = ("channel_0", "channel_1")
+CFG = dataclasses.replace(SMOKE, block=5, val=0.1, test=0.1)
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A member at its start, whose network adds nothing, and what it learns from."""
+    panel = simulated.panel(simulated.simulate(1, SIM))
+    split = split_times(panel, val=CFG.val, test=CFG.test)
+    data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, CFG), split, CFG, None)
+    known = tokens.channels(2, cfg=CFG.network)
+    shape = {"num_covariates": data.series.covariates.shape[-1], "num_static": 0, "curves": data.centre}
+    return network.init(jax.random.key(0), known, cfg=CFG.network, **shape), data
+
+
+def media(free, spend, carry):
+    """Hill curves of carried-over spend, in float64."""
+    theta, half, slope = 1 / (1 + np.exp(-free[0])), np.exp(free[1]), np.exp(free[2])
+    weights = theta ** np.arange(carry + 1)[:, None]
+    weights /= weights.sum(0)
+    padded = np.concatenate([np.zeros((len(spend), carry, spend.shape[2])), spend], axis=1)
+    stock = sum(weights[i] * padded[:, carry - i : carry - i + spend.shape[1]] for i in range(carry + 1))
+    raised = np.maximum(stock, 1e-30) ** slope
+    return np.exp(free[3]) * np.where(stock > 0, raised / (raised + half**slope), 0)
+
+
+def oracle(params, data, beliefs=()):
+    """The covariance by finite differences, dummies of units and an explicit regression on the controls."""
+    train = np.asarray(data.train)
+    spend, x, y = (np.asarray(v, np.float64) for v in (data.series.spend, data.series.covariates, data.series.outcome))
+    free = np.stack([np.asarray(v, np.float64) for v in params["outcome"]["curves"]])
+
+    def by_channel(flat):
+        return media(flat.reshape(4, 2), spend, CFG.network.carry)
+
+    def slopes_of(fn, step=1e-5):
+        moves = step * np.eye(free.size)
+        return np.stack([(fn(free.ravel() + m) - fn(free.ravel() - m)) / (2 * step) for m in moves], -1)
+
+    dummies = np.repeat(np.eye(len(y))[:, None], y.shape[1], 1)
+    design = np.concatenate([x, dummies], -1)[train]
+    slopes = slopes_of(lambda v: by_channel(v).sum(-1))[train]
+    slopes -= design @ np.linalg.lstsq(design, slopes, rcond=1e-6)[0]
+    # The network adds nothing and controls start from nothing: what is left is the outcome less media.
+    left = (y - by_channel(free.ravel()).sum(-1))[train]
+    left -= dummies[train] @ np.linalg.lstsq(dummies[train], left, rcond=None)[0]
+    sigma2 = (left**2).sum() / (len(left) - x.shape[-1] - free.size - len(y))
+    told = slopes.T @ slopes / sigma2
+    prior = np.diag(np.repeat(1 / np.array(response.SPREAD) ** 2, 2))
+    believed = 1.001 * prior
+    for channel, family, b in beliefs:
+        spent = np.where(train[..., None], spend, 0).sum((0, 1))
+        scale = np.asarray(data.exchange) / spent
+        returns = lambda v, scale=scale: scale * by_channel(v)[train].sum(0)  # noqa: E731
+        slope = slopes_of(returns)[channel] / (returns(free.ravel())[channel] if family == "lognormal" else 1)
+        believed = believed + np.outer(slope, slope) / b**2
+    inverse = np.linalg.inv(told + believed)
+    scores = slopes * left[:, None]
+    blocks = np.nonzero(train)[1] // CFG.block
+    # Every block of the panel counts, those of the held-out periods with a score of nothing.
+    count = -(-train.shape[1] // CFG.block)
+    sums = np.stack([scores[blocks == b].sum(0) for b in range(count)])
+    sums -= sums.mean(0)
+    rows = np.einsum("nc,cd,nd->", scores, inverse, scores)
+    freedom = max(len(np.unique(blocks)) - 1, 3)
+    effect = np.einsum("nc,cd,nd->", sums, inverse, sums) * count / (count - 1) / rows
+    factor = max(1, effect) * freedom / (freedom - 2)
+    return np.linalg.inv(told / factor + believed), factor
+
+
+@pytest.mark.parametrize("beliefs", [(), ((0, "normal", 0.5), (1, "lognormal", 0.2))])
+def test_the_covariance_is_that_of_a_regression(learnt, beliefs):
+    params, data = learnt
+    roi = tuple(ROIPrior(channel=CHANNELS[at], family=family, a=1.0, b=b) for at, family, b in beliefs)
+    cfg = dataclasses.replace(CFG, roi=roi, members=1)
+    one = jax.tree.map(lambda x: x[None], params)
+    factor = np.asarray(posterior.spread(one, data, cfg=cfg, channels=CHANNELS), np.float64)[0]
+    want, effect = oracle(params, data, beliefs)
+    assert effect >= 1
+    np.testing.assert_allclose(factor @ factor.T, want, rtol=2e-2, atol=2e-3)
+
+
+def test_blocks_that_move_together_are_fewer_rows():
+    """Scores that are equal within blocks of five count once a block; independent ones count each."""
+    rng = np.random.default_rng(0)
+    slopes, one = jnp.ones((1, 400, 1)), jnp.eye(1)
+    together = jnp.asarray(np.repeat(rng.normal(size=80), 5)[None], jnp.float32)
+    apart = jnp.asarray(rng.normal(size=(1, 400)), jnp.float32)
+    students = 79 / 77
+    assert float(posterior.design_effect(slopes, together, one, 5)) == pytest.approx(5 * students, rel=0.05)
+    assert float(posterior.design_effect(slopes, apart, one, 5)) < 1.5
+
+
+def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
+    """Moves of the draws have the covariance; media and level together stay as they were on average over periods."""
+    params, data = learnt
+    own = params["outcome"]
+    series = data.series
+    members = pure.Ready(own, jnp.zeros(series.outcome.shape))
+    members = jax.tree.map(lambda x: jnp.stack([x, x]), members)
+    factors = 0.1 * jnp.asarray(np.tril(np.random.default_rng(0).normal(size=(2, 8, 8)) + 2 * np.eye(8)), jnp.float32)
+    ones = jnp.ones(4)
+    history = pure.History(series, data.known, ones, ones, jnp.ones(()), jnp.ones(2))
+    got = posterior.sample(jax.random.key(0), members, factors, history, cfg=CFG.network)
+    assert got.base.shape == (2 * posterior.DRAWS, *series.outcome.shape)
+    moves = np.concatenate(list(got.params["curves"]), 1) - np.concatenate(list(own["curves"]))
+    half = posterior.DRAWS // 2
+    np.testing.assert_allclose(moves[:half], -moves[half : 2 * half], atol=1e-6)
+    noise = moves[:half] @ np.linalg.inv(np.asarray(factors[0], np.float64)).T
+    assert 0.6 < noise.std() < 1.4
+    fitted = [
+        pure.terms(jax.tree.map(lambda x, d=d: x[d], got), history, series.spend, cfg=CFG.network) for d in (0, 5)
+    ]
+    rows = np.asarray(series.observed)
+    totals = [((base + added.sum(-1)) * rows).sum(1) for base, added in fitted]
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-3)
+
+
+def test_without_draws_the_members_spread_bounds():
+    own = np.array([[1.0, 5.0], [3.0, 5.0]])
+    lo, hi = posterior.bounds(own, None, 0.1)
+    assert lo[0] < 1 < 3 < hi[0]
+    lo, hi = posterior.bounds(own, np.linspace(0, 1, 101)[:, None] * np.array([1.0, 10.0]), 0.1)
+    # A mean outside of what the draws say is let in.
+    np.testing.assert_allclose(lo, [0.05, 0.5])
+    np.testing.assert_allclose(hi, [2.0, 9.5])

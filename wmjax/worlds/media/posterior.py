@@ -1,0 +1,176 @@
+"""What the data leave open of a member's response curves, and draws from it: the intervals' second part.
+
+Members stop long before directions that the data hardly tell (the level of a channel that is always on) have moved from
+their common start, so that their spread says little of these. Given a member's base, which its network made, the curves
+are the few parameters of a regression, and their posterior on free numbers (see `response`) is taken as normal:
+
+    C = (J'J / (deff sigma^2) + prior precision)^-1,   J = d outcome / d curves, less its projection on the controls
+
+J's rows are train rows within units; controls and each unit's own level are profiled out. sigma^2 is of the residuals;
+deff is how many times fewer independent rows there are, see `design_effect`. Nothing but the table goes in.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
+
+from wmjax.core import draws as drawn
+from wmjax.transformer import network, response
+from wmjax.transformer.config import MMMConfig
+from wmjax.transformer.response import Curves
+from wmjax.worlds.consumer.intervals import bounds as spread_of
+from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.learning import LearnData
+from wmjax.worlds.media.model import History, Ready
+
+DRAWS = 24
+"""Draws of each member, in pairs that mirror each other."""
+
+
+def within(x: Float[Array, "units time columns"], rows: Float[Array, "units time"]) -> Array:
+    """Take each unit's mean over its rows out; other rows are 0."""
+    mean = jnp.einsum("utc,ut->uc", x, rows) / jnp.maximum(rows.sum(1), 1.0)[:, None]
+    return (x - mean[:, None]) * rows[..., None]
+
+
+def design_effect(
+    slopes: Float[Array, "units time curves"],
+    residual: Float[Array, "units time"],
+    inverse: Float[Array, "curves curves"],
+    block: int,
+) -> Float[Array, ""]:
+    """Compare the variance of scores summed over blocks of periods, all units together, with that of independent rows.
+
+    Scores are slope times residual; the mean over directions is weighed by `inverse`, the covariance of independent
+    rows (Rao and Scott 1981). What few blocks tell is itself uncertain: the variance is that of Student's t with as
+    many degrees of freedom as there are blocks with rows, less one.
+    """
+    time, size = residual.shape[1], max(block, 1)
+    count = -(-time // size)
+    scores = slopes * residual[..., None]
+    rows = jnp.einsum("utc,cd,utd->", scores, inverse, scores)
+    sums = jax.ops.segment_sum(scores.sum(0), jnp.arange(time) // size, num_segments=count)
+    # A member that stopped early has a mean score: that is not luck.
+    sums -= sums.mean(0)
+    blocks = jnp.einsum("bc,cd,bd->", sums, inverse, sums) * count / max(count - 1, 1)
+    told = jax.ops.segment_max(jnp.any(residual != 0, axis=0).astype(jnp.int32), jnp.arange(time) // size, count)
+    freedom = jnp.maximum(told.sum() - 1.0, 3.0)
+    return jnp.maximum(1.0, blocks / jnp.maximum(rows, 1e-12)) * freedom / (freedom - 2)
+
+
+def covariance(
+    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...]
+) -> Float[Array, "curves curves"]:
+    """Give C of one member: over carry, half, slope and size of all channels, in that order."""
+    own, series = params["outcome"], data.series
+    flat, unflat = ravel_pytree(own["curves"])
+    rows = data.train.astype(jnp.float32)
+
+    def by_channel(values: Array) -> Float[Array, "units time channels"]:
+        curves = unflat(values)
+        return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
+
+    found = jax.vmap(lambda s: network.apply(own, s, data.known, cfg=cfg.network).outcome)(series)
+    residual = within((series.outcome - found)[..., None], rows)[..., 0]
+    slopes = within(jax.jacfwd(lambda v: by_channel(v).sum(-1))(flat), rows)
+    controls = within(series.covariates, rows)
+    if width := controls.shape[-1]:
+        square = jnp.einsum("utx,uty->xy", controls, controls)
+        # Some controls are constant within units, or copies of each other.
+        square += 1e-5 * jnp.trace(square) / width * jnp.eye(width)
+        both = jnp.einsum("utx,utc->xc", controls, slopes)
+        slopes -= controls @ jax.scipy.linalg.solve(square, both, assume_a="pos")
+    taken = jnp.minimum(width + flat.shape[0] + rows.any(1).sum(), 0.9 * rows.sum())
+    sigma2 = jnp.sum(residual**2) / (rows.sum() - taken)
+    told = jnp.einsum("utc,utd->cd", slopes, slopes) / sigma2
+    prior = jnp.diag(jnp.concatenate([jnp.full(len(channels), 1 / sd**2) for sd in response.SPREAD]))
+    believed = cfg.prior_weight * (prior + _beliefs(by_channel, flat, data, rows, cfg, channels))
+    # A trace of the prior stays where there is none, so that C exists.
+    believed += 1e-3 * prior
+    factor = design_effect(slopes, residual, jnp.linalg.inv(told + believed), cfg.block)
+    return jnp.linalg.inv(told / factor + believed)
+
+
+def _beliefs(by_channel: Any, flat: Array, data: LearnData, rows: Array, cfg: MediaConfig, channels: Any) -> Array:
+    """Give the precision that beliefs about returns add (of a half-normal one, as of a normal one around 0)."""
+    weights = rows * data.size[:, None]
+    spent = jnp.einsum("utk,ut->k", data.series.spend, weights)
+
+    def returns(values: Array) -> Array:
+        return data.exchange * jnp.einsum("utk,ut->k", by_channel(values), weights) / jnp.where(spent > 0, spent, 1.0)
+
+    total = jnp.zeros((flat.shape[0], flat.shape[0]))
+    if cfg.roi:
+        now, slopes = returns(flat), jax.jacfwd(returns)(flat)
+        for belief in cfg.roi:
+            at = channels.index(belief.channel)
+            slope = slopes[at] / now[at] if belief.family == "lognormal" else slopes[at]
+            total += jnp.outer(slope, slope) / belief.b**2
+    return total
+
+
+@partial(jax.jit, static_argnames=("cfg", "channels"))
+def spread(
+    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...]
+) -> Float[Array, "members curves curves"]:
+    """Give each member's factor L, C = L L'; nothing in the free form, which has no curves."""
+    if cfg.network.head == "free":
+        return jnp.zeros((cfg.members, 0, 0))
+    return jnp.linalg.cholesky(jax.lax.map(lambda p: covariance(p, data, cfg=cfg, channels=channels), params))
+
+
+@partial(jax.jit, static_argnames=("cfg",))
+def sample(
+    key: Key[Array, ""],
+    members: Ready,
+    factors: Float[Array, "members curves curves"],
+    history: History,
+    *,
+    cfg: MMMConfig,
+) -> Ready:
+    """Draw curves of every member, `DRAWS` each, laid out one after the other: `[members * DRAWS, ..]`.
+
+    What drawn curves add to the spend that was, beyond what the member's own add, on average over a unit's periods, its
+    level gives back: their sum is what the data tell best.
+    """
+    half = drawn.normal(key, (factors.shape[0], DRAWS // 2, factors.shape[-1]))
+    moves = jnp.einsum("mij,mdj->mdi", factors, jnp.concatenate([half, -half], axis=1))
+    rows, known = history.series.observed.astype(jnp.float32), history.known
+
+    def level(curves: Curves) -> Float[Array, " units"]:
+        media = jax.vmap(lambda s: response.media(curves, s, known.sign, cfg=cfg).sum(-1))(history.series.spend)
+        return jnp.sum(media * rows, axis=1) / jnp.maximum(rows.sum(1), 1.0)
+
+    def member(own: tuple[Curves, Array, Array]) -> tuple[Curves, Array]:
+        flat, unflat = ravel_pytree(own[0])
+
+        def draw(move: Array) -> tuple[Curves, Array]:
+            curves = unflat(flat + move)
+            return curves, own[1] + (level(own[0]) - level(curves))[:, None]
+
+        return jax.lax.map(draw, own[2])
+
+    curves, base = jax.lax.map(member, (members.params["curves"], members.base, moves))
+    merge = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    return Ready({"curves": jax.tree.map(merge, curves)}, merge(base))
+
+
+def bounds(
+    own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"] | None, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound an answer: by the quantiles of what the draws answer, or without any by the members' spread.
+
+    The mean of the members' own answers lies within.
+    """
+    if draws is None:
+        return spread_of(own, alpha)
+    lo, hi = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)
+    mean = own.mean(0)
+    return np.minimum(lo, mean), np.maximum(hi, mean)
