@@ -217,14 +217,18 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def run(name: str, work: Callable[[Options, Observer], Any], argv: Sequence[str] | None = None) -> int:
+def run(
+    name: str,
+    work: Callable[[Any, Observer], Any],
+    argv: Sequence[str] | None = None,
+    *,
+    options: type[Options] = Options,
+) -> int:
     """Read the command line, work with progress on the screen, say where the result lies; 2 is a user's error."""
     try:
-        options = tyro.cli(
-            Options, args=argv, prog=f"python -m {name}", description=sys.modules[work.__module__].__doc__
-        )
+        read = tyro.cli(options, args=argv, prog=f"python -m {name}", description=sys.modules[work.__module__].__doc__)
         with console.console_observer() as observer:
-            written = work(options, observer)
+            written = work(read, observer)
     except (UserError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
