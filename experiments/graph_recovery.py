@@ -267,7 +267,7 @@ class Programs:
     """The pieces' programs, compiled beside the work in threads; settings of equal sizes share one."""
 
     def __init__(self, study: Study, pieces: list[Piece], seeds: jax.Array) -> None:
-        threads = max(1, (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 2) - 1)
+        threads = max(1, (os.cpu_count() or 2) - 1)
         self.study, self.seeds = study, seeds
         self.pool = concurrent.futures.ThreadPoolExecutor(threads)
         self.shops: dict[str, concurrent.futures.Future] = {}
