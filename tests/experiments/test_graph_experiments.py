@@ -63,7 +63,12 @@ def test_supports_are_chosen_scored_and_kept(tmp_path):
             "log_style/small": LogConfig(shops=20, times=36, nodes=5, graphs=1),
         },
     )
-    options = Options(out=tmp_path, size="smoke")
+    options = support_selection.Options(out=tmp_path, size="smoke")
+    one = dataclasses.replace(options, only="log_style/small")
+    support_selection.main(one, lambda event: None, study)
+    assert [p.name for p in tmp_path.iterdir()] == ["log_style-small"]
+    with pytest.raises(common.UserError, match="'log_style'"):
+        support_selection.main(dataclasses.replace(options, only="log_style"), lambda event: None, study)
     first = json.loads(support_selection.main(options, lambda event: None, study).read_text())
     cells = {Cell(r["setting"], r["method"], r["quantity"]): r for r in first["rows"]}
     for setting in study.cells:
