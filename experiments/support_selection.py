@@ -32,8 +32,9 @@ from scipy import stats
 
 from experiments import attribution_bypass, common, graph_fits
 from experiments.attribution_bypass import Study as DecoderStudy
-from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.common import Cell, Check, Row, Scores
 from wmjax.core import files
+from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
 from wmjax.evaluate import edge_scores, influence
@@ -47,6 +48,18 @@ NAME = "support_selection"
 DECOYS = {"target_load": 0.05, "parent_load": 0.5, "target_strength": 0.06}
 FIXED = SupportConfig(decays=(0.5,), shapes=(2.0,), halves=(0.9,), components=1, common=False, draws=0)
 TRAINED = ("decoder", "decoder_full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(common.Options):
+    """The command line.
+
+    Attributes:
+        only: settings to choose supports of, separated by semicolons, and nothing else: commands that share a folder
+            and a study can do so side by side, and one without it then sums up.
+    """
+
+    only: str = ""
 
 
 def _cells() -> dict[str, ChannelConfig | LogConfig]:
@@ -302,13 +315,35 @@ def select_cell(setting: str, seeds: list[int], *, study: Study, folder: Path) -
     return found, chosen
 
 
+def _folder(options: Options, setting: str) -> Path:
+    return options.out / setting.replace("/", "-").replace(" ", "_")
+
+
+def _only(options: Options, observer: Observer, study: Study, seeds: list[int]) -> Path:
+    """Choose the supports of the settings asked for."""
+    asked = [name.strip() for name in options.only.split(";") if name.strip()]
+    unknown = [name for name in asked if name not in study.cells]
+    if unknown:
+        raise UserError(f"no setting is named {unknown[0]!r}; settings: {'; '.join(study.cells)}")
+    for at, setting in enumerate(asked):
+        select_cell(setting, seeds, study=study, folder=_folder(options, setting))
+        observer(Event("supports", at + 1, len(asked), unit="cell"))
+    return options.out
+
+
 def main(options: Options, observer: Observer, study: Study | None = None) -> Path:
-    """Run the study; its result is written once every support is chosen, and again after each setting's decoders."""
+    """Run the study; its result is written once every support is chosen, and again after each setting's decoders.
+
+    Raises:
+        UserError: a setting asked for is none of the study's.
+    """
     study = study or (FULL if options.size == "full" else SMOKE)
     seeds = [study.first + at for at in range(options.seeds or study.seeds)]
+    if options.only:
+        return _only(options, observer, study, seeds)
     few = seeds[: study.decoder_seeds]
     clock = common.Clock(options.out)
-    folders = {s: options.out / s.replace("/", "-").replace(" ", "_") for s in study.cells}
+    folders = {s: _folder(options, s) for s in study.cells}
     found, supports, done = {}, {}, []
     for at, setting in enumerate(study.cells):
         found[setting], supports[setting] = select_cell(setting, seeds, study=study, folder=folders[setting])
@@ -346,4 +381,4 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
 
 
 if __name__ == "__main__":
-    sys.exit(common.run("experiments.support_selection", main))
+    sys.exit(common.run("experiments.support_selection", main, kind=Options))

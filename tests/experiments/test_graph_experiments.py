@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import attribution_bypass, common, support_selection
+from experiments import attribution_bypass, common, graph_recovery, support_selection
 from experiments.common import Cell, Options
 from wmjax.simulate.channel_logs import LogConfig
 from wmjax.simulate.channels import sparse_target
@@ -63,7 +63,12 @@ def test_supports_are_chosen_scored_and_kept(tmp_path):
             "log_style/small": LogConfig(shops=20, times=36, nodes=5, graphs=1),
         },
     )
-    options = Options(out=tmp_path, size="smoke")
+    options = support_selection.Options(out=tmp_path, size="smoke")
+    one = dataclasses.replace(options, only="log_style/small")
+    support_selection.main(one, lambda event: None, study)
+    assert [p.name for p in tmp_path.iterdir()] == ["log_style-small"]
+    with pytest.raises(common.UserError, match="'log_style'"):
+        support_selection.main(dataclasses.replace(options, only="log_style"), lambda event: None, study)
     first = json.loads(support_selection.main(options, lambda event: None, study).read_text())
     cells = {Cell(r["setting"], r["method"], r["quantity"]): r for r in first["rows"]}
     for setting in study.cells:
@@ -86,3 +91,33 @@ def test_the_referee_finds_the_parents():
     assert t[parent].min() > 8
     assert np.abs(t[~parent]).max() < 5
     # A false alarm above 5 in five t values has probability 3e-6.
+
+
+def test_recovery_keeps_its_pieces_and_runs_what_is_asked(tmp_path):
+    options = graph_recovery.Options(out=tmp_path, size="smoke", only="/neural_granger, base/linear_granger")
+    first = json.loads(graph_recovery.main(options, lambda event: None).read_text())
+    assert {r["method"] for r in first["rows"]} == {"neural_granger", "linear_granger"}
+    assert all(0 <= r["value"] <= 1 for r in first["rows"])
+    done = []
+    again = json.loads(graph_recovery.main(options, done.append).read_text())
+    assert done == []
+    assert again["rows"] == first["rows"]
+    assert list(again["facts"]["pieces"]) == ["base/neural_granger", "base/linear_granger"]
+    with pytest.raises(common.UserError, match="'/granger'"):
+        graph_recovery.main(dataclasses.replace(options, only="/granger"), lambda event: None)
+
+
+def test_dice_has_to_stay_above_both_forms_on_four_of_five_seeds():
+    def scores(dice, mended, quirks):
+        values = {"dice": dice, "causalmmm": mended, "causalmmm_quirks": quirks}
+        return {Cell("base", method, "final20_auroc"): value for method, value in values.items()}
+
+    found = [scores(0.9, 0.8, 0.7), scores(0.9, 0.7, 0.8), scores(0.8, 0.7, 0.7), scores(0.7, 0.6, 0.6)]
+    for last, held in ((scores(0.7, 0.8, 0.6), True), (scores(0.7, 0.6, 0.8), True)):
+        (check,) = graph_recovery.checks(graph_recovery.gains([*found, last]), "full")
+        assert (check.value, check.ok) == (4, held)
+    (check,) = graph_recovery.checks(graph_recovery.gains([*found[1:], last, last]), "full")
+    assert (check.value, check.ok) == (3, False)
+    # A piece that is missing is no win.
+    unfinished = graph_recovery.gains([{k: v for k, v in found[0].items() if k.method != "causalmmm"}])
+    assert graph_recovery.checks(unfinished, "full") == []

@@ -26,6 +26,7 @@ on the graph is inert, which is part of what is measured.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,8 @@ class CausalMMMConfig:
         horizon: forecast window.
         variance: of the Gaussian likelihood.
         kl_weight: factor on the KL term.
+        unroll: time steps of the decoder to a turn of its loop: 1 suits a CPU, some more an accelerator, whose small
+            kernels cost their launch.
     """
 
     quirks: bool = False
@@ -62,9 +65,10 @@ class CausalMMMConfig:
     horizon: int = 7
     variance: float = 5e-7
     kl_weight: float = 100.0
+    unroll: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "horizon"):
+        for name in ("hidden", "horizon", "unroll"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         for name in ("temperature", "variance"):
@@ -206,40 +210,69 @@ def _gumbel(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
     return -jnp.log(eps - jnp.log(draws.uniform(key, shape) + eps))
 
 
-def step(
-    params: Params,
+class _Steps(NamedTuple):
+    """The recurrence's weights, laid side by side: a step is three products, whatever computes it.
+
+    Attributes:
+        pair, pair_bias: [sender, receiver] halves of the message's inner layer, `[hidden, 2 hidden]`.
+        outer: the message's outer layer.
+        heard, value: the three gates, reset, update and new, `[hidden, 3 hidden]` and `[3 hidden]`.
+    """
+
+    pair: Array
+    pair_bias: Array
+    outer: Params
+    heard: Array
+    value: Array
+
+
+def _lay_out(params: Params, hidden: int) -> _Steps:
+    weight, gates = params["message_in"]["w"], ("reset", "update", "new")
+    return _Steps(
+        pair=jnp.concatenate([weight[:hidden], weight[hidden:]], 1),
+        pair_bias=params["message_in"]["b"],
+        outer=params["message_out"],
+        heard=jnp.concatenate([params[f"{g}_heard"]["w"] for g in gates], 1),
+        value=jnp.concatenate([params[f"{g}_value"]["w"][0] for g in gates]),
+    )
+
+
+def _remember(
+    steps: _Steps,
     memory: Float[Array, "shops nodes hidden"],
     values: Float[Array, "shops nodes"],
     gate: Float[Array, "shops nodes nodes"],
+    *,
+    cfg: CausalMMMConfig,
+) -> Float[Array, "shops nodes hidden"]:
+    """Advance the memories by one step for all shops; `gate` has a zero diagonal."""
+    sender, receiver = jnp.split(memory @ steps.pair, 2, -1)
+    inner = jnp.tanh(sender[:, :, None] + receiver[:, None, :] + steps.pair_bias)
+    heard = (gate[..., None] * jnp.tanh(dense(steps.outer, inner))).sum(1) / values.shape[1]
+    reset_h, update_h, new_h = jnp.split(heard @ steps.heard, 3, -1)
+    reset_x, update_x, new_x = jnp.split(values[..., None] * steps.value, 3, -1)
+    update = jax.nn.sigmoid(update_x + update_h)
+    new = (jax.nn.sigmoid if cfg.quirks else jnp.tanh)(new_x + jax.nn.sigmoid(reset_x + reset_h) * new_h)
+    return (1 - update) * new + update * memory
+
+
+def _read_out(
+    params: Params,
+    memory: Float[Array, "*steps shops nodes hidden"],
+    values: Float[Array, "*steps shops nodes"],
     context: Float[Array, "shops contexts"],
     *,
     cfg: CausalMMMConfig,
-) -> tuple[Float[Array, "shops nodes hidden"], Float[Array, "shops nodes"]]:
-    """Advance the decoder by one step for all shops; `gate` has a zero diagonal."""
-    n = values.shape[1]
-    weight = params["message_in"]["w"]
-    h = memory.shape[-1]
-    pair = (memory @ weight[:h])[:, :, None] + (memory @ weight[h:])[:, None, :] + params["message_in"]["b"]
-    message = jnp.tanh(dense(params["message_out"], jnp.tanh(pair)))
-    heard = (gate[..., None] * message).sum(1) / n
-    own = values[..., None]
-
-    def gated(name: str) -> tuple[Array, Array]:
-        return own * params[f"{name}_value"]["w"][0], heard @ params[f"{name}_heard"]["w"]
-
-    reset = jax.nn.sigmoid(sum(gated("reset")))
-    update = jax.nn.sigmoid(sum(gated("update")))
-    new_value, new_heard = gated("new")
-    new = (jax.nn.sigmoid if cfg.quirks else jnp.tanh)(new_value + reset * new_heard)
-    memory = (1 - update) * new + update * memory
+) -> Float[Array, "*steps shops nodes"]:
+    """Predict the values after `values` from the memories that have heard them."""
     out = jax.nn.relu(dense(params["out_2"], jax.nn.relu(dense(params["out_1"], memory))))
     out = dense(params["out_3"], out)[..., 0]
-    floor = jnp.maximum(out[:, -1], 0.1)
+    floor = jnp.maximum(out[..., -1], 0.1)
     shape = jnp.maximum(dense(params["shape"], context)[:, 0], 0.1)
     half = jnp.maximum(dense(params["half"], context)[:, 0], 0.1)
-    saturated = floor**shape / (floor**shape + half**shape) * out[:, -1]
-    out = out.at[:, -1].set(saturated)
-    return memory, out if cfg.quirks else values + out
+    saturated = floor**shape / (floor**shape + half**shape) * out[..., -1]
+    out = out.at[..., -1].set(saturated)
+    return out if cfg.quirks else values + out
 
 
 def decode(
@@ -250,23 +283,32 @@ def decode(
     *,
     cfg: CausalMMMConfig,
 ) -> Float[Array, "shops steps nodes"]:
-    """Predict times 1 to T - 1: truth is fed up to the forecast window, the decoder's own predictions inside it."""
+    """Predict times 1 to T - 1: truth is fed up to the forecast window, the decoder's own predictions inside it.
+
+    Along the truth no prediction is fed back, so all of them are read off in one product after the scan.
+    """
     num_shops, num_times, n = values.shape
     # The authors feed the truth for one step more, so that one step fewer is free-running.
-    last_truth = num_times - cfg.horizon - (0 if cfg.quirks else 1)
-    feed_truth = jnp.arange(num_times - 1) <= last_truth
+    fed = min(max(num_times - cfg.horizon + (1 if cfg.quirks else 0), 1), num_times - 1)
+    steps, given = _lay_out(params, cfg.hidden), jnp.swapaxes(values[:, :fed], 0, 1)
+    # A backward pass computes a step's messages again: they are most of the memory.
+    remember = jax.checkpoint(lambda m, x: _remember(steps, m, x, gate, cfg=cfg), prevent_cse=False)
 
-    def advance(carry, inputs):
-        memory, before = carry
-        truth, use_truth = inputs
-        fed = jnp.where(use_truth, truth, before)
-        again = jax.checkpoint(lambda m, v: step(params, m, v, gate, context, cfg=cfg), prevent_cse=False)
-        memory, prediction = again(memory, fed)
+    def listen(memory, now):
+        memory = remember(memory, now)
+        return memory, memory
+
+    def dream(carry, _):
+        memory, now = carry
+        memory = remember(memory, now)
+        prediction = _read_out(params, memory, now, context, cfg=cfg)
         return (memory, prediction), prediction
 
-    start = (jnp.zeros((num_shops, n, cfg.hidden), values.dtype), values[:, 0])
-    _, predictions = jax.lax.scan(advance, start, (jnp.swapaxes(values[:, :-1], 0, 1), feed_truth))
-    return jnp.swapaxes(predictions, 0, 1)
+    start = jnp.zeros((num_shops, n, cfg.hidden), values.dtype)
+    memory, memories = jax.lax.scan(listen, start, given, unroll=cfg.unroll)
+    first = _read_out(params, memories, given, context, cfg=cfg)
+    _, rest = jax.lax.scan(dream, (memory, first[-1]), length=num_times - 1 - fed)
+    return jnp.swapaxes(jnp.concatenate([first, rest]), 0, 1)
 
 
 def loss(

@@ -3,20 +3,23 @@
 For every sender i and receiver j the next value of the receiver is regressed on the sender's saturated memory, with all
 that could speak for it held fixed:
 
-    x_j[t+1] = shop + own lags + sum_{k != i} (free curve of k's memory) + common shocks + w_ij H_i[t] + noise
+    x_j[t+1] = shop + time + own lags + sum_{k != i} (free curve of k's memory) + demand[t] + w_ij H_i[t] + noise
 
 - *Free curves.* Each other channel enters through the leading principal components of a whole family of memories
   (decays times saturations), so that a curve guessed wrongly for one channel does not surface as another's effect.
-- *Common shocks.* A demand that moves all channels at once is held fixed by the other channels' values at t + 1. These
-  also hear the senders, which can only shrink an effect towards or below zero: the one-sided test stays on its side.
-  It takes several channels, and a demand that stands out from their own noise: with three of them, or with a faint
-  demand, what is left of it looks like edges between channels.
+- *Time.* What all shops share at a time, a season or a holiday, is taken out with each shop's own level.
+- *Demand.* What moves all channels of a shop at once shows in the channels' moves to t + 1, beyond what the past
+  explains. Half of them stand for the demand and the other half are their instruments, both ways round: two-stage least
+  squares, the linear form of two proxies for one hidden confounder (Miao, Geng and Tchetgen Tchetgen, 2018). Holding
+  the moves themselves fixed would take out only the share of the demand that their own noise leaves visible, and pass
+  off the rest as edges. One demand, any loads; it takes two channels beside sender and receiver. Where the halves do
+  not agree (first-stage t below `agreement`) there is no demand worth the name, and the moves are held fixed.
 - *H_i* is chosen from the family on one half of the shops, for the sender and not for the edge, and tested on the other
   half, both ways round (honest splitting).
 - *Shops are the unit of luck.* Residuals are added up by shop, t = sum_r S_r / sqrt(sum_r S_r^2), and referred to
   Student's t; media effects are taken to be non-negative, so tests are one-sided.
 - Times at which a channel stands at its floor, or would be expected near it, tell of the floor and are left out.
-- Benjamini and Hochberg choose among each receiver's senders at the rate asked for.
+- Benjamini and Hochberg choose at the rate asked for, twice: among the edges into the target, and among all others.
 
 Computed once on the host in float64, because the memories of co-moving channels are almost the same.
 """
@@ -40,13 +43,15 @@ class SupportConfig:
     """How edges are tested and chosen.
 
     Attributes:
-        rate: false discoveries tolerated among the chosen senders of a receiver.
+        rate: false discoveries tolerated among the edges chosen into the target, and among all others that are chosen.
         decays: memories tried, as the share kept a step.
         shapes: Hill exponents tried beside a straight line.
         halves: half-saturations tried, as multiples of a channel's median memory.
         components: principal components of the family that stand for another channel's free curve.
         own_lags: lags of the receiver itself.
-        common: hold the other channels' simultaneous values fixed, against a common demand.
+        common: guard against a demand that moves all channels of a shop.
+        agreement: the least first-stage t value at which the other channels' moves are taken to tell of a demand.
+        periods: take out what all shops share at a time.
         margin: how far above its floor, in residual standard deviations, a receiver must be expected to be.
         draws: bootstrap draws of the shops behind `stability`.
     """
@@ -55,9 +60,11 @@ class SupportConfig:
     decays: tuple[float, ...] = (0.3, 0.5, 0.7)
     shapes: tuple[float, ...] = (1.5, 2.5)
     halves: tuple[float, ...] = (0.6, 1.2)
-    components: int = 7
+    components: int = 10
     own_lags: int = 2
     common: bool = True
+    agreement: float = 2.0
+    periods: bool = True
     margin: float = 2.0
     draws: int = 200
 
@@ -79,7 +86,7 @@ class Support(NamedTuple):
     Attributes:
         graph: 0/1, the edges chosen.
         t: the evidence, which also ranks the edges.
-        p_value, q_value: one-sided, and the smallest rate at which the edge would be chosen in its column.
+        p_value, q_value: one-sided, and the smallest rate at which the edge would be chosen.
         stability: share of the bootstrap draws of shops in which the edge is chosen.
         effect: mean rise of the receiver, in its own units, by one standard deviation of the sender's memory.
     """
@@ -137,12 +144,15 @@ def _judge(scores: np.ndarray, noise: np.ndarray, weights: np.ndarray) -> tuple[
 
 
 def _q_values(p: Matrix) -> Matrix:
-    """Adjust each column's p values for its choice among senders (Benjamini and Hochberg, 1995); diagonal left out."""
-    nodes = p.shape[0]
-    q = np.ones_like(p)
-    for j in range(nodes):
-        senders = np.delete(np.arange(nodes), j)
-        q[senders, j] = stats.false_discovery_control(p[senders, j])
+    """Adjust p values for the choice among edges (Benjamini and Hochberg, 1995), the target's column for itself.
+
+    One family a receiver would be controlled receiver by receiver: those that nothing acts on would each contribute
+    their false edges, and among all chosen edges the rate would be exceeded. The diagonal is left out.
+    """
+    off, q = ~np.eye(len(p), dtype=bool), np.ones_like(p)
+    into_target = off & (np.arange(len(p)) == len(p) - 1)
+    for family in (into_target, off & ~into_target):
+        q[family] = stats.false_discovery_control(p[family])
     return q
 
 
@@ -167,11 +177,12 @@ def memories(
 
 
 class _Design(NamedTuple):
-    """One receiver's regression, shop means taken out over the rows that count.
+    """One receiver's regression, shop and time means taken out over the rows that count.
 
     Attributes:
         outcome, columns: what is explained `[rows]`, and own lags followed by every node's `[columns, rows]`.
         owner: the node that each column stands for, -1 for own lags.
+        is_move: whether it is that node's value at t + 1.
         family: every sender's memories `[nodes, family, rows]`.
         gram, onto: products of the columns with each other and with the outcome.
         across, size: products of the memories with the columns, and with themselves.
@@ -180,6 +191,7 @@ class _Design(NamedTuple):
     outcome: np.ndarray
     columns: np.ndarray
     owner: np.ndarray
+    is_move: np.ndarray
     family: np.ndarray
     gram: np.ndarray
     onto: np.ndarray
@@ -215,15 +227,20 @@ class _Panel:
         outcome = self.values[:, self.now + 1, j]
         lags = np.stack([self.values[:, self.now - lag, j] for lag in range(self.cfg.own_lags)])
         columns = np.concatenate([lags, self.free.reshape(-1, *outcome.shape)])
-        owner = np.repeat(np.arange(-1, self.nodes), [len(lags), *[self.free.shape[1]] * self.nodes])
+        each = self.free.shape[1]
+        owner = np.repeat(np.arange(-1, self.nodes), [len(lags), *[each] * self.nodes])
+        is_move = np.concatenate([np.zeros(len(lags), bool), np.tile(np.arange(each) == each - 1, self.nodes)])
+        is_move &= self.cfg.common
         rows = self._clear(outcome, columns[owner != j])
-        within, outcome = _within(columns, rows), _within(outcome[None], rows)[0]
-        family = _within(self.family.reshape(-1, *rows.shape), rows).reshape(self.nodes, -1, rows.size)
+        clean = _within_both if self.cfg.periods else _within
+        within, outcome = clean(columns, rows), clean(outcome[None], rows)[0]
+        family = clean(self.family.reshape(-1, *rows.shape), rows).reshape(self.nodes, -1, rows.size)
         gram = within @ within.T
         return _Design(
             outcome=outcome,
             columns=within,
             owner=owner,
+            is_move=is_move,
             family=family,
             gram=gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)),
             onto=within @ outcome,
@@ -269,24 +286,80 @@ class _Panel:
             The sums `[nodes, shops]`, the same without the effect (their noise), and the effects `[nodes]`.
         """
         d = self.designs[j]
-        found, noise, slope = (
-            np.zeros((self.nodes, self.shops)),
-            np.zeros((self.nodes, self.shops)),
-            np.zeros(self.nodes),
-        )
+        found, noise = np.zeros((self.nodes, self.shops)), np.zeros((self.nodes, self.shops))
+        slope = np.zeros(self.nodes)
+        # Time means are taken over these shops alone, and take their share of the noise with them.
+        share = np.sqrt(self.shops / (self.shops - 1)) if self.cfg.periods else 1.0
         for i in range(self.nodes):
             if i == j:
                 continue
-            fixed = (d.owner != i) & (d.owner != j)
-            both = np.column_stack([d.across[i, best[i], fixed], d.onto[fixed]])
-            slopes = np.linalg.solve(d.gram[np.ix_(fixed, fixed)], both)
-            own, left = np.stack([d.family[i, best[i]], d.outcome]) - slopes.T @ d.columns[fixed]
-            size = own @ own
-            if size < 1e-6:
-                continue
-            slope[i] = own @ left / size
-            for into, residual in ((found, left), (noise, left - slope[i] * own)):
-                into[i] = (own * residual / np.sqrt(size)).reshape(self.shops, -1).sum(1)
+            others = (d.owner != i) & (d.owner != j)
+            tested = None
+            if self.cfg.common:
+                moves = np.flatnonzero(d.is_move & others & (d.owner < self.nodes - 1))
+                tested = self._instrumented(d, i, int(best[i]), others & ~d.is_move, moves)
+            if tested is None:
+                tested = self._held_fixed(d, i, int(best[i]), others)
+            if tested is not None:
+                found[i], noise[i], slope[i] = tested[0], share * tested[1], tested[2]
+        return found, noise, slope
+
+    def _by_shop(self, products: np.ndarray) -> np.ndarray:
+        return products.reshape(self.shops, -1).sum(1)
+
+    def _held_fixed(
+        self, d: _Design, i: int, member: int, fixed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Test one sender given the columns `fixed`: sums by shop, their noise, the effect; None without spread."""
+        both = np.column_stack([d.across[i, member, fixed], d.onto[fixed]])
+        slopes = np.linalg.solve(d.gram[np.ix_(fixed, fixed)], both)
+        own, left = np.stack([d.family[i, member], d.outcome]) - slopes.T @ d.columns[fixed]
+        size = own @ own
+        if size < 1e-6:
+            return None
+        slope = own @ left / size
+        own = own / np.sqrt(size)
+        return self._by_shop(own * left), self._by_shop(own * (left - slope * np.sqrt(size) * own)), slope
+
+    def _instrumented(
+        self, d: _Design, i: int, member: int, fixed: np.ndarray, moves: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Test one sender with the demand taken out by two-stage least squares; None where there is no demand to see.
+
+        With sender h, receiver x, one half's moves m and the other's z, all given `fixed`, the instruments (h, z) for
+        the regressors (h, m) leave x to one combination of h and z that is orthogonal to m:
+
+            q = h - (h'm / z'm) (z - h z'h / h'h),     w = q'x / q'h
+        """
+        if len(moves) < 2:
+            return None
+        onto = np.column_stack([d.across[i, member, fixed], d.onto[fixed], d.gram[np.ix_(fixed, moves)]])
+        slopes = np.linalg.solve(d.gram[np.ix_(fixed, fixed)], onto)
+        own, left, *moved = np.vstack([d.family[i, member], d.outcome, d.columns[moves]]) - slopes.T @ d.columns[fixed]
+        size = own @ own
+        if size < 1e-6:
+            return None
+        moved = np.stack(moved)
+        beyond = moved - np.outer(moved @ own / size, own)
+        # All channels count alike, whatever their units.
+        weight = 1 / np.sqrt(np.maximum(np.sum(beyond**2, axis=1), 1e-12))
+        halves = [np.arange(len(moves)) % 2 == side for side in (0, 1)]
+        proxy = [np.where(half, weight, 0.0) @ moved for half in halves]
+        alone = [np.where(half, weight, 0.0) @ beyond for half in halves]
+        agreed = self._by_shop(alone[0] * alone[1])
+        # Around their mean: where the shops agree well, the mean is most of every one of them.
+        if agreed.sum() < self.cfg.agreement * np.sqrt(self.shops) * agreed.std(ddof=1):
+            return None
+        found, noise, slope = np.zeros(self.shops), np.zeros(self.shops), 0.0
+        for one, other in ((0, 1), (1, 0)):
+            demand, instrument = proxy[one], alone[other]
+            q = own - (own @ demand) / (instrument @ demand) * instrument
+            w = q @ left / (q @ own)
+            rest = left - (instrument @ (left - w * own)) / (instrument @ demand) * demand
+            q = q * np.sqrt(size) / (q @ own)
+            found += self._by_shop(q * rest) / 2
+            noise += self._by_shop(q * (rest - w * own)) / 2
+            slope += w / 2
         return found, noise, slope
 
 
@@ -304,3 +377,18 @@ def _within(columns: Float[np.ndarray, "columns shops times"], rows: Bool[np.nda
     count = np.maximum(rows.sum(1), 1)
     mean = (columns * rows).sum(2) / count
     return ((columns - mean[:, :, None]) * rows).reshape(len(columns), -1)
+
+
+def _within_both(
+    columns: Float[np.ndarray, "columns shops times"], rows: Bool[np.ndarray, "shops times"]
+) -> np.ndarray:
+    """Take shops' and times' means over the rows kept out of every column: `[columns, shops * times]`.
+
+    In turns, which is exact at once where all rows are kept and converges fast where most are.
+    """
+    left = _within(columns, rows).reshape(columns.shape)
+    count = np.maximum(rows.sum(0), 1)
+    for _ in range(1 if rows.all() else 8):
+        left = (left - (left.sum(1) / count)[:, None]) * rows
+        left = _within(left, rows).reshape(columns.shape)
+    return left.reshape(len(columns), -1)

@@ -85,7 +85,7 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
     for at, name in enumerate(asked.names):
         values = planned[..., at][cells[..., at]]
-        wrong = values[~np.isin(values, (0, 1))] if name in asked.binary else ()
+        wrong = values[~np.isin(values, (0, 1))] if name in asked.binary else values[:0]
         if len(wrong):
             raise UserError(f"{name} is binary, 0 or 1; at {_label(grid, index)} the plan makes it {wrong[0]:g}")
 
@@ -140,7 +140,7 @@ def best_supported(asked: Question, grid: Grid, index: Variable) -> Variable | N
     lost = np.array([name in asked.reach.lost for name in asked.names])
     marks = np.empty(flat.shape, bool)
     for number, planned in enumerate(own):
-        cells = (planned != asked.factual) & asked.present[..., None]
+        cells = np.asarray(planned != asked.factual) & asked.present[..., None]
         marks[:, number] = ~((asked.reach.beyond(planned) | lost) & cells).any((1, 2))
     marks &= asked.present.any(1)[:, None] & (flat >= 0)
     return dims, marks.reshape(index[1].shape)
