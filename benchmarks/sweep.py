@@ -2,14 +2,19 @@
 
 `consumer`: the published adapter, 64-32-16; an evaluation is one plan in one consumer's day. Floor: the products of the
 layers above the hoisted projection, on the same shapes, measured alone in the same run. Peer: the same network in
-scikit-learn, called once a plan, as a user would without a sweep. Memory, and two workers against one, one core each,
-are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all weeks, the default world's
-members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of simulated weeks.
+scikit-learn, called once a plan, as a user would without a sweep. Where EconML is installed (`pip install -e
+".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one product of
+the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers against one,
+one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all weeks, the
+default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of simulated
+weeks.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import itertools
 import json
 import os
@@ -153,6 +158,29 @@ def peer(own: Problem) -> Any:
     return call
 
 
+def econml_peer(own: Problem) -> Any:
+    """Build EconML's call of one contrast on the same rows: what was done against one plan's three actions."""
+    from sklearn.linear_model import Ridge
+
+    learner: Any = importlib.import_module("econml.dml").LinearDML(
+        model_y=Ridge(), model_t=Ridge(), cv=2, fit_cate_intercept=True, random_state=0
+    )
+    rng, rows = np.random.default_rng(2), 2000  # what is fitted does not matter
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        learner.fit(rng.random(rows), rng.random((rows, 3)), X=rng.random((rows, FEATURES)), inference=None)
+    features = np.asarray(own.features, np.float64)
+    chosen = [ACTIONS.index(name) for name in ("discount", "campaign_a", "coupon")]
+    before = np.asarray(own.data.factual, np.float64).reshape(len(features), -1)[:, chosen]
+    after = before.copy()
+
+    def call(discount: float = 0.3, campaign: float = 1.0) -> np.ndarray:
+        after[:, 0], after[:, 1], after[:, 2] = discount, campaign, 0.0
+        return learner.effect(features, T0=before, T1=after)
+
+    return call
+
+
 def memory(plans: int) -> dict[str, float]:
     """Sweep many plans of 16 consumers in this process; give its peak."""
     own = problem(16, 1)
@@ -255,6 +283,8 @@ def work(options: common.Options, observer: Any) -> Any:
             "floor": floor(at_once),
             "scikit-learn": call,
         }
+        if importlib.util.find_spec("econml") is not None:
+            calls["econml"] = econml_peer(own)
         seconds = measure.interleaved(calls, runs=runs)
     least = count * seconds["floor"] / REPEATS / at_once
     scores = {
@@ -264,6 +294,9 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("consumer", "wmjax", "resume_overhead"): seconds["stored"] / seconds["wmjax"] - 1,
     }
     facts: dict[str, Any] = {"seconds": seconds, "largest_gap_to_scikit_learn": float(gap)}
+    if "econml" in seconds:
+        scores[Cell("consumer", "wmjax", "ratio_to_econml_effect")] = plans * seconds["econml"] / seconds["wmjax"]
+        facts["econml"] = f"LinearDML of econml {importlib.metadata.version('econml')}"
     if jax.default_backend() != "cpu":
         found, told = rounded(own, plans, count, at_once, runs)
         rows, took = common.summarise([scores | found]), time.monotonic() - started

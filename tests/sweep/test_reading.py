@@ -1,5 +1,7 @@
 """Grids and plans from words and TOML, and what is said to a wrong one."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -194,6 +196,10 @@ def test_plans_from_toml(tmp_path):
         plans.Move(action=("tv", "mail"), to="search", share=0.5, units=Axis("segment")),
         plans.Clamp(low=0.0),
     )
+    again = plan_reading.to_edits(plan_reading.read_plan(path))
+    assert again[2] == {"do": "clamp", "low": 0.0}
+    assert plan_reading.read_plan(again) == plan_reading.read_plan(path)
+    assert plan_reading.read_plan(json.loads(json.dumps(again))) == plan_reading.read_plan(path)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ import scipy.stats
 from wmjax import cli
 from wmjax.core import files
 from wmjax.core.errors import UserError
+from wmjax.evaluate import policy as evaluate
 from wmjax.report import sweeping
 from wmjax.report.run import Run
+from wmjax.simulate import consumer_numpy
 from wmjax.sweep import store
+from wmjax.worlds import policies
 from wmjax.worlds.sweep_support import looked_at
 
 GRID = ["--grid", "push=0,1 coupon=0,1"]
@@ -277,6 +280,133 @@ def test_best_within_a_budget(run, swept, panel, capsys):
     assert (table["push"] + table["coupon"] == 0).all()
     free, _ = sweeping.best(swept, outcome="purchase")
     np.testing.assert_allclose(free["value"].sum(), gain.max(0).sum(), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pushed(run):
+    """Pushes, drawn by a coin of 1 in 4, in the test days."""
+    out = run / "pushed.zarr"
+    words = ["--grid", "push=0,1", "--reduce", "gain.full cost.full", "--cost", "push=1", "--periods", "7"]
+    cli.main(["sweep", str(run), *words, "--out", str(out)])
+    return out
+
+
+def true_outcome(simulated, sim_cfg, policy, start, name):
+    """What would have happened in each row had its own day's push been the policy's: `[units, days]`."""
+    found = np.empty(policy.shape)
+    for day in range(policy.shape[1]):
+        push = np.array(simulated.actions.push)
+        push[:, start + day] = policy[:, day]
+        outcomes = consumer_numpy.roll_out(simulated, simulated.actions._replace(push=push), cfg=sim_cfg)
+        found[:, day] = getattr(outcomes, name)[:, start + day]
+    return found
+
+
+def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world, panel, simulated, sim_cfg, capsys):
+    """Both estimates within 4.5 standard errors of the truth, a false alarm in 100,000 each; a wrong coin is not."""
+    start = world.periods(panel).start
+    cost = store.read(pushed)["cost"].values.reshape(2, -1)
+    budget = str(0.6 * cost.max(0).sum() + 0.4 * cost.min(0).sum())
+    for solver in ("greedy", "exact"):
+        words = ["--outcome", "visit", "--budget", budget, "--solver", solver]
+        cli.main(["policy", str(run), str(pushed), *words])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "in visit, probability" in said
+    chosen, _ = sweeping.best(pushed, outcome="visit", budget=float(budget), solver="exact")
+    assert 0.2 < chosen["push"].mean() < 0.9
+    policy = np.repeat(chosen["push"].to_numpy()[:, None], 7, axis=1)
+    truth = true_outcome(simulated, sim_cfg, policy, start, "visit").mean()
+    table = pd.read_parquet(run / "pushed.policy.parquet").set_index(["quantity", "by"])
+    happened = panel.arrays.outcomes[:, start : start + 7, panel.outcome_index("visit")].astype(float)
+    taken = panel.arrays.actions[:, start : start + 7, panel.action_index("push")]
+    assert table.loc[("value", "what was done"), "value"] == pytest.approx(happened.mean(), rel=1e-6)
+    for name in ("inverse propensity", "doubly robust"):
+        value, gain = table.loc[("value", name)], table.loc[("gain", name)]
+        assert abs(value["value"] - truth) < 4.5 * value["se"]
+        assert value["lo"] < truth < value["hi"]
+        assert gain["value"] == pytest.approx(value["value"] - happened.mean(), rel=1e-6)
+    assert table.loc[("value", "doubly robust"), "se"] < table.loc[("value", "inverse propensity"), "se"]
+    unit = np.repeat(np.arange(len(policy)), 7)
+    met, p = (policy == taken).ravel(), np.where(taken == 1, 0.25, 0.75).ravel()
+    own = evaluate.clustered_mean(evaluate.scores(met, happened.ravel(), p), unit)
+    assert own.value == pytest.approx(table.loc[("value", "inverse propensity"), "value"], rel=1e-6)
+    # A push for everyone, by the coin that was thrown and by another one.
+    truth = true_outcome(simulated, sim_cfg, np.ones_like(policy), start, "visit").mean()
+    met = (taken == 1).ravel()
+    right, wrong = (
+        evaluate.clustered_mean(evaluate.scores(met, happened.ravel(), np.full(met.shape, p)), unit)
+        for p in (0.25, 0.75)
+    )
+    assert abs(right.value - truth) < 4.5 * right.se
+    assert abs(wrong.value - truth) > 4.5 * wrong.se
+    # The world's own: the mean of its expectations, and its gain is that of the sweep.
+    assert np.isnan(table.loc[("value", "the world"), "se"])
+    assert table.loc[("gain", "the world"), "value"] * policy.size == pytest.approx(chosen["value"].sum(), rel=1e-3)
+
+
+def test_a_policy_that_was_not_drawn_by_chance_gets_no_estimate(run, pushed, world, panel, tmp_path, capsys):
+    out = tmp_path / "coupons.zarr"
+    cli.main(["sweep", str(run), "--grid", "coupon=0,1 push=0,1", "--reduce", "gain.full", "--out", str(out)])
+    cli.main(["policy", str(run), str(out), "--outcome", "visit"])
+    assert "coupon: the schema does not say that it was randomised" in " ".join(capsys.readouterr().err.split())
+    table = pd.read_parquet(tmp_path / "coupons.policy.parquet").set_index(["quantity", "by"])
+    assert table.loc[("value", "the world"), "value"] > 0
+    assert table.loc[[("value", "doubly robust"), ("gain", "inverse propensity")], "value"].isna().all()
+    # Nor one whose probability the rows belie; without one, the train rows' share is taken, and told.
+    start = world.periods(panel).start
+    about = dict(store.read(pushed).attrs)
+    chosen, _ = sweeping.best(pushed, outcome="visit")
+    reward = policies.Reward(np.array([1.0, 0.0]), np.zeros(5), "visit, probability")
+    for propensity, told, given in ((0.5, "was 1 in", False), (None, "gives no propensity", True)):
+        columns = (
+            dataclasses.replace(c, propensity=propensity) if c.name == "push" else c for c in panel.schema.columns
+        )
+        other = dataclasses.replace(world, schema=dataclasses.replace(panel.schema, columns=tuple(columns)))
+        found = policies.judge(other, panel, policies.planned(panel, about, chosen), start, reward)
+        assert told in found.warnings[0]
+        assert found.table["value"].notna().all() == given
+    with pytest.raises(UserError, match="among the world's train periods, not held out"):
+        policies.judge(world, panel, policies.planned(panel, about, chosen), 3, reward)
+
+
+def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path):
+    out = tmp_path / "profit.zarr"
+    words = ["--reduce", "profit.full", "--worth", "visit=2 purchase=10", "--cost", "push=0.3"]
+    cli.main(["sweep", str(run), "--grid", "push=0,1", *words, "--out", str(out)])
+    cli.main(["policy", str(run), str(out)])
+    table = pd.read_parquet(tmp_path / "profit.policy.parquet").set_index(["quantity", "by"])
+    start = world.periods(panel).start
+    worth = panel.arrays.outcomes[:, start] @ [2.0, 10.0] - 0.3 * panel.arrays.actions[:, start, -1]
+    assert table.loc[("value", "what was done"), "value"] == pytest.approx(worth.mean(), rel=1e-5)
+    chosen, _ = sweeping.best(out)
+    assert table.loc[("gain", "the world"), "value"] * len(chosen) == pytest.approx(chosen["value"].sum(), rel=1e-3)
+
+
+def test_a_policys_cells_are_those_that_the_plan_sets(panel):
+    """In some days and for a segment; what it leaves, or changes by what was there, it does not decide."""
+    edits = [
+        {"do": "set", "action": "push", "value": "$push", "start": "$start", "length": 2, "units": "$segment"},
+        {"do": "add", "action": "coupon", "amount": 1},
+    ]
+    axes = {"push": {"push": "integer"}, "start": {"start": "integer"}, "segment": {"segment": "choice"}}
+    about = {
+        "provenance": {"edits": edits, "setting": {"start": 10, "periods": 4, "by": "loyalty"}},
+        "sweep": {"axes": axes},
+    }
+    units = list(panel.units[:3])
+    table = {"unit": units, "push": [1, 0, 1], "start": [0, 1, 2], "segment": ["yes", "no", "all"]}
+    found = policies.planned(panel, about, pd.DataFrame(table))
+    loyal = panel.values("loyalty")[:3] > 0.5
+    applies = [bool(loyal[0]), not loyal[1], True]
+    k, other = panel.action_index("push"), panel.action_index("coupon")
+    was = panel.arrays.actions[:, 10:14]
+    for unit, (value, start, there) in enumerate(zip(table["push"], table["start"], applies, strict=True)):
+        inside = there & (np.arange(4) >= start) & (np.arange(4) < start + 2)
+        assert found.decides[unit, :, k].tolist() == inside.tolist()
+        np.testing.assert_array_equal(found.actions[unit, :, k], np.where(inside, value, was[unit, :, k]))
+    np.testing.assert_array_equal(found.actions[:3, :, other], was[:3, :, other] + 1)
+    assert not found.decides[..., other].any()
+    assert found.covered.sum() == 3
 
 
 def test_two_processes_from_one_command(run, swept, panel):

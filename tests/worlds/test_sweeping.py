@@ -206,9 +206,9 @@ def test_a_sweep_goes_on_and_another_worlds_does_not(world, ragged, tmp_path):
         (axes.axis("add.push", [1, 2]), ASKED, "push is binary, 0 or 1; at add.push=1 the plan makes it 2"),
     ],
 )
-def test_mistakes_are_named(world, panel, grid, setting, words):
+def test_mistakes_are_named(world, ragged, grid, setting, words):
     with pytest.raises(UserError, match=words):
-        sweeping.sweep(world, panel, grid, key=KEY, setting=setting)
+        sweeping.sweep(world, ragged, grid, key=KEY, setting=setting)
 
 
 def test_numbers_do_not_depend_on_how_many_plans_are_worked_on_at_once():

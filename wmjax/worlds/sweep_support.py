@@ -85,8 +85,8 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
     for at, name in enumerate(asked.names):
         values = planned[..., at][cells[..., at]]
-        wrong = values[~np.isin(values, (0, 1))] if name in asked.binary else values[:0]
-        if len(wrong):
+        wrong = values[(values != 0) & (values != 1)]
+        if name in asked.binary and len(wrong):
             raise UserError(f"{name} is binary, 0 or 1; at {_label(grid, index)} the plan makes it {wrong[0]:g}")
 
 
@@ -142,7 +142,7 @@ def best_supported(asked: Question, grid: Grid, index: Variable) -> Variable | N
     for number, planned in enumerate(own):
         cells = np.asarray(planned != asked.factual) & asked.present[..., None]
         marks[:, number] = ~((asked.reach.beyond(planned) | lost) & cells).any((1, 2))
-    marks &= asked.present.any(1)[:, None] & (flat >= 0)
+    marks &= np.asarray(asked.present.any(1))[:, None] & (flat >= 0)
     return dims, marks.reshape(index[1].shape)
 
 
