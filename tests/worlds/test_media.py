@@ -290,3 +290,27 @@ def test_a_shift_says_what_it_is_of(world, panel, tmp_path):
         answer = told["provenance"]["answer"]
         assert answer["panel_fingerprint"] == panel.fingerprint
         assert answer["share"] == 0.2
+
+
+def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
+    """The page and every file behind it; what channels added by week is what the page says they added in all."""
+    run = Run(tmp_path / "run")
+    run.claim(panel, SMOKE, 0, overwrite=False)
+    world.save(run.folder / "world")
+    cli.main(["report", str(run.folder), "--title", "Worth it?"])
+    page = (run.folder / "report.html").read_text()
+    assert "Worth it?" in page
+    # Returns, marginal returns, shares; a response and a course a channel; the outcome; training curves.
+    assert page.count("<svg") >= 3 + 3 + 3 + 1 + 2
+    assert "always on: no week shows the outcome without it" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    by_week = pd.read_parquet(run.folder / "contributions.parquet")
+    assert (by_week["lo"] <= by_week["mean"] + 1e-6).all()
+    assert (by_week["mean"] <= by_week["hi"] + 1e-6).all()
+    roi = pd.read_parquet(run.folder / "roi.parquet").query("geo == 'all' and quantity == 'contribution'")
+    np.testing.assert_allclose(
+        by_week.groupby("channel")["mean"].sum(), roi.set_index("channel")["mean"].sort_index(), rtol=1e-4
+    )
+    table = pd.read_parquet(run.folder / "outcome.parquet")
+    np.testing.assert_allclose(table["observed"], panel.arrays.outcomes[..., 0].sum(0), rtol=1e-5)
+    assert (table["baseline"] < table["expected"]).all()

@@ -145,7 +145,6 @@ def base(table: pd.DataFrame, *, outcome: str, held_out: list[tuple[str, object]
         paint,
         title=f"{plain(outcome)}: observed, expected, and without media",
         subtitle="all units; one period ahead, from what was known before it" if math.isfinite(values[1].sum()) else "",
-        width=2 * canvas.WIDTH,
-        right=96.0,
-        left=64.0,
+        right=92.0,
+        left=56.0,
     )
