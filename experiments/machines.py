@@ -6,6 +6,7 @@ drawn anew every epoch from the same key, which costs one product and spares 20 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import Cell, Scores
-from wmjax.core import bits, devices
+from wmjax.core import bits, devices, files
+from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer
 from wmjax.core.visible import Visible
@@ -220,6 +222,33 @@ def fine_tune(
     found |= {"best_epoch": done.best_epoch, "epochs_run": done.best_epoch + done.stale}
     facts = [{Cell("machine", "dbm", name): float(x[seed]) for name, x in found.items()} for seed in range(len(keys))]
     return done.best, facts
+
+
+def keep(path: Path, params: DBMParams, facts: list[Scores], made: dict[str, Any]) -> None:
+    """Write machines `[seeds, ..]` and what is told of them to one file, so that a study can go on elsewhere."""
+    arrays: dict[str, Any] = {
+        f"{name}_{i}": np.asarray(x) for name, tree in params._asdict().items() for i, x in enumerate(tree)
+    }
+    plain = [{cell.quantity: value for cell, value in scores.items()} for scores in facts]
+    with files.replacing(path) as part, part.open("wb") as out:
+        np.savez_compressed(out, about=json.dumps({"facts": plain, "made": made}), **arrays)
+
+
+def kept(path: Path, seeds: int) -> tuple[DBMParams, list[Scores], dict[str, Any]]:
+    """Read the first seeds' machines of `keep`.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    with np.load(path) as found:
+        about = json.loads(str(found["about"]))
+        names = DBMParams._fields
+        trees = [tuple(found[f"{n}_{i}"] for i in range(sum(k.startswith(f"{n}_") for k in found))) for n in names]
+    if (there := len(about["facts"])) < seeds:
+        raise UserError(f"{path}: holds {there} seeds, {seeds} are asked for")
+    params = DBMParams(*(tuple(jnp.asarray(x[:seeds]) for x in tree) for tree in trees))
+    facts = [{Cell("machine", "dbm", name): v for name, v in scores.items()} for scores in about["facts"][:seeds]]
+    return params, facts, about["made"]
 
 
 def begun(stages: Stages) -> bool:

@@ -16,6 +16,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,9 @@ from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.train import many
 
 NAME = "three_in_one"
-TRAINED = "trained.json"
-"""Where it is kept what trained all seeds, and how long that took: scoring may be done elsewhere."""
+TRAINED, MACHINES = "trained.json", "machines.npz"
+"""Where it is kept what trained all seeds, and how long that took, and the machines: the rest may be done elsewhere."""
+METHODS = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner", "x_learner", "dr_learner")
 SPLITS = ("train", "val", "test")
 OUTCOMES, ACTIONS = consumer_frame.OUTCOMES, consumer_frame.ACTIONS
 
@@ -185,45 +187,66 @@ def clamps(params: DBMParams, data: ConsumerData) -> Scores:
     return out
 
 
-def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> list[Scores]:
-    """Run all stages of all seeds together, each from where a killed run left it, and keep each seed's scores."""
-    owner = fingerprint(study, seeds)
+def run_seeds(
+    seeds: list[int],
+    data: ConsumerData,
+    *,
+    study: Study,
+    folder: Path,
+    observer: Observer,
+    without: tuple[str, ...] = (),
+    trained: Path | None = None,
+) -> list[Scores]:
+    """Run all stages of all seeds together, each from where a killed run left it, and keep each seed's scores.
+
+    `without` are methods left out; `trained` is a file of machines that were trained elsewhere (`machines.keep`).
+    """
+    owner, scored = fingerprint(study, seeds), fingerprint(study, seeds, sorted(without))
     kept = [folder / f"seed-{seed}.json" for seed in seeds]
-    known = [read_scores(path, owner) for path in kept]
+    known = [read_scores(path, scored) for path in kept]
     if all(scores is not None for scores in known):
         return [scores for scores in known if scores is not None]
     stages, key, count, clock = Stages(folder, observer, owner), jax.random.key(0), len(seeds), common.Clock(folder)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     bits = [data.rows(part).bits for part in range(3)]
 
-    if machines.begun(stages):
-        start = machines.blank(study.machine, data.visible, count)
+    if trained is not None:
+        params, out, made = machines.kept(trained, count)
     else:
-        start = machines.pretrain_layers(
-            _named(keys, "pretrain"),
+        start = (
+            machines.blank(study.machine, data.visible, count)
+            if machines.begun(stages)
+            else machines.pretrain_layers(
+                _named(keys, "pretrain"),
+                bits[0],
+                data.visible,
+                machine=study.machine,
+                cfg=study.pretraining,
+                epochs=study.pretrain_epochs,
+                stages=stages,
+            )
+        )
+        params, out = machines.fine_tune(
+            _named(keys, "fine-tune"),
+            start,
             bits[0],
+            bits[1],
             data.visible,
-            machine=study.machine,
-            cfg=study.pretraining,
-            epochs=study.pretrain_epochs,
+            cfg=study.learning,
+            epochs=study.epochs,
+            patience=study.patience,
             stages=stages,
         )
-    params, out = machines.fine_tune(
-        _named(keys, "fine-tune"),
-        start,
-        bits[0],
-        bits[1],
-        data.visible,
-        cfg=study.learning,
-        epochs=study.epochs,
-        patience=study.patience,
-        stages=stages,
-    )
+        made = {**common.origin(), "seconds": clock.read()}
+        if not (folder / MACHINES).exists():
+            machines.keep(folder / MACHINES, params, out, made)
     machine = [many.member(params, at) for at in range(count)]
     full = [np.stack([machines.belief(one, rows) for one in machine]) for rows in bits]
     top = [np.ascontiguousarray(x[..., -study.machine.hidden[-1] :]) for x in full]
     fitted, parts = {}, {}
     for method, features in (("dbm_adapter", full), ("dbm_adapter_top", top), ("mlp", bits)):
+        if method in without:
+            continue
         parts[method] = tables(data, features)
         fitted[method] = adapters.fit_seeds(
             key_for(key, method),
@@ -232,15 +255,15 @@ def run_seeds(seeds: list[int], data: ConsumerData, *, study: Study, folder: Pat
             cfg=study.adapter,
             **stages.at(method.replace("_", "-")),
         )
-    for setting in study.t_learners:
-        found = t_learner(key_for(key, "t"), setting, parts["mlp"], data, study=study, seeds=count, stages=stages)
+    for setting in () if "t_learner" in without else study.t_learners:
+        found = t_learner(key_for(key, "t"), setting, tables(data, bits), data, study=study, seeds=count, stages=stages)
         out = [scores | more for scores, more in zip(out, found, strict=True)]
-    if not (trained := folder / TRAINED).exists():
-        files.write_json(trained, {**common.origin(), "seconds": clock.read()})
+    if not (told := folder / TRAINED).exists():
+        files.write_json(told, {"machines": made, "adapters": {**common.origin(), "seconds": clock.read()}})
     for at in range(count):
         observer(Event("scores", at, count, unit="seed"))
         out[at] |= score_seed(at, machine[at], fitted, parts, data)
-        write_scores(kept[at], owner, out[at])
+        write_scores(kept[at], scored, out[at])
     observer(Event("scores", count, count, unit="seed"))
     return out
 
@@ -258,10 +281,12 @@ def score_seed(
     for method, found in fitted.items():
         scores |= forecasts(method, found[at], own[method])
     # Effects come from the belief whose adapter has the better validation AUC, outcome by outcome, as published.
-    areas = {method: fitted[method][at].val_auc for method in ("dbm_adapter", "dbm_adapter_top")}
-    chosen = [max(areas, key=lambda m, k=k: areas[m][k]) for k in range(len(OUTCOMES))]
-    scores |= effects("dbm_adapter", [fitted[m][at] for m in chosen], [own[m][2].features for m in chosen], data)
-    scores |= effects("s_learner", [fitted["mlp"][at]] * 2, [own["mlp"][2].features] * 2, data)
+    areas = {m: fitted[m][at].val_auc for m in ("dbm_adapter", "dbm_adapter_top") if m in fitted}
+    if areas:
+        chosen = [max(areas, key=lambda m, k=k: areas[m][k]) for k in range(len(OUTCOMES))]
+        scores |= effects("dbm_adapter", [fitted[m][at] for m in chosen], [own[m][2].features for m in chosen], data)
+    if "mlp" in fitted:
+        scores |= effects("s_learner", [fitted["mlp"][at]] * 2, [own["mlp"][2].features] * 2, data)
     return scores | clamps(machine, data)
 
 
@@ -333,22 +358,40 @@ def checks(rows: list[Row], size: str) -> list[Check]:
     return [*found, Check("clamp, high beta less low beta", gap, -math.inf, 0.0)]
 
 
-def main(options: Options, observer: Observer, study: Study | None = None) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(Options):
+    """The command line.
+
+    Attributes:
+        without: methods left out, of dbm_adapter, dbm_adapter_top, mlp (the S-learner with it) and t_learner.
+        machines: a file of machines that were trained elsewhere, `seeds-N/machines.npz` of another run's folder.
+    """
+
+    without: tuple[str, ...] = ()
+    machines: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.without) - set(METHODS):
+            raise ValueError(f"without is {sorted(unknown)}, must be of {METHODS}")
+
+
+def main(options: StudyOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run the study and write its result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
     folder = options.out / f"seeds-{len(seeds)}"
-    found = run_seeds(seeds, data, study=study, folder=folder, observer=observer)
+    kept: dict[str, Any] = {"without": options.without, "trained": options.machines}
+    found = run_seeds(seeds, data, study=study, folder=folder, observer=observer, **kept)
     trained = files.read_json(folder / TRAINED)
     clock.read()
     once = forest_learners(data, study=study, folder=options.out / "forests", observer=observer)
     clock.read()
-    methods = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner", "x_learner", "dr_learner")
-    ceiling = recovery.ceilings(data, methods)
+    ceiling = recovery.ceilings(data, METHODS)
     rows = common.summarise(found, reference=PUBLISHED, ceiling=ceiling)
     rows += common.summarise([once | oracles(data)], ceiling=ceiling)
-    seconds = {"seconds_total": clock.read(), "seconds_training": trained["seconds"]}
+    seconds = {"seconds_total": clock.read(), "seconds_machines": trained["machines"]["seconds"]}
     rows += common.summarise([{Cell("all", "study", name): value for name, value in seconds.items()}])
     return common.write_result(
         options,
@@ -356,8 +399,10 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         rows,
         seeds=seeds,
         seconds=clock.read(),
-        checks=checks(rows, options.size),
+        # A claim about what was left out is none.
+        checks=[c for c in checks(rows, options.size) if c.value is not None or not options.without],
         facts={
+            "without": options.without,
             "study": dataclasses.asdict(study),
             "trained_on": trained,
             "rows": {split: len(data.rows(part).actions) for part, split in enumerate(SPLITS)},
@@ -366,4 +411,4 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
 
 
 if __name__ == "__main__":
-    sys.exit(common.run("experiments.three_in_one", main))
+    sys.exit(common.run("experiments.three_in_one", main, kind=StudyOptions))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import common, three_in_one
-from experiments.common import Cell, Options
+from experiments.common import Cell
+from experiments.three_in_one import StudyOptions
 from wmjax.baselines.meta import ForestConfig
 from wmjax.core.observe import Event
 from wmjax.dbm import learn, pretrain
@@ -37,7 +38,7 @@ TINY = three_in_one.Study(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, dict]:
-    options = Options(out=tmp_path_factory.mktemp("study"), size="smoke")
+    options = StudyOptions(out=tmp_path_factory.mktemp("study"), size="smoke")
     path = three_in_one.main(options, lambda event: None, TINY)
     return options.out, json.loads(path.read_text())
 
@@ -64,7 +65,7 @@ def test_a_killed_study_goes_on_to_the_same_numbers(finished):
     before = kept.read_text()
     kept.unlink()
     trained: list[Event] = []
-    again = three_in_one.main(Options(out=out, size="smoke"), trained.append, TINY)
+    again = three_in_one.main(StudyOptions(out=out, size="smoke"), trained.append, TINY)
     assert kept.read_text() == before
     timeless = lambda rows: [r for r in rows if not r["quantity"].startswith("seconds_")]  # noqa: E731
     assert timeless(json.loads(again.read_text())["rows"]) == timeless(result["rows"])
@@ -73,11 +74,29 @@ def test_a_killed_study_goes_on_to_the_same_numbers(finished):
     assert all(e.done == e.total for e in trained if e.unit == "epoch")
 
 
+def test_machines_go_on_elsewhere_and_methods_can_be_left_out(finished, tmp_path):
+    """From the file of machines alone: the same clamps, nothing of what was left out, no claim about it."""
+    out, result = finished
+    options = StudyOptions(
+        out=tmp_path, size="smoke", without=("dbm_adapter_top", "mlp"), machines=out / "seeds-2" / "machines.npz"
+    )
+    found = json.loads(three_in_one.main(options, lambda event: None, TINY).read_text())
+    value = lambda result, *cell: {  # noqa: E731
+        (r["setting"], r["method"], r["quantity"]): r["value"] for r in result["rows"]
+    }[cell]
+    for cell in (("clamp_test", "paper", "clamp_mean"), ("machine", "dbm", "best_epoch")):
+        assert value(found, *cell) == pytest.approx(value(result, *cell), rel=1e-5)
+    assert {r["method"] for r in found["rows"]}.isdisjoint({"mlp", "s_learner", "dbm_adapter_top"})
+    assert found["facts"]["without"] == ["dbm_adapter_top", "mlp"]
+    with pytest.raises(common.UserError, match="holds 2 seeds, 3 are asked for"):
+        three_in_one.main(dataclasses.replace(options, out=tmp_path / "more", seeds=3), lambda event: None, TINY)
+
+
 def test_another_study_does_not_take_up_the_folder(finished):
     out, _ = finished
     other = dataclasses.replace(TINY, patience=3)
     with pytest.raises(common.UserError, match="another folder"):
-        three_in_one.main(Options(out=out, size="smoke"), lambda event: None, other)
+        three_in_one.main(StudyOptions(out=out, size="smoke"), lambda event: None, other)
 
 
 def test_the_full_study_is_the_published_one():
