@@ -13,9 +13,9 @@ from wmjax.worlds.consumer import ConsumerTraits, ConsumerWorld, fit_traits, loa
 
 COLUMNS = {
     "world": "world",
-    "without_traits": "one line for all",
-    "belief": "traits on the belief",
-    "visible": "traits on the visible bits",
+    "without_traits": "no traits",
+    "belief": "on belief",
+    "visible": "on visible",
 }
 
 
