@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -17,13 +18,17 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_num_cpu_devices", 2)
 
+# Traces are heaps of small objects; looking for cycles among them every 700 costs a twentieth of a run.
+gc.set_threshold(100_000, 50, 100)
+
 # Most of a run is compiling: programs are left plain, here and in the processes that tests start, which inherit this.
 # JAX_DISABLE_MOST_OPTIMIZATIONS=0 has them compiled as users have them.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    plain = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
-    # An XLA that does not know a flag ends its process, so one that may is asked.
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    plain = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    # An XLA that does not know a flag ends its process, so one that may is asked first.
     asked = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=os.environ | {"XLA_FLAGS": plain})
     if asked.returncode == 0:
         os.environ["XLA_FLAGS"] = plain

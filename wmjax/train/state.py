@@ -104,7 +104,9 @@ def advance(key: Any, state: TrainState, data: Any, *, rule: Rule) -> tuple[Trai
     """Run one epoch, score it, and keep of each member the new state or, if it rests or diverged, the old one."""
     going = running(state, rule)
     model, metrics = _train(key, state, data, going, rule)
-    finite = _finite(metrics, rule.shape) & _finite(rule.snapshot(model), rule.shape)
+    # Behind a branch the compiler works it out once, and not again in each leaf's choice between new and old.
+    trained = (metrics, rule.snapshot(model))
+    finite = lax.cond(going.any(), lambda t: _finite(t, rule.shape), lambda t: jnp.zeros(rule.shape, bool), trained)
     measured = jnp.asarray(True)
     if rule.evaluate is not None:
         due = (state.epoch + 1) % rule.eval_every == 0
