@@ -1,0 +1,407 @@
+"""Does the belief earn its place? Raw bits, components, an autoencoder and machines side by side, and three uses.
+
+- `ablation`: adapters of two forms on each representation, `mlp` (the published one) and `additive`, their forecasts
+  and the effects of a push that they imply, seed by seed; `.._ensemble` averages the seeds' answers.
+- `labels=N`: outcomes are known of N consumers only, the representation was fitted to everyone's bits; a penalised
+  logistic regression of visits, its penalty chosen on the labelled consumers' validation days.
+- `missing=S`: in test rows each group of bits (a demographic, the calendar, a lag, a recency window) is lost with
+  probability S and filled by its train mean, by a Gaussian's conditional mean, or by the machine's mean field; the
+  adapters are those of the ablation, which were fitted to whole rows. `bit_loss` is the log loss of the lost bits.
+
+`dbm` is the published machine, from a file (`three_in_one`); `centred` has its shape and the library's learning rule;
+`large` is one bigger machine. Nothing is chosen on test rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import adapters, common, consumer_data, machines, recovery, representations
+from experiments.adapters import Fitted, Table
+from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.consumer_data import ConsumerData
+from experiments.machines import Stages
+from experiments.three_in_one import read_scores, write_scores
+from wmjax.baselines import logistic
+from wmjax.baselines import tables as baseline_tables
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer
+from wmjax.core.provenance import fingerprint
+from wmjax.dbm import meanfield
+from wmjax.dbm.types import DBMConfig, DBMParams
+from wmjax.evaluate import metrics
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.simulate.consumer import ConsumerSimConfig
+from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
+from wmjax.train import many
+
+NAME = "belief_uses"
+HEADS = ("mlp", "additive")
+ASKED = ("rho_gamma_logit", "rho_gamma_logit_tiebroken", "rho_gamma_within_loyalty", "root_pehe_prob", "ate_error_prob")
+MACHINES = Path("experiments/results/three_in_one_machines.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is run.
+
+    Attributes:
+        panel, val, test: the simulated panel, and the days held out at its end.
+        machine, large: shapes of the machines.
+        centred_epochs, large_epochs, autoencoder_epochs: how long those learn.
+        adapter: how every adapter is trained.
+        labelled: numbers of consumers whose outcomes are known.
+        penalties: of the regressions on them.
+        missing: shares of groups that are lost.
+        given: the published machines come from a file; otherwise centred ones stand in.
+        only: representations that are made; all where empty. `raw` and `dbm_full` must be among them.
+    """
+
+    panel: ConsumerSimConfig = field(default_factory=ConsumerSimConfig)
+    val: int = 30
+    test: int = 30
+    machine: DBMConfig = field(default_factory=DBMConfig)
+    large: DBMConfig = field(default_factory=lambda: DBMConfig(hidden=(256, 128, 64)))
+    centred_epochs: int = 30
+    large_epochs: int = 15
+    autoencoder_epochs: int = 10
+    adapter: AdapterConfig = field(
+        default_factory=lambda: AdapterConfig(
+            batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=20, patience=20
+        )
+    )
+    labelled: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    penalties: tuple[float, ...] = (1.0, 100.0, 10000.0)
+    missing: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    given: bool = True
+    only: tuple[str, ...] = ()
+
+
+FULL = Study()
+SMOKE = Study(
+    panel=ConsumerSimConfig(num_consumers=64, num_days=100, start="2025-02-10"),
+    val=10,
+    test=14,
+    machine=DBMConfig(hidden=(16, 8, 4)),
+    large=DBMConfig(hidden=(24, 8, 4)),
+    centred_epochs=1,
+    large_epochs=1,
+    autoencoder_epochs=1,
+    adapter=AdapterConfig(batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=1),
+    labelled=(32, 64),
+    penalties=(100.0,),
+    missing=(0.5,),
+    given=False,
+    only=("raw", "pca4", "dbm_full"),
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What features are made of; each representation is made when it is asked for, and none is held."""
+
+    study: Study
+    data: ConsumerData
+    stages: Stages
+    seeds: int
+    dbm: DBMParams
+
+    def machine(self, name: str) -> DBMParams:
+        if name == "dbm":
+            return self.dbm
+        study, large = self.study, name == "large"
+        bits = [self.data.rows(part).bits for part in range(2)]
+        keys = jnp.stack([jax.random.key(100 + at) for at in range(1 if large else self.seeds)])
+        return representations.centred_machines(
+            keys,
+            *bits,
+            self.data.visible,
+            machine=study.large if large else study.machine,
+            epochs=study.large_epochs if large else study.centred_epochs,
+            stages=self.stages._replace(folder=self.stages.folder / name),
+        )
+
+    def features(self) -> dict[str, Callable[[], list[np.ndarray]]]:
+        """Name the representations that are asked for; each makes train, val and test features when it is called.
+
+        They are `[rows, f]`, or `[seeds, rows, f]`.
+        """
+        study, bits = self.study, [self.data.rows(part).bits for part in range(3)]
+        top = study.machine.hidden[-1]
+
+        def pca() -> list[np.ndarray]:
+            encode = representations.components(bits[0], top)
+            return [encode(x) for x in bits]
+
+        @cache
+        def autoencoders() -> list[representations.Autoencoder]:
+            own = partial(representations.autoencoder, bits[0], study.machine.hidden, epochs=study.autoencoder_epochs)
+            return [own(seed=at) for at in range(self.seeds)]
+
+        def belief(name: str, width: int | None) -> list[np.ndarray]:
+            full = [representations.beliefs(self.machine(name), x) for x in bits]
+            if name == "large":  # one machine, the same under every adapter
+                full = [x[0] for x in full]
+            return full if width is None else [np.ascontiguousarray(x[..., -width:]) for x in full]
+
+        out: dict[str, Callable[[], list[np.ndarray]]] = {
+            "raw": lambda: bits,
+            f"pca{top}": pca,
+            f"autoencoder{top}": lambda: [np.stack([one.encode(x) for one in autoencoders()]) for x in bits],
+            "autoencoder_full": lambda: [np.stack([one.encode_all(x) for one in autoencoders()]) for x in bits],
+        }
+        for name in ("dbm", "centred", "large"):
+            width = (study.large if name == "large" else study.machine).hidden[-1]
+            out |= {f"{name}_top{width}": partial(belief, name, width), f"{name}_full": partial(belief, name, None)}
+        return {name: make for name, make in out.items() if name in (study.only or out)}
+
+
+def fit(sources: Sources, name: str, features: list[np.ndarray], form: Any) -> list[Fitted]:
+    """Train one adapter a seed on a representation; a finished one is read from its checkpoint."""
+    parts = [Table(x, r.actions, r.outcomes) for x, r in zip(features, map(sources.data.rows, range(3)), strict=True)]
+    return adapters.fit_seeds(
+        key_for(jax.random.key(0), f"{name}/{form}"),
+        *parts[:2],
+        seeds=sources.seeds,
+        cfg=dataclasses.replace(sources.study.adapter, form=form),
+        **sources.stages.at(f"{name}-{form}"),
+    )
+
+
+def answers(one: Fitted, features: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
+    """Give both outcomes' log odds, and what a push changes in visits on both scales."""
+    out = {outcome: one.logits(at, features, actions) for at, outcome in enumerate(OUTCOMES)}
+    return out | one.effect(OUTCOMES.index("visit"), ACTIONS.index("push"), features, actions)
+
+
+def score(setting: str, method: str, found: dict[str, np.ndarray], data: ConsumerData) -> Scores:
+    """Score one set of answers on test rows."""
+    happened, out = data.rows(2).outcomes, {}
+    for at, outcome in enumerate(OUTCOMES):
+        out[Cell(setting, method, f"auc_{outcome}")] = float(metrics.auc(happened[:, at], found[outcome]))
+    effects = recovery.effect_scores("push", method, data, {scale: found[scale] for scale in recovery.SCALES})
+    return out | {Cell(setting, method, q): effects[Cell("push", method, q)] for q in ASKED}
+
+
+def ablation(sources: Sources, name: str, features: list[np.ndarray]) -> list[Scores]:
+    """Fit and score both forms of adapter on a representation: the seeds', and in the first the ensemble's."""
+    actions = sources.data.rows(2).actions
+    out: list[Scores] = [{} for _ in range(sources.seeds)]
+    for form in HEADS:
+        fitted = fit(sources, name, features, form)
+        own = [x if (x := features[2]).ndim == 2 else x[at] for at in range(sources.seeds)]
+        found = [answers(one, x, actions) for one, x in zip(fitted, own, strict=True)]
+        for at, each in enumerate(found):
+            out[at] |= score("ablation", f"{name}_{form}", each, sources.data)
+        mean = {key: np.mean([f[key] for f in found], axis=0) for key in found[0]}
+        out[0] |= score("ablation", f"{name}_{form}_ensemble", mean, sources.data)
+    return out
+
+
+def few_labels(sources: Sources, name: str, features: list[np.ndarray], seed: int) -> Scores:
+    """Fit a regression of visits to few consumers' rows, and score it on all consumers' test rows."""
+    study, data, out = sources.study, sources.data, {}
+    parts = [data.rows(part) for part in range(3)]
+    own = [x if x.ndim == 2 else x[seed] for x in features]
+    order = np.random.default_rng(seed).permutation(study.panel.num_consumers)
+    visit, push = OUTCOMES.index("visit"), ACTIONS.index("push")
+    for count in study.labelled:
+        rows = [np.isin(part.consumer, order[:count]) for part in parts[:2]] + [slice(None)]
+        train, val, ask = (
+            baseline_tables.Table(x[r], part.actions[r], part.outcomes[r][:, [visit]])
+            for x, part, r in zip(own, parts, rows, strict=True)
+        )
+        contrast = baseline_tables.Contrast(action_index=push)
+        found = logistic.fit(train, val, ask, contrast=contrast, penalties=study.penalties)
+        assert found.uplift is not None
+        setting, truth = f"labels={count}", data.truth("push", 2).probability
+        gap = found.uplift[:, 0] - truth
+        out |= {
+            Cell(setting, name, "auc_visit"): float(metrics.auc(ask.labels[:, 0], found.linear[:, 0])),
+            Cell(setting, name, "log_loss_visit"): float(
+                metrics.log_loss_of_logits(ask.labels[:, 0], found.linear[:, 0])
+            ),
+            Cell(setting, name, "root_pehe_prob"): float(np.sqrt(np.mean(gap**2))),
+            Cell(setting, name, "ate_error_prob"): float(abs(gap.mean())),
+        }
+    return out
+
+
+def lost(data: ConsumerData, share: float, seed: int) -> np.ndarray:
+    """Draw which bits of the test rows are lost, group by group: `bool [rows, bits]`."""
+    rng = np.random.default_rng([seed, round(100 * share)])
+    gone = rng.random((len(data.rows(2).bits), len(data.visible.groups))) < share
+    return np.repeat(gone, [g.size for g in data.visible.groups], axis=1)
+
+
+def gaussian_fill(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """Fill lost bits by their conditional mean under a Gaussian, row by row, within (0, 1)."""
+    out = rows.copy()
+    for start in range(0, len(rows), 512):
+        v, free = rows[start : start + 512], gone[start : start + 512]
+        # Rows and columns of what is lost become those of the identity: they take no part in the solution.
+        both = ~free[:, :, None] & ~free[:, None, :]
+        own = np.where(both, covariance, 0.0) + np.eye(len(mean)) * free[:, None, :]
+        weight = np.linalg.solve(own, np.where(free, 0.0, v - mean)[..., None])[..., 0]
+        out[start : start + 512] = np.where(free, np.clip(mean + weight @ covariance, 1e-3, 1 - 1e-3), v)
+    return out
+
+
+@jax.jit
+def machine_fill(params: DBMParams, rows: jax.Array, gone: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Infer lost bits and the hidden layers together: rows with means in place of what is lost, and the belief."""
+
+    def one(row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        layers, _ = meanfield.infer(params, row[0], free=row[1], sweeps=20)
+        return layers[0], jnp.concatenate(layers[1:], axis=-1)
+
+    return jax.lax.map(one, (rows, gone), batch_size=4096)
+
+
+def missing_inputs(sources: Sources, raw: list[Fitted], full: list[Fitted], share: float, seed: int) -> Scores:
+    """Lose bits of test rows, fill them in three ways, and score what the whole-row adapters then forecast."""
+    data, out = sources.data, {}
+    train, test = data.rows(0).bits, data.rows(2)
+    gone, bits = lost(data, share, seed), test.bits.astype(np.float32)
+    mean, covariance = train.mean(0), np.cov(train.astype(np.float32), rowvar=False) + 1e-3 * np.eye(train.shape[1])
+    machine = many.member(sources.dbm, seed)
+    filled_by_machine, belief = machine_fill(machine, bits, gone)
+    filled: dict[str, Any] = {
+        "mean": np.where(gone, mean, bits).astype(np.float32),
+        "gaussian": gaussian_fill(mean, covariance, bits, gone),
+        "mean_field": filled_by_machine,
+    }
+    setting = f"missing={share}"
+    for name, rows in filled.items():
+        chance = np.clip(np.asarray(rows, np.float64), 1e-6, 1 - 1e-6)
+        loss = -np.where(bits > 0, np.log(chance), np.log1p(-chance))
+        out[Cell(setting, name, "bit_loss")] = float(loss[gone].mean())
+        features = {
+            f"raw_{name}": (raw[seed], np.asarray(rows)),
+            f"dbm_full_{name}": (
+                full[seed],
+                np.asarray(belief if name == "mean_field" else machines.belief(machine, jnp.asarray(rows))),
+            ),
+        }
+        for method, (one, x) in features.items():
+            for at, outcome in enumerate(OUTCOMES):
+                area = metrics.auc(test.outcomes[:, at], one.logits(at, x, test.actions))
+                out[Cell(setting, method, f"auc_{outcome}")] = float(area)
+    return out
+
+
+def kept(path: Path, owner: str, work: Callable[[], Scores]) -> Scores:
+    """Read a finished piece's scores, or make and keep them."""
+    if (scores := read_scores(path, owner)) is None:
+        scores = work()
+        write_scores(path, owner, scores)
+    return scores
+
+
+def checks(rows: list[Row], size: str) -> list[Check]:
+    """Say what would have the belief earn its place; each claim may fail."""
+    if size != "full":
+        return []
+
+    def gap(setting: str, a: str, b: str, quantity: str) -> float | None:
+        x, y = (common.value_of(rows, Cell(setting, m, quantity)) for m in (a, b))
+        return None if x is None or y is None else x - y
+
+    found = [
+        Check(f"{setting}: {quantity} of {a} less {b}'s", gap(setting, a, b, quantity), *((0, 1) if up else (-1, 0)))
+        for setting, a, b, quantity, up in (
+            ("ablation", "dbm_full_mlp", "raw_mlp", "auc_visit", True),
+            ("ablation", "dbm_full_additive", "raw_additive", "root_pehe_prob", False),
+            ("ablation", "dbm_top16_mlp", "pca16_mlp", "auc_visit", True),
+            ("ablation", "dbm_top16_mlp", "autoencoder16_mlp", "auc_visit", True),
+            ("labels=32", "dbm_full", "raw", "auc_visit", True),
+            ("labels=1024", "dbm_full", "raw", "auc_visit", True),
+            ("missing=0.5", "dbm_full_mean_field", "raw_mean", "auc_visit", True),
+            ("missing=0.5", "dbm_full_mean_field", "raw_gaussian", "auc_visit", True),
+            ("missing=0.5", "mean_field", "gaussian", "bit_loss", False),
+        )
+    ]
+    return found
+
+
+def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path) -> list[Scores]:
+    """Run all pieces, each from where a killed run left it."""
+    data = consumer_data.make(study.panel, val=study.val, test=study.test)
+    owner = fingerprint(study, seeds)
+    stages = Stages(folder / "stages", observer, owner)
+    if study.given:
+        dbm, _, _ = machines.kept(file, seeds)
+    else:
+        keys = jnp.stack([jax.random.key(at) for at in range(seeds)])
+        bits = [data.rows(part).bits for part in range(2)]
+        dbm = representations.centred_machines(
+            keys, *bits, data.visible, machine=study.machine, epochs=1, stages=stages._replace(folder=folder / "dbm")
+        )
+    sources, out = Sources(study, data, stages, seeds, dbm), [Scores() for _ in range(seeds)]
+    fitted: dict[str, list[Fitted]] = {}
+    asked = sources.features()
+    for done, (name, make) in enumerate(asked.items()):
+        observer(Event("representations", done, len(asked), unit="representation"))
+        features = cache(make)
+        paths = [folder / f"ablation-{name}-{at}.json" for at in range(seeds)]
+        known = [read_scores(path, owner) for path in paths]
+        if any(scores is None for scores in known):
+            known = ablation(sources, name, features())
+            for path, scores in zip(paths, known, strict=True):
+                write_scores(path, owner, scores)
+        for at in range(seeds):
+            out[at] |= known[at] or {}
+            path = folder / f"labels-{name}-{at}.json"
+            out[at] |= kept(path, owner, lambda n=name, f=features, s=at: few_labels(sources, n, f(), s))
+        if name in ("raw", "dbm_full"):
+            fitted[name] = fit(sources, name, features(), "mlp")
+    for share in study.missing:
+        for at in range(seeds):
+            observer(Event(f"missing {share}", at, seeds, unit="seed"))
+            path = folder / f"missing-{share}-{at}.json"
+            work = lambda s=share, a=at: missing_inputs(sources, fitted["raw"], fitted["dbm_full"], s, a)  # noqa: E731
+            out[at] |= kept(path, owner, work)
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsesOptions(Options):
+    """The command line.
+
+    Attributes:
+        machines: a file of published machines, of `experiments.three_in_one`.
+    """
+
+    machines: Path = MACHINES
+
+
+def main(options: UsesOptions, observer: Observer, study: Study | None = None) -> Path:
+    """Run the study and write its result."""
+    study = study or (FULL if options.size == "full" else SMOKE)
+    clock, seeds = common.Clock(options.out / NAME), options.seeds or (5 if options.size == "full" else 1)
+    found = run(study, seeds, options.out / NAME, observer, options.machines)
+    rows = common.summarise(found)
+    rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
+    return common.write_result(
+        options,
+        NAME,
+        rows,
+        seeds=list(range(seeds)),
+        seconds=clock.read(),
+        checks=checks(rows, options.size),
+        facts={"study": dataclasses.asdict(study)},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(common.run(f"experiments.{NAME}", main, kind=UsesOptions))
