@@ -120,11 +120,11 @@ class Sources:
         if name == "dbm":
             return self.dbm
         study, large = self.study, name == "large"
-        bits = [self.data.rows(part).bits for part in range(2)]
         keys = jnp.stack([jax.random.key(100 + at) for at in range(1 if large else self.seeds)])
         return representations.centred_machines(
             keys,
-            *bits,
+            self.data.rows(0).bits,
+            self.data.rows(1).bits,
             self.data.visible,
             machine=study.large if large else study.machine,
             epochs=study.large_epochs if large else study.centred_epochs,
@@ -342,10 +342,14 @@ def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path) 
     if study.given:
         dbm, _, _ = machines.kept(file, seeds)
     else:
-        keys = jnp.stack([jax.random.key(at) for at in range(seeds)])
-        bits = [data.rows(part).bits for part in range(2)]
         dbm = representations.centred_machines(
-            keys, *bits, data.visible, machine=study.machine, epochs=1, stages=stages._replace(folder=folder / "dbm")
+            jnp.stack([jax.random.key(at) for at in range(seeds)]),
+            data.rows(0).bits,
+            data.rows(1).bits,
+            data.visible,
+            machine=study.machine,
+            epochs=1,
+            stages=stages._replace(folder=folder / "dbm"),
         )
     sources, out = Sources(study, data, stages, seeds, dbm), [Scores() for _ in range(seeds)]
     fitted: dict[str, list[Fitted]] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,8 @@ class Autoencoder(NamedTuple):
 
 def autoencoder(train: np.ndarray, widths: tuple[int, ...], *, seed: int, epochs: int) -> Autoencoder:
     """Train scikit-learn's network from bits to bits."""
-    model = MLPRegressor(
+    network: Any = MLPRegressor  # its annotations know only its defaults' types
+    model = network(
         hidden_layer_sizes=(*widths, *widths[-2::-1]),
         max_iter=epochs,
         n_iter_no_change=epochs,
