@@ -77,7 +77,7 @@ class Study:
     autoencoder_epochs: int = 10
     adapter: AdapterConfig = field(
         default_factory=lambda: AdapterConfig(
-            batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=20, patience=20
+            batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=8, patience=8
         )
     )
     labelled: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
