@@ -1,0 +1,84 @@
+"""The belief's uses: whole groups are lost, what fills them is the textbook's, and corruptions touch their part."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from experiments import belief_uses, consistency, consumer_data, representations
+from experiments.belief_uses import SMOKE
+
+
+@pytest.fixture(scope="module")
+def data():
+    return consumer_data.make(SMOKE.panel, val=SMOKE.val, test=SMOKE.test)
+
+
+def test_lost_bits_come_in_whole_groups(data):
+    gone = belief_uses.lost(data, 0.3, 0)
+    starts = [g.start for g in data.visible.groups]
+    np.testing.assert_array_equal(gone, np.repeat(gone[:, starts], [g.size for g in data.visible.groups], axis=1))
+    draws = gone[:, starts].size
+    # Five standard errors: one false alarm in a million seeds.
+    assert abs(gone[:, starts].mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / draws)
+    assert (gone != belief_uses.lost(data, 0.3, 1)).any()
+
+
+def test_gaussian_fill_is_the_conditional_mean():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(6, 6))
+    covariance, mean = root @ root.T / 60 + 0.01 * np.eye(6), np.full(6, 0.5)
+    rows, gone = rng.random((40, 6)), rng.random((40, 6)) < 0.5
+    found = belief_uses.gaussian_fill(mean, covariance, rows, gone)
+    for row, free, filled in zip(rows, gone, found, strict=True):
+        known = ~free
+        gain = covariance[np.ix_(free, known)] @ np.linalg.pinv(covariance[np.ix_(known, known)])
+        expected = np.clip(mean[free] + gain @ (row - mean)[known], 1e-3, 1 - 1e-3)
+        np.testing.assert_allclose(filled[free], expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(filled[known], row[known])
+
+
+@pytest.mark.parametrize("kind", ["recency", "lags", "demographics", "promotions"])
+def test_a_corruption_touches_its_part_alone(data, kind):
+    bits, visible = data.rows(2).bits, data.visible
+    wrong = consistency.corrupt(kind, np.random.default_rng(0), bits, visible)
+    part = consistency.parts(visible)[kind]
+    np.testing.assert_array_equal(np.delete(wrong, part, axis=1), np.delete(bits, part, axis=1))
+    assert (wrong != bits).any(1).mean() > 0.5
+    at = {label: i for i, label in enumerate(visible.labels)}
+    if kind == "lags":  # in another order: as many as before
+        for name in ("visit", "push"):
+            own = [at[f"{name}_lag{k}"] for k in (1, 2, 3, 4)]
+            np.testing.assert_array_equal(wrong[:, own].sum(1), bits[:, own].sum(1))
+    if kind == "recency":  # no true row is so, and every corrupted one is
+        windows = [at[f"visit_within_{d}d"] for d in (7, 14, 30)]
+        lately = bits[:, [at[f"visit_lag{k}"] for k in (1, 2, 3, 4)]].any(1)
+
+        def impossible(rows):
+            short, middle, long = rows[:, windows].T.astype(int)
+            return (short > middle) | (middle > long) | (lately & (short == 0))
+
+        assert not impossible(bits).any()
+        assert impossible(wrong).all()
+
+
+def test_a_chain_of_regressions_is_a_distribution():
+    rng = np.random.default_rng(1)
+    first = rng.random(4000) < 0.3
+    train = np.stack([first, first ^ (rng.random(4000) < 0.2), np.zeros(4000, bool), rng.random(4000) < 0.6], axis=1)
+    surprise = consistency.chain(train.astype(np.uint8), 0)
+    states = np.array(list(itertools.product([0, 1], repeat=4)), np.uint8)
+    assert np.exp(-surprise(states)).sum() == pytest.approx(1.0)
+    # The entropy of what was drawn, in nats: .611 + .500 + 0 + .673.
+    assert surprise(train.astype(np.uint8)).mean() == pytest.approx(1.784, abs=0.05)
+
+
+def test_an_autoencoder_gives_back_what_its_layers_say():
+    rng = np.random.default_rng(2)
+    bits = (rng.random((600, 8)) < 0.5).astype(np.uint8)
+    bits[:, 4:] = bits[:, :4]  # four bits tell all eight
+    found = representations.autoencoder(bits, (16, 4), seed=0, epochs=500)
+    assert found.encode_all(bits).shape == (600, 20)
+    np.testing.assert_array_equal(found.encode_all(bits)[:, 16:], found.encode(bits))
+    error = float(found.error(bits).mean())
+    assert error < 0.5 * 8 * 0.25  # less than half of what the means leave
