@@ -73,7 +73,7 @@ class Study:
     machine: DBMConfig = field(default_factory=DBMConfig)
     large: DBMConfig = field(default_factory=lambda: DBMConfig(hidden=(256, 128, 64)))
     centred_epochs: int = 30
-    large_epochs: int = 15
+    large_epochs: int = 8
     autoencoder_epochs: int = 10
     adapter: AdapterConfig = field(
         default_factory=lambda: AdapterConfig(
