@@ -52,13 +52,7 @@ def fit_members(
     keys = jax.vmap(lambda m: key_for(key, "member", m))(jnp.arange(cfg.members))
     data = (_compact(train, model), _compact(_thin(val), model))
     params, curves = start(keys, data[0], weights, model=model, stages=stages)
-
-    def begin(key: Array, params: DBMParams, weights: Array, rows: Array) -> Member:
-        return Member(
-            learn.init(key, params, rows, cfg=cfg.learn, visible=model.frame.visible, weights=weights), weights
-        )
-
-    state = jax.jit(jax.vmap(begin, (0, 0, 0, None)))(keys, params, weights, data[0])
+    state = _begin(keys, params, weights, data[0], model=model)
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
         keys,
@@ -72,7 +66,7 @@ def fit_members(
         mesh=devices.mesh(cfg.members),
     )
     curves.append(curve_table(history, "belief"))
-    settled = _settled(done.best, data[1], model=model)
+    settled = float(_settled(done.best, data[1], model=model).mean())
     facts = {
         "diverged": int(np.asarray(done.diverged).sum()),
         "unsettled_share": float(1 - settled),
@@ -112,30 +106,42 @@ def _thin(rows: np.ndarray) -> np.ndarray:
     return rows[some_rows(len(rows), readout.ROWS)]
 
 
-def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
-    """Share of rows and members whose mean field settled."""
-    sweeps = model.cfg.learn.mean_field_sweeps
+@functools.partial(jax.jit, static_argnames="model")
+def _begin(keys: Array, params: DBMParams, weights: Array, rows: Array, *, model: ConsumerModel) -> Member:
+    """Start every member's training."""
 
-    def share(params: DBMParams, rows: Array) -> Array:
-        return meanfield.infer(params, rows, sweeps=sweeps, report=1e-2)[1].converged.mean()
+    def one(key: Array, params: DBMParams, weights: Array) -> Member:
+        visible = model.frame.visible
+        return Member(learn.init(key, params, rows, cfg=model.cfg.learn, visible=visible, weights=weights), weights)
 
-    return float(jax.jit(jax.vmap(share, (0, None)))(machine, val.astype(jnp.float32)).mean())
+    return jax.vmap(one)(keys, params, weights)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> Float[Array, " members"]:
+    """Share of rows whose mean field settled, of every member."""
+    sweeps, rows = model.cfg.learn.mean_field_sweeps, val.astype(jnp.float32)
+    return jax.vmap(lambda p: meanfield.infer(p, rows, sweeps=sweeps, report=1e-2)[1].converged.mean())(machine)
 
 
 def start(
     keys: Key[Array, " members"], train: Array, weights: Array, *, model: ConsumerModel, stages: Any
 ) -> tuple[DBMParams, list[pd.DataFrame]]:
     """Start every member's machine: from small weights, or from a greedy stack where the configuration asks for one."""
-    cfg, visible = model.cfg, model.frame.visible
-    if cfg.pretrain_epochs:
+    if model.cfg.pretrain_epochs:
         return _greedy_start(keys, train, weights, model=model, stages=stages)
+    return _small_start(keys, weights, train, model=model), []
 
-    def draw(key: Array, weights: Array, rows: Array) -> DBMParams:
-        return types.init(
-            key_for(key, "init"), learn.visible_bias(rows, visible=visible, weights=weights), cfg=cfg.machine
-        )
 
-    return jax.jit(jax.vmap(draw, (0, 0, None)))(keys, weights, train), []
+@functools.partial(jax.jit, static_argnames="model")
+def _small_start(keys: Array, weights: Array, train: Array, *, model: ConsumerModel) -> DBMParams:
+    """Draw every member's machine with small weights."""
+
+    def one(key: Array, weights: Array) -> DBMParams:
+        bias = learn.visible_bias(train, visible=model.frame.visible, weights=weights)
+        return types.init(key_for(key, "init"), bias, cfg=model.cfg.machine)
+
+    return jax.vmap(one)(keys, weights)
 
 
 def _greedy_start(
