@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.worlds import test_graph, test_media
+from tests.worlds import test_graph, test_media, untrained
 from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
 from wmjax.sweep import axes
 from wmjax.sweep.plans import Axis, Scale
 from wmjax.sweep.reduce import Full
-from wmjax.train import loop
-from wmjax.train.state import TrainState
 from wmjax.worlds import graph, media, sweeping
 from wmjax.worlds.media import programs
 from wmjax.worlds.sweeping import Setting
@@ -27,19 +25,6 @@ KEY = jax.random.key(3)
 START, PERIODS = 30, 4
 ASKED = Setting(start=START, periods=PERIODS)
 WINDOW = slice(START, START + PERIODS)
-
-
-def untrained(fit, *args):
-    """Fit with a loop that trains nothing; a tenth of noise on every parameter leaves none that has no say."""
-    rng = np.random.default_rng(0)
-
-    def run(key, state, epoch_fn, *, cfg, snapshot, **_):
-        shaken = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), snapshot(state))
-        return TrainState(state, shaken, *[None] * 5), {"loss": np.zeros((cfg.epochs, len(key)))}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "run", run)
-        return fit(*args)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +36,7 @@ def channels():
 def planned(request, channels):
     network = dataclasses.replace(test_media.SMOKE.network, head=request.param)
     cfg = dataclasses.replace(test_media.SMOKE, network=network)
-    return untrained(media.fit, jax.random.key(0), channels, cfg)
+    return untrained.fit(media.fit, jax.random.key(0), channels, cfg, shake=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +46,7 @@ def shops():
 
 @pytest.fixture(scope="module")
 def heard(shops):
-    return untrained(graph.fit, jax.random.key(0), shops, test_graph.CFG)
+    return untrained.fit(graph.fit, jax.random.key(0), shops, test_graph.CFG, shake=0.1)
 
 
 def with_plan(panel, name, change):
