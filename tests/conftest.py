@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import jax
+import threadpoolctl
 from jaxtyping import install_import_hook
+
+# A second thread of NumPy's products spins while it waits for small ones, up to half of a file's processor seconds, and
+# the other worker has that core: one thread, here and in the processes that tests start, workers among them.
+os.environ |= {name: os.environ.get(name, "1") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+threadpoolctl.threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]))
 
 # Annotations such as Float[Array, "chains units"] are run, not only read, in every test.
 install_import_hook("wmjax", "beartype.beartype")
