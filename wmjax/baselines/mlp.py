@@ -167,7 +167,8 @@ def _answer(
     index = contrast.action_index
     a0, a1 = (float((v - scale.centre[index]) / scale.scale[index]) for v in (contrast.a0, contrast.a1))
     base = np.asarray(_predict(params, features, actions.at[:, index].set(a0), cfg=cfg), np.float64)
-    tau = _effect(params, features, actions, jnp.asarray(index), a0, a1, cfg=cfg)
+    asked = (jnp.asarray(index), jnp.float32(a0), jnp.float32(a1))
+    tau = _effect(params, features, actions, *asked, cfg=cfg)
     return _Answer(observed, base, np.asarray(tau, np.float64))
 
 
@@ -181,11 +182,11 @@ def _predict(params: Any, features: Array, actions: Array, *, cfg: AdapterConfig
 
 @partial(jax.jit, static_argnames="cfg")
 def _effect(
-    params: Any, features: Array, actions: Array, index: Array, a0: Any, a1: Any, *, cfg: AdapterConfig
+    params: Any, features: Array, actions: Array, index: Array, a0: Array, a1: Array, *, cfg: AdapterConfig
 ) -> Float[Array, "members rows"]:
     def member(one: Any) -> Float[Array, " rows"]:
         def row(inputs: tuple[Array, Array]) -> Array:
-            return adapter.effect(one, inputs[0][None], index, a0, a1, inputs[1][None], cfg=cfg)[0]
+            return adapter.effect(one, inputs[0][None], index, a0[None], a1[None], inputs[1][None], cfg=cfg)[0]
 
         return jax.lax.map(row, (features, actions), batch_size=learn.CHUNK)
 
