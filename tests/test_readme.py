@@ -14,11 +14,12 @@ import pytest
 from experiments import readme
 from wmjax import cli
 from wmjax.core import files
+from wmjax.report import canvas
+from wmjax.report.run import Run
 from wmjax.simulate import consumer_panel
 from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.simulate.consumer_numpy import simulate_numpy
 from wmjax.worlds import consumer
-from wmjax.worlds.consumer.config import SMOKE
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,7 +63,7 @@ def test_a_fit_leaves_every_file_the_readme_names(run):
     assert {"seed", "config", "schema_fingerprint", "data_fingerprint", "versions"} <= provenance.keys()
 
 
-def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
+def test_commands_answer_from_a_finished_run(run, tmp_path, monkeypatch, capsys):
     cli.main(["effect", str(run), "--action", "push", "--t0", "0", "--t1", "1", "--out", str(tmp_path / "e.parquet")])
     assert set(pd.read_parquet(tmp_path / "e.parquet").outcome) == {"visit", "purchase"}
     answer = files.read_provenance(tmp_path / "e.parquet")["answer"]
@@ -84,9 +85,12 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, capsys):
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 2 * 48
     assert len(pd.read_parquet(tmp_path / "traits_push.parquet")) == 2 * 48 * 40
     assert "Log loss of validation periods" in capsys.readouterr().out
-    before = (run / "summary.json").read_text()
+    before, page = (run / "summary.json").read_text(), (run / "report.html").read_text()
+    # The fit drew its figures of the same answers: here each is a dot.
+    monkeypatch.setattr(canvas, "draw", lambda *args, **words: "<svg/>")
     cli.main(["report", str(run)])
     assert (run / "summary.json").read_text() == before
+    assert (run / "report.html").read_text().count("<svg") == page.count("<svg")
 
 
 def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, capsys):
@@ -193,14 +197,15 @@ def test_help_answers(words, capsys):
     assert "usage: wmjax" in capsys.readouterr().out
 
 
-def test_the_readmes_python_runs_as_written(table, monkeypatch):
-    """Only the size of the fit is cut down."""
+def test_the_readmes_python_runs_as_written(run, table, monkeypatch):
+    """Only the size of the fit is cut down, to the run's, whose programs are compiled already."""
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     monkeypatch.chdir(table)
-    monkeypatch.setattr(consumer, "ConsumerConfig", lambda members: SMOKE)
+    cfg = Run(run).world().model.cfg
+    monkeypatch.setattr(consumer, "ConsumerConfig", lambda members: cfg)
     scope = {}
     exec(compile(block, "README.md", "exec"), scope)
-    assert scope["world"].members == SMOKE.members
+    assert scope["world"].members == cfg.members
     assert isinstance(scope["world"].params.machine.weights[0], jax.Array)
 
 

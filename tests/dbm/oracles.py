@@ -59,6 +59,8 @@ def flatten(params: DBMParams) -> Flat:
 
 def visible_states(visible: Visible) -> np.ndarray:
     """List the states of bits and softmax groups; Gaussian units stay at 0 as placeholders."""
+    if all(group.kind == "bernoulli" for group in visible.groups):
+        return bits(visible.size)
     choices = []
     for group in visible.groups:
         if group.kind == "softmax":
@@ -70,7 +72,7 @@ def visible_states(visible: Visible) -> np.ndarray:
 
 
 def bits(count: int) -> np.ndarray:
-    return np.array(list(itertools.product((0.0, 1.0), repeat=count))).reshape(-1, count)
+    return (np.arange(2**count)[:, None] >> np.arange(count)[::-1] & 1).astype(float)
 
 
 def log_sum(x: np.ndarray, axis=None) -> np.ndarray:

@@ -38,16 +38,23 @@ def close(found, expected):
 def test_kernels_are_the_phases(sizes):
     machine, chains, seeds, visible = problem(sizes)
     v = chains[0][:, : sizes[0]]
-    infer = partial(fused.given_data, sizes=sizes, sweeps=SWEEPS, interpret=True)
-    close(infer(machine, v), phases.given_data(machine, v, sizes=sizes, sweeps=SWEEPS))
+    infer, move, block = (
+        jax.jit(partial(phase, sizes=sizes, interpret=True, **more))
+        for phase, more in (
+            (fused.given_data, {"sweeps": SWEEPS}),
+            (fused.visible_chains, {"sweeps": SWEEPS}),
+            (fused.block_chains, {}),
+        )
+    )
+    expected = jax.jit(partial(phases.given_data, sizes=sizes, sweeps=SWEEPS))(machine, v)
+    close(infer(machine, v), expected)
 
-    move = partial(fused.visible_chains, sizes=sizes, sweeps=SWEEPS, interpret=True)
-    expected, _ = phases.visible_chains(seeds, machine, chains, visible=visible, sizes=sizes, sweeps=SWEEPS)
-    close(move(seeds, machine, v), expected)
+    plain = partial(phases.visible_chains, visible=visible, sizes=sizes, sweeps=SWEEPS)
+    close(move(seeds, machine, v), jax.jit(plain)(seeds, machine, chains)[0])
 
-    even, odd, means = fused.block_chains(seeds, machine, chains[0], sizes=sizes, interpret=True)
-    drawn, smooth = phases.block_chains(seeds, machine, chains, visible=visible, sizes=sizes)
-    close((even, odd, means), (*drawn, smooth[0]))
+    plain = partial(phases.block_chains, visible=visible, sizes=sizes)
+    drawn, smooth = jax.jit(plain)(seeds, machine, chains)
+    close(block(seeds, machine, chains[0]), (*drawn, smooth[0]))
 
 
 def test_members_are_a_mapped_axis():
@@ -55,8 +62,8 @@ def test_members_are_a_mapped_axis():
     machine, chains, seeds, _ = problem(sizes)
     machines = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), machine)
     both = jnp.stack([seeds, seeds + np.uint32(1)])
-    kernel = partial(fused.block_chains, sizes=sizes, interpret=True)
-    found = jax.vmap(kernel, (0, 0, None))(both, machines, chains[0])
+    kernel = jax.jit(partial(fused.block_chains, sizes=sizes, interpret=True))
+    found = jax.jit(jax.vmap(kernel, (0, 0, None)))(both, machines, chains[0])
     for at in range(2):
         close([x[at] for x in found], kernel(both[at], jax.tree.map(lambda x, at=at: x[at], machines), chains[0]))
 

@@ -234,7 +234,7 @@ def test_the_command_sweeps_from_the_first_test_period(run, panel, capsys):
     with pytest.raises(SystemExit):
         cli.main(words)
     assert "sweep 2 periods or more" in " ".join(capsys.readouterr().err.split())
-    cli.main([*words, "--periods", "3", "--processes", "2"])
+    cli.main([*words, "--periods", "3"])  # by two processes: `test_sweep_commands`
     gain = store.read(run / "s.zarr")["gain"]
     assert (gain.sel(tv=5, radio=4) > gain.sel(tv=3, radio=4)).all()
     assert (gain.sel(radio=5) == gain.sel(radio=4)).all()

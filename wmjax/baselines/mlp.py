@@ -127,8 +127,8 @@ def _train(
     folder: Path | None,
 ) -> tuple[Any, np.ndarray]:
     """Train one candidate: its best parameters `[outcomes * members, ..]` and mean validation scores `[outcomes]`."""
-    init = partial(
-        ensemble.init,
+    state = _init(
+        key_for(key, "init"),
         cfg=cfg,
         num_features=data.train.features.shape[1],
         num_actions=data.train.actions.shape[1],
@@ -137,7 +137,7 @@ def _train(
     )
     done, _ = loop.run(
         key_for(key, "epochs"),
-        jax.jit(init)(key_for(key, "init")),
+        state,
         EnsembleEpoch(cfg, kinds),
         cfg=LoopConfig(epochs=cfg.epochs, monitor="score", mode="max", patience=cfg.patience),
         data=data,
@@ -161,21 +161,36 @@ def _answer(
     params: Any, features: Array, actions: Array, scale: Scale, contrast: Contrast | None, *, cfg: AdapterConfig
 ) -> _Answer:
     """Ask every member about every row; without a contrast the contrast is of nothing."""
-    predict = jax.jit(lambda p, a: jax.lax.map(lambda one: learn.predict(one, features, a, cfg=cfg), p))
-    observed = np.asarray(predict(params, actions), np.float64)
+    observed = np.asarray(_predict(params, features, actions, cfg=cfg), np.float64)
     if contrast is None:
         return _Answer(observed, observed, np.zeros_like(observed))
     index = contrast.action_index
     a0, a1 = (float((v - scale.centre[index]) / scale.scale[index]) for v in (contrast.a0, contrast.a1))
-    base = np.asarray(predict(params, actions.at[:, index].set(a0)), np.float64)
+    base = np.asarray(_predict(params, features, actions.at[:, index].set(a0), cfg=cfg), np.float64)
+    asked = (jnp.asarray(index), jnp.float32(a0), jnp.float32(a1))
+    tau = _effect(params, features, actions, *asked, cfg=cfg)
+    return _Answer(observed, base, np.asarray(tau, np.float64))
 
-    def effect(one: Any) -> Float[Array, " rows"]:
+
+_init = jax.jit(ensemble.init, static_argnames=("cfg", "num_features", "num_actions", "outcomes", "members"))
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _predict(params: Any, features: Array, actions: Array, *, cfg: AdapterConfig) -> Float[Array, "members rows"]:
+    return jax.lax.map(lambda one: learn.predict(one, features, actions, cfg=cfg), params)
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _effect(
+    params: Any, features: Array, actions: Array, index: Array, a0: Array, a1: Array, *, cfg: AdapterConfig
+) -> Float[Array, "members rows"]:
+    def member(one: Any) -> Float[Array, " rows"]:
         def row(inputs: tuple[Array, Array]) -> Array:
-            return adapter.effect(one, inputs[0][None], index, a0, a1, inputs[1][None], cfg=cfg)[0]
+            return adapter.effect(one, inputs[0][None], index, a0[None], a1[None], inputs[1][None], cfg=cfg)[0]
 
         return jax.lax.map(row, (features, actions), batch_size=learn.CHUNK)
 
-    return _Answer(observed, base, np.asarray(jax.jit(lambda p: jax.lax.map(effect, p))(params), np.float64))
+    return jax.lax.map(member, params)
 
 
 def _in_units(

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 Features = Float[Array, "rows features"] | UInt8[Array, "rows features"]
 """Bits may stay `uint8` in memory, a quarter of `float32`; they are cast batch by batch."""
@@ -217,7 +217,7 @@ def complete(
 def effect(
     params: Params,
     features: Features,
-    action_index: int,
+    action_index: int | Int[Array, ""],
     a0: Float[Array, " rows"] | float | int,
     a1: Float[Array, " rows"] | float | int,
     actions: Float[Array, "rows actions"],
@@ -230,7 +230,7 @@ def effect(
     applications that share the first layer's projection of the features.
 
     Args:
-        action_index: position of the action that varies, static.
+        action_index: position of the action that varies.
         a0, a1: its two values, one a row or one for all.
         actions: all actions as observed; the column that varies is ignored.
     """

@@ -65,8 +65,9 @@ class Rule(NamedTuple):
     mesh: Mesh | None = None
 
 
+@jax.jit
 def own(tree: Any) -> Any:
-    """Copy every leaf: a donated buffer must have one owner.
+    """Copy every leaf, in one program and not in one a shape: a donated buffer must have one owner.
 
     A named dtype drops weak types; the first epoch would drop them too, and the second one would compile anew.
     """

@@ -122,10 +122,11 @@ class Evaluate:
         )
         planned = jnp.where(data.present[..., None], planned, data.factual)
         member = point.get(MEMBER)
-        path = self.expect(key, data.forecast, data.factual, planned, member)
+        expect = jax.jit(self.expect)  # traced once for both, and for every grid that asks the same
+        path = expect(key, data.forecast, data.factual, planned, member)
         usual = data.usual
         if self.lucky or member is not None:
-            usual = self.expect(key, data.forecast, data.factual, data.factual, member)
+            usual = expect(key, data.forecast, data.factual, data.factual, member)
         weight = data.present
         if HORIZON in point:
             weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])

@@ -214,7 +214,7 @@ def fit_adapters(
     cfg = model.cfg
     width = model.num_features
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
-    read = jax.jit(partial(machine.beliefs, model=model))
+    read = partial(_beliefs, model=model)
     found, curves = [], []
     for first in range(0, cfg.members, at_once):
         chosen = slice(first, min(first + at_once, cfg.members))
@@ -233,7 +233,7 @@ def fit_adapters(
         )
         if cfg.adapter.form == "additive":
             # Too few rows make too few steps: see `warm`.
-            effects = jax.jit(warm.main_effects, static_argnums=1)(tables.train, model.kinds)
+            effects = _main_effects(tables.train, model.kinds)
             state = state._replace(params=warm.start(state.params, effects))
         stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
         done, history = stages.run(
@@ -249,6 +249,16 @@ def fit_adapters(
         found.append(by_member)
         curves += _curves(history, stage, outcomes, first)
     return jax.tree.map(lambda *x: jnp.concatenate(x), *found), pd.concat(curves, ignore_index=True)
+
+
+_beliefs = jax.jit(machine.beliefs, static_argnames="model")
+_main_effects = jax.jit(warm.main_effects, static_argnums=1)
+
+
+@partial(jax.jit, static_argnames="model")
+def _predict(params: ConsumerParams, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
+    """Expect the outcomes of rows by every member: `[members, rows, outcomes]`."""
+    return jax.lax.map(lambda own: pure.predict(own, visible, actions, model=model), params)
 
 
 def _curves(history: dict[str, np.ndarray], stage: str, outcomes: tuple[str, ...], first: int) -> list[pd.DataFrame]:
@@ -272,8 +282,7 @@ def with_residuals(params: ConsumerParams, parts: Parts, model: ConsumerModel) -
     """Measure each real outcome's spread around its prediction on validation rows, which no adapter was fitted to."""
     if all(model.binary):
         return params
-    predict = jax.jit(lambda p, v, a: jax.lax.map(lambda one: pure.predict(one, v, a, model=model), p))
-    mean = predict(params, parts.val.visible, parts.val.actions)
+    mean = _predict(params, parts.val.visible, parts.val.actions, model=model)
     spread = jnp.sqrt(jnp.mean(jnp.square(parts.val.outcomes - mean), axis=1))
     residual = jnp.where(jnp.asarray(model.binary), 0.0, spread)
     return params._replace(scales=params.scales._replace(residual=residual))

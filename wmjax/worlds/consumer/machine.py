@@ -15,8 +15,8 @@ from wmjax.core import devices
 from wmjax.core.keys import key_for
 from wmjax.core.visible import Visible
 from wmjax.dbm import learn, meanfield, pretrain, readout, types
-from wmjax.dbm.learn import LearnState
-from wmjax.dbm.types import DBMParams
+from wmjax.dbm.learn import LearnConfig, LearnState
+from wmjax.dbm.types import DBMConfig, DBMParams
 from wmjax.train import loop, many
 from wmjax.worlds.consumer.model import ConsumerModel
 from wmjax.worlds.consumer.rows import some_rows
@@ -52,27 +52,22 @@ def fit_members(
     keys = jax.vmap(lambda m: key_for(key, "member", m))(jnp.arange(cfg.members))
     data = (_compact(train, model), _compact(_thin(val), model))
     params, curves = start(keys, data[0], weights, model=model, stages=stages)
-
-    def begin(key: Array, params: DBMParams, weights: Array, rows: Array) -> Member:
-        return Member(
-            learn.init(key, params, rows, cfg=cfg.learn, visible=model.frame.visible, weights=weights), weights
-        )
-
-    state = jax.jit(jax.vmap(begin, (0, 0, 0, None)))(keys, params, weights, data[0])
+    learned, visible = cfg.learn, model.frame.visible
+    state = _begin(keys, params, weights, data[0], cfg=learned, visible=visible)
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
         keys,
         state,
-        _epoch(model),
+        _epoch(learned, visible),
         stage="belief",
         cfg=options,
         data=data,
-        evaluate=_evaluate(model),
+        evaluate=_evaluate(learned, visible),
         snapshot=_params,
         mesh=devices.mesh(cfg.members),
     )
     curves.append(curve_table(history, "belief"))
-    settled = _settled(done.best, data[1], model=model)
+    settled = float(_settled(done.best, data[1], sweeps=learned.mean_field_sweeps).mean())
     facts = {
         "diverged": int(np.asarray(done.diverged).sum()),
         "unsettled_share": float(1 - settled),
@@ -112,30 +107,43 @@ def _thin(rows: np.ndarray) -> np.ndarray:
     return rows[some_rows(len(rows), readout.ROWS)]
 
 
-def _settled(machine: DBMParams, val: Array, *, model: ConsumerModel) -> float:
-    """Share of rows and members whose mean field settled."""
-    sweeps = model.cfg.learn.mean_field_sweeps
+@functools.partial(jax.jit, static_argnames=("cfg", "visible"))
+def _begin(
+    keys: Array, params: DBMParams, weights: Array, rows: Array, *, cfg: LearnConfig, visible: Visible
+) -> Member:
+    """Start every member's training."""
 
-    def share(params: DBMParams, rows: Array) -> Array:
-        return meanfield.infer(params, rows, sweeps=sweeps, report=1e-2)[1].converged.mean()
+    def one(key: Array, params: DBMParams, weights: Array) -> Member:
+        return Member(learn.init(key, params, rows, cfg=cfg, visible=visible, weights=weights), weights)
 
-    return float(jax.jit(jax.vmap(share, (0, None)))(machine, val.astype(jnp.float32)).mean())
+    return jax.vmap(one)(keys, params, weights)
+
+
+@functools.partial(jax.jit, static_argnames="sweeps")
+def _settled(machine: DBMParams, val: Array, *, sweeps: int) -> Float[Array, " members"]:
+    """Share of rows whose mean field settled, of every member."""
+    rows = val.astype(jnp.float32)
+    return jax.vmap(lambda p: meanfield.infer(p, rows, sweeps=sweeps, report=1e-2)[1].converged.mean())(machine)
 
 
 def start(
     keys: Key[Array, " members"], train: Array, weights: Array, *, model: ConsumerModel, stages: Any
 ) -> tuple[DBMParams, list[pd.DataFrame]]:
     """Start every member's machine: from small weights, or from a greedy stack where the configuration asks for one."""
-    cfg, visible = model.cfg, model.frame.visible
-    if cfg.pretrain_epochs:
+    if model.cfg.pretrain_epochs:
         return _greedy_start(keys, train, weights, model=model, stages=stages)
+    return _small_start(keys, weights, train, cfg=model.cfg.machine, visible=model.frame.visible), []
 
-    def draw(key: Array, weights: Array, rows: Array) -> DBMParams:
-        return types.init(
-            key_for(key, "init"), learn.visible_bias(rows, visible=visible, weights=weights), cfg=cfg.machine
-        )
 
-    return jax.jit(jax.vmap(draw, (0, 0, None)))(keys, weights, train), []
+@functools.partial(jax.jit, static_argnames=("cfg", "visible"))
+def _small_start(keys: Array, weights: Array, train: Array, *, cfg: DBMConfig, visible: Visible) -> DBMParams:
+    """Draw every member's machine with small weights."""
+
+    def one(key: Array, weights: Array) -> DBMParams:
+        bias = learn.visible_bias(train, visible=visible, weights=weights)
+        return types.init(key_for(key, "init"), bias, cfg=cfg)
+
+    return jax.vmap(one)(keys, weights)
 
 
 def _greedy_start(
@@ -192,9 +200,9 @@ def _layer_params(state: LearnState) -> DBMParams:
 
 
 @functools.cache
-def _epoch(model: ConsumerModel) -> Any:
-    """Train one epoch of every member; the same function object for the same model, so that it compiles once."""
-    teach = functools.partial(learn.epoch, cfg=model.cfg.learn, visible=model.frame.visible)
+def _epoch(cfg: LearnConfig, visible: Visible) -> Any:
+    """Train one epoch of every member; the same function object for the same machine, so that it compiles once."""
+    teach = functools.partial(learn.epoch, cfg=cfg, visible=visible)
 
     def one(key: Array, member: Member, data: tuple[Array, Array]) -> Any:
         machine, metrics = teach(key, member.machine, data[0], weights=member.weights)
@@ -204,9 +212,8 @@ def _epoch(model: ConsumerModel) -> Any:
 
 
 @functools.cache
-def _evaluate(model: ConsumerModel) -> Any:
+def _evaluate(cfg: LearnConfig, visible: Visible) -> Any:
     """Measure how well each member's machine rebuilds validation rows."""
-    cfg, visible = model.cfg.learn, model.frame.visible
 
     def one(key: Array, member: Member, data: tuple[Array, Array]) -> dict[str, Array]:
         rows = data[1].astype(jnp.float32)

@@ -144,7 +144,7 @@ def contrast(
     params: ConsumerParams,
     visible: Float[Array, "rows units"],
     actions: Float[Array, "rows actions"],
-    index: int,
+    index: int | Int[Array, ""],
     t0: Float[Array, " rows"],
     t1: Float[Array, " rows"],
     *,

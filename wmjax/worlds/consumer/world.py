@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,8 @@ class ConsumerWorld(contract.Named):
         """Expected outcomes of rows, the mean over members: `[rows, outcomes]`."""
         return np.asarray(self._predict(self.params, rows.visible, rows.actions)).mean(0)
 
-    @cached_property
-    def _predict(self) -> Callable[..., Array]:
-        def one(params: ConsumerParams, visible: Array, actions: Array) -> Array:
-            return pure.predict(params, visible[None], actions[None], model=self.model)[0]
-
-        return self._by_rows(one)
+    def _predict(self, params: ConsumerParams, visible: Any, actions: Any) -> Array:
+        return _by_rows(params, None, visible, actions, one=_predict_row, model=self.model)
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
@@ -209,22 +205,10 @@ class ConsumerWorld(contract.Named):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
         t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
-        found = self._contrast(self._action_index(action))(self.params, rows.visible, rows.actions, t0, t1)
+        index = jnp.asarray(self._action_index(action))
+        columns = (rows.visible, rows.actions, t0, t1)
+        found = _by_rows(self.params, index, *columns, one=_contrast_row, model=self.model)
         return np.asarray(found.linear), np.asarray(found.response)
-
-    def _contrast(self, index: int) -> Callable[..., pure.Contrast]:
-        if index not in self._contrasts:
-
-            def one(params, visible, actions, t0, t1):
-                found = pure.contrast(params, visible[None], actions[None], index, t0[None], t1[None], model=self.model)
-                return jax.tree.map(lambda x: x[0], found)
-
-            self._contrasts[index] = self._by_rows(one)
-        return self._contrasts[index]
-
-    @cached_property
-    def _contrasts(self) -> dict[int, Callable[..., pure.Contrast]]:
-        return {}
 
     # ---- plausibility -----------------------------------------------------------------------------------------------
 
@@ -288,16 +272,7 @@ class ConsumerWorld(contract.Named):
         return replace(self, reference=np.quantile(energy, np.linspace(0, 1, REFERENCE)).astype(np.float32))
 
     def _free_energy(self, visible: np.ndarray) -> np.ndarray:
-        return np.asarray(self._score(self.params, visible)).mean(0)
-
-    @cached_property
-    def _score(self) -> Callable[..., Array]:
-        cfg, visible = self.model.cfg, self.model.frame.visible
-
-        def one(params: ConsumerParams, row: Array) -> Array:
-            return scores.score(params.machine, row, visible=visible, sweeps=cfg.learn.mean_field_sweeps)
-
-        return self._by_rows(one)
+        return np.asarray(_by_rows(self.params, None, visible, one=_score_row, model=self.model)).mean(0)
 
     # ---- plans ------------------------------------------------------------------------------------------------------
 
@@ -326,7 +301,7 @@ class ConsumerWorld(contract.Named):
         history = self.history(panel, start)
         plan = jnp.swapaxes(jnp.asarray(planned, jnp.float32)[:, start:], 0, 1)
         keys = jax.random.split(key, (self.members, draws))
-        found = self._rollout(keys, self.params, history, plan)
+        found = _roll_out(keys, self.params, history, plan, model=self.model)
         labels = {
             "member": np.arange(self.members),
             "draw": np.arange(draws),
@@ -385,16 +360,6 @@ class ConsumerWorld(contract.Named):
             present=jnp.asarray(arrays.mask).T[start:],
         )
 
-    @cached_property
-    def _rollout(self) -> Callable[..., pure.Rollout]:
-        def member(keys, params, history, plan):
-            return jax.lax.map(lambda k: pure.simulate(k, params, history, plan, model=self.model), keys)
-
-        def members(keys, params, history, plan):
-            return jax.lax.map(lambda own: member(own[0], own[1], history, plan), (keys, params))
-
-        return jax.jit(members)
-
     # ---- support, labels --------------------------------------------------------------------------------------------
 
     def supported(self, rows: Rows, action: str, T0: float | int, T1: float | int) -> np.ndarray:
@@ -433,18 +398,48 @@ class ConsumerWorld(contract.Named):
             kinds = "0 and 1, it is binary" if binary else "finite numbers"
             raise UserError(f"{action}: {T1} instead of {T0} is asked about; give {kinds}")
 
-    def _by_rows(self, one: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile `one(params, *row)` over members and rows, a bounded number of rows at a time."""
-
-        def all_rows(params: ConsumerParams, *columns: Array) -> Any:
-            def member(p: ConsumerParams) -> Any:
-                return jax.lax.map(lambda row: one(p, *row), columns, batch_size=CHUNK)
-
-            return jax.lax.map(member, params)
-
-        return jax.jit(all_rows)
-
     def _dataset(self, rows: Rows, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
         return rows.dataset(values, self.schema.names("outcome")).assign_attrs(
             provenance=dict(self.provenance), **attrs
         )
+
+
+# ---- compiled: once for all worlds of one model, so that a world read from its folder compiles nothing anew ---------
+
+
+@partial(jax.jit, static_argnames=("one", "model"))
+def _by_rows(params: ConsumerParams, shared: Any, *columns: Any, one: Callable[..., Any], model: ConsumerModel) -> Any:
+    """Ask `one(params, shared, *row)` of every member and row, a bounded number of rows at a time."""
+
+    def member(own: ConsumerParams) -> Any:
+        return jax.lax.map(lambda row: one(own, shared, *row, model=model), columns, batch_size=CHUNK)
+
+    return jax.lax.map(member, params)
+
+
+def _predict_row(params: ConsumerParams, _: None, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
+    return pure.predict(params, visible[None], actions[None], model=model)[0]
+
+
+def _contrast_row(
+    params: ConsumerParams, index: Array, visible: Array, actions: Array, t0: Array, t1: Array, *, model: ConsumerModel
+) -> pure.Contrast:
+    found = pure.contrast(params, visible[None], actions[None], index, t0[None], t1[None], model=model)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def _score_row(params: ConsumerParams, _: None, visible: Array, *, model: ConsumerModel) -> Array:
+    sweeps = model.cfg.learn.mean_field_sweeps
+    return scores.score(params.machine, visible, visible=model.frame.visible, sweeps=sweeps)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _roll_out(
+    keys: Any, params: ConsumerParams, history: History, plan: Array, *, model: ConsumerModel
+) -> pure.Rollout:
+    """Roll every member forward under each of its keys `[members, draws]`."""
+
+    def member(own: tuple[Any, ConsumerParams]) -> pure.Rollout:
+        return jax.lax.map(lambda k: pure.simulate(k, own[1], history, plan, model=model), own[0])
+
+    return jax.lax.map(member, (keys, params))

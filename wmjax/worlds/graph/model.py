@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from wmjax.core import draws
 from wmjax.graph import decoder
@@ -94,7 +94,7 @@ def simulate(
 def contrast(
     params: GraphParams,
     values: Float[Array, "times nodes"],
-    index: int,
+    index: int | Int[Array, ""],
     low: Float[Array, ""],
     high: Float[Array, ""],
     *,

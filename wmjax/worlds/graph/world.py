@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +134,15 @@ class GraphWorld(contract.Named):
 
     def _probe(self, graphs: Array, values: Array, cfg: InfluenceConfig) -> probes.Influence:
         """Influence of every member under every graph: `[members, graphs, nodes, nodes]`."""
-        last = int(self.facts["train_periods"])
-        unit = jnp.ones(self.model.nodes)
-
-        @jax.jit
-        def run(params: Any, graphs: Array, history: Array) -> probes.Influence:
-            every = jnp.broadcast_to(graphs[:, None], (graphs.shape[0], history.shape[0], *graphs.shape[1:]))
-            return probes.swap(self._roll, params, every, history, cfg=cfg, input_sd=unit, output_sd=unit, chunk=CHUNK)
-
-        return jax.tree.map(np.asarray, run(self.params.decoder, graphs, self._standard(values[:, :last])))
+        seen = self._standard(values[:, : int(self.facts["train_periods"])])
+        return jax.tree.map(np.asarray, _probe(self.params.decoder, graphs, seen, cfg=cfg, model=self.model))
 
     def _errors(self, graphs: Array, values: Array) -> np.ndarray:
         """Free-running mean squared error of the target over the last horizon: `[members, graphs]`."""
         steps = self.model.cfg.decoder.horizon
         seen = self._standard(values)
-
-        @jax.jit
-        def run(params: Any, graphs: Array, past: Array, future: Array) -> Array:
-            every = jnp.broadcast_to(graphs[:, None], (graphs.shape[0], past.shape[0], *graphs.shape[1:]))
-            return probes.swap_errors(self._roll, params, every, past, future, chunk=CHUNK)[..., -1]
-
-        return np.asarray(run(self.params.decoder, graphs, seen[:, :-steps], seen[:, -steps:]))
-
-    def _roll(self, params: Any, graph: Array, history: Array) -> Array:
-        return decoder.rollout(params, graph, history, cfg=self.model.cfg.decoder)
+        parts = seen[:, :-steps], seen[:, -steps:]
+        return np.asarray(_errors(self.params.decoder, graphs, *parts, model=self.model))
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
@@ -185,16 +170,8 @@ class GraphWorld(contract.Named):
         self, panel: Panel, action: str, T0: float | int, T1: float | int, *, alpha: float = 0.1
     ) -> xr.Dataset:
         """Add to `effect` the bounds `lo` and `hi` of level `1 - alpha`, Student's t over members."""
-        index = panel.action_index(action)
-
-        @jax.jit
-        def all_members(params: GraphParams, values: Array, low: Array, high: Array) -> Array:
-            def one(own: GraphParams) -> Array:
-                return jax.vmap(lambda v: pure.contrast(own, v, index, low, high, model=self.model))(values)
-
-            return jax.lax.map(one, params)
-
-        found = np.asarray(all_members(self.params, self._values(panel), jnp.float32(T0), jnp.float32(T1)))
+        index, ends = jnp.asarray(panel.action_index(action)), (jnp.float32(T0), jnp.float32(T1))
+        found = np.asarray(_contrast(self.params, self._values(panel), index, *ends, model=self.model))
         lo, hi = bounds(found, alpha)
         result = self._dataset(panel, {"effect": found.mean(0), "lo": lo, "hi": hi}, alpha=alpha, action=action)
         result.attrs |= {"T0": T0, "T1": T1, "warnings": self.warnings_for(action)}
@@ -230,7 +207,7 @@ class GraphWorld(contract.Named):
         history = self._values(panel)[:, :start]
         plan = jnp.asarray(np.asarray(actions)[:, start:], jnp.float32)
         keys = jax.random.split(key, (self.members, draws, panel.num_units))
-        found = self._simulate(self.params, keys, history, plan)
+        found = _simulate(self.params, keys, history, plan, model=self.model)
         coords = {
             "member": np.arange(self.members),
             "draw": np.arange(draws),
@@ -240,18 +217,6 @@ class GraphWorld(contract.Named):
         }
         arrays = {n: (tuple(coords), np.moveaxis(np.asarray(v), -1, 2)) for n, v in found._asdict().items()}
         return xr.Dataset(arrays, coords=coords, attrs={"provenance": dict(self.provenance)})
-
-    @cached_property
-    def _simulate(self) -> Any:
-        def run(params: GraphParams, keys: Array, history: Array, plan: Array) -> pure.Rollout:
-            def one(own: GraphParams, key: Array, past: Array, future: Array) -> pure.Rollout:
-                return pure.simulate(key, own, past, future, model=self.model)
-
-            units = jax.vmap(one, in_axes=(None, 0, 0, 0))
-            by_draw = lambda own, k: jax.lax.map(lambda d: units(own, d, history, plan), k)  # noqa: E731
-            return jax.lax.map(lambda pair: by_draw(*pair), (params, keys))
-
-        return jax.jit(run)
 
     def plausibility(self, panel: Panel, actions: Float[Any, "unit time action"] | None = None) -> xr.Dataset:
         """Score each row by how well the world foresaw it: mean squared one-step error of its nodes, in noise units.
@@ -298,17 +263,7 @@ class GraphWorld(contract.Named):
     def _ahead(self, values: Array) -> np.ndarray:
         """Expect every node one period ahead: `[members, units, times, nodes]` in the nodes' units."""
         scale = jax.tree.map(lambda a: a[0], self.params.scale)
-        return np.asarray(self._listen(self.params, self._standard(values)) * scale.sd + scale.mean)
-
-    @cached_property
-    def _listen(self) -> Any:
-        def run(params: GraphParams, values: Array) -> Array:
-            def one(own: GraphParams) -> Array:
-                return jax.vmap(lambda v: pure.listen(own, v, model=self.model)[1])(values)
-
-            return jax.lax.map(one, params)
-
-        return jax.jit(run)
+        return np.asarray(_listen(self.params, self._standard(values), model=self.model) * scale.sd + scale.mean)
 
     def _matrices(self, found: Mapping[str, Any], **attrs: Any) -> xr.Dataset:
         coords = {"sender": list(self.nodes), "receiver": list(self.nodes)}
@@ -325,3 +280,53 @@ class GraphWorld(contract.Named):
             else:
                 arrays[name] = (("unit", "time"), value)
         return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+
+
+# ---- compiled: once for all worlds of one model, so that a world read from its folder compiles nothing anew ---------
+
+
+def _roll(params: Any, graph: Array, history: Array, *, model: GraphModel) -> Array:
+    return decoder.rollout(params, graph, history, cfg=model.cfg.decoder)
+
+
+def _of_all_units(graphs: Array, units: int) -> Array:
+    return jnp.broadcast_to(graphs[:, None], (graphs.shape[0], units, *graphs.shape[1:]))
+
+
+@partial(jax.jit, static_argnames=("cfg", "model"))
+def _probe(params: Any, graphs: Array, history: Array, *, cfg: InfluenceConfig, model: GraphModel) -> probes.Influence:
+    every, unit = _of_all_units(graphs, history.shape[0]), jnp.ones(model.nodes)
+    roll = partial(_roll, model=model)
+    return probes.swap(roll, params, every, history, cfg=cfg, input_sd=unit, output_sd=unit, chunk=CHUNK)
+
+
+@partial(jax.jit, static_argnames="model")
+def _errors(params: Any, graphs: Array, past: Array, future: Array, *, model: GraphModel) -> Array:
+    every = _of_all_units(graphs, past.shape[0])
+    return probes.swap_errors(partial(_roll, model=model), params, every, past, future, chunk=CHUNK)[..., -1]
+
+
+@partial(jax.jit, static_argnames="model")
+def _contrast(params: GraphParams, values: Array, index: Array, low: Array, high: Array, *, model: GraphModel) -> Array:
+    def one(own: GraphParams) -> Array:
+        return jax.vmap(lambda v: pure.contrast(own, v, index, low, high, model=model))(values)
+
+    return jax.lax.map(one, params)
+
+
+@partial(jax.jit, static_argnames="model")
+def _simulate(params: GraphParams, keys: Array, history: Array, plan: Array, *, model: GraphModel) -> pure.Rollout:
+    def one(own: GraphParams, key: Array, past: Array, future: Array) -> pure.Rollout:
+        return pure.simulate(key, own, past, future, model=model)
+
+    units = jax.vmap(one, in_axes=(None, 0, 0, 0))
+    by_draw = lambda own, k: jax.lax.map(lambda d: units(own, d, history, plan), k)  # noqa: E731
+    return jax.lax.map(lambda pair: by_draw(*pair), (params, keys))
+
+
+@partial(jax.jit, static_argnames="model")
+def _listen(params: GraphParams, values: Array, *, model: GraphModel) -> Array:
+    def one(own: GraphParams) -> Array:
+        return jax.vmap(lambda v: pure.listen(own, v, model=model)[1])(values)
+
+    return jax.lax.map(one, params)
