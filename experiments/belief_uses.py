@@ -149,7 +149,8 @@ class Sources:
             return [own(seed=at) for at in range(self.seeds)]
 
         def belief(name: str, width: int | None) -> list[np.ndarray]:
-            full = [representations.beliefs(self.machine(name), x) for x in bits]
+            params = self.machine(name)
+            full = [representations.beliefs(params, x) for x in bits]
             if name == "large":  # one machine, the same under every adapter
                 full = [x[0] for x in full]
             return full if width is None else [np.ascontiguousarray(x[..., -width:]) for x in full]
