@@ -2,11 +2,14 @@
 
 - `ablation`: adapters of two forms on each representation, `mlp` (the published one) and `additive`, their forecasts
   and the effects of a push that they imply, seed by seed; `.._ensemble` averages the seeds' answers.
-- `labels=N`: outcomes are known of N consumers only, the representation was fitted to everyone's bits; a penalised
-  logistic regression of visits, its penalty chosen on the labelled consumers' validation days.
+- `labels=N`: a penalised logistic regression of visits is fitted to the rows of N consumers, its penalty chosen on
+  their validation days; representation and standardisation come from everyone's bits. Those hold everyone's past
+  visits as lags: this is how few rows a head needs, not a world in which outcomes are unknown.
 - `missing=S`: in test rows each group of bits (a demographic, the calendar, a lag, a recency window) is lost with
-  probability S and filled by its train mean, by a Gaussian's conditional mean, or by the machine's mean field; the
-  adapters are those of the ablation, which were fitted to whole rows. `bit_loss` is the log loss of the lost bits.
+  probability S and filled by its train mean, by a Gaussian's conditional mean, by a machine's mean field, or by Gibbs
+  draws from it (forecasts averaged over the draws); the adapters are those of the ablation, which were fitted to whole
+  rows. `bit_loss` is the log loss of the lost bits, every filling kept within .001 and .999, without bits that no train
+  row has on (a month that had not come yet).
 
 `dbm` is the published machine, from a file (`three_in_one`); `centred` has its shape and the library's learning rule;
 `large` is one bigger machine. Nothing is chosen on test rows.
@@ -20,11 +23,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import expit
 
 from experiments import adapters, common, consumer_data, machines, recovery, representations
 from experiments.adapters import Fitted, Table
@@ -37,8 +41,9 @@ from wmjax.baselines import tables as baseline_tables
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
-from wmjax.dbm import meanfield
-from wmjax.dbm.types import DBMConfig, DBMParams
+from wmjax.core.visible import Visible
+from wmjax.dbm import gibbs, meanfield
+from wmjax.dbm.types import DBMConfig, DBMParams, Layers
 from wmjax.evaluate import metrics
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.simulate.consumer import ConsumerSimConfig
@@ -47,7 +52,12 @@ from wmjax.train import many
 
 NAME = "belief_uses"
 HEADS = ("mlp", "additive")
+MACHINE_NAMES = ("dbm", "centred")
+BURN_IN, GAP, IMPUTATIONS = 50, 10, 8
+"""Gibbs steps before the first complete row and from one to the next, and how many are drawn."""
 ASKED = ("rho_gamma_logit", "rho_gamma_logit_tiebroken", "rho_gamma_within_loyalty", "root_pehe_prob", "ate_error_prob")
+SCORING = 2
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 MACHINES = Path("experiments/results/three_in_one_machines.npz")
 
 
@@ -116,6 +126,11 @@ class Sources:
     seeds: int
     dbm: DBMParams
 
+    def stages_of(self, name: str) -> Stages:
+        """Where adapters on a representation are kept; those on a given machine are that machine's."""
+        given = fingerprint(self.stages.owner, *jax.tree.leaves(self.dbm)) if name.startswith("dbm") else None
+        return self.stages._replace(owner=given or self.stages.owner)
+
     def machine(self, name: str) -> DBMParams:
         if name == "dbm":
             return self.dbm
@@ -175,7 +190,7 @@ def fit(sources: Sources, name: str, features: list[np.ndarray], form: Any) -> l
         *parts[:2],
         seeds=sources.seeds,
         cfg=dataclasses.replace(sources.study.adapter, form=form),
-        **sources.stages.at(f"{name}-{form}"),
+        **sources.stages_of(name).at(f"{name}-{form}"),
     )
 
 
@@ -214,6 +229,9 @@ def few_labels(sources: Sources, name: str, features: list[np.ndarray], seed: in
     study, data, out = sources.study, sources.data, {}
     parts = [data.rows(part) for part in range(3)]
     own = [x if x.ndim == 2 else x[seed] for x in features]
+    # By everyone's rows: a hidden unit that hardly moves in few consumers' is thousands of their sd away elsewhere.
+    scale = baseline_tables.fit_scale(own[0], keep_bits=False)
+    own = [baseline_tables.scaled(x, scale) for x in own]
     order = np.random.default_rng(seed).permutation(study.panel.num_consumers)
     visit, push = OUTCOMES.index("visit"), ACTIONS.index("push")
     for count in study.labelled:
@@ -223,7 +241,7 @@ def few_labels(sources: Sources, name: str, features: list[np.ndarray], seed: in
             for x, part, r in zip(own, parts, rows, strict=True)
         )
         contrast = baseline_tables.Contrast(action_index=push)
-        found = logistic.fit(train, val, ask, contrast=contrast, penalties=study.penalties)
+        found = logistic.fit(train, val, ask, contrast=contrast, penalties=study.penalties, standardise=False)
         assert found.uplift is not None
         setting, truth = f"labels={count}", data.truth("push", 2).probability
         gap = found.uplift[:, 0] - truth
@@ -258,45 +276,92 @@ def gaussian_fill(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray, go
     return out
 
 
+class Filled(NamedTuple):
+    """Rows whose lost bits were filled: their means `[rows, bits]`, and complete rows to forecast from.
+
+    rows: `[draws, rows, bits]`; several where bits were drawn, and forecasts are then averaged. belief: of those rows
+        as the machine sees them, `[draws, rows, f]`, or none.
+    """
+
+    means: Any
+    rows: Any
+    belief: Any = None
+
+
 @jax.jit
-def machine_fill(params: DBMParams, rows: jax.Array, gone: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Infer lost bits and the hidden layers together: rows with means in place of what is lost, and the belief."""
+def by_mean_field(params: DBMParams, rows: jax.Array, gone: jax.Array) -> Filled:
+    """Infer lost bits and the hidden layers together."""
 
     def one(row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         layers, _ = meanfield.infer(params, row[0], free=row[1], sweeps=20)
         return layers[0], jnp.concatenate(layers[1:], axis=-1)
 
-    return jax.lax.map(one, (rows, gone), batch_size=4096)
+    means, belief = jax.lax.map(one, (rows, gone), batch_size=4096)
+    return Filled(means, means[None], belief[None])
 
 
-def missing_inputs(sources: Sources, raw: list[Fitted], full: list[Fitted], share: float, seed: int) -> Scores:
-    """Lose bits of test rows, fill them in three ways, and score what the whole-row adapters then forecast."""
-    data, out = sources.data, {}
+@jax.jit
+def by_gibbs(key: jax.Array, params: DBMParams, rows: jax.Array, gone: jax.Array) -> Filled:
+    """Draw lost bits given the rest, one chain a row: every `GAP` steps, after `BURN_IN`, a complete row.
+
+    The means are averages over all steps of the conditional means, which vary less than the draws.
+    """
+    visible, clamp = Visible.bernoulli(rows.shape[-1]), gibbs.Clamp(~gone, rows)
+    start = gibbs.init_layers(key_for(key, "start"), params, visible=visible, num_chains=len(rows))
+    start = (jnp.where(gone, start[0], rows), *start[1:])
+
+    def block(layers: Layers, key: jax.Array) -> tuple[Layers, tuple[jax.Array, jax.Array]]:
+        def step(carry: tuple[Layers, jax.Array], key: jax.Array) -> tuple[tuple[Layers, jax.Array], None]:
+            layers, means = gibbs.step_with_means(key, params, carry[0], visible=visible, clamp=clamp)
+            return (layers, carry[1] + means[0]), None
+
+        (layers, total), _ = jax.lax.scan(step, (layers, jnp.zeros_like(rows)), jax.random.split(key, GAP))
+        return layers, (layers[0], total / GAP)
+
+    start = gibbs.run(key_for(key, "burn-in"), params, start, visible=visible, num_steps=BURN_IN, clamp=clamp)
+    _, (drawn, means) = jax.lax.scan(block, start, jax.random.split(key_for(key, "draws"), IMPUTATIONS))
+    return Filled(means.mean(0), drawn)
+
+
+def forecast(one: Fitted, outcome: int, features: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Average the chances that an adapter gives each of several complete rows `[draws, rows, f]`."""
+    return np.mean([expit(one.logits(outcome, x, actions)) for x in features], axis=0)
+
+
+def missing_inputs(sources: Sources, fitted: dict[str, list[Fitted]], share: float, seed: int) -> Scores:
+    """Lose bits of test rows, fill them in several ways, and score what the whole-row adapters then forecast."""
+    data, out = sources.data, Scores()
     train, test = data.rows(0).bits, data.rows(2)
     gone, bits = lost(data, share, seed), test.bits.astype(np.float32)
     mean, covariance = train.mean(0), np.cov(train.astype(np.float32), rowvar=False) + 1e-3 * np.eye(train.shape[1])
-    machine = many.member(sources.dbm, seed)
-    filled_by_machine, belief = machine_fill(machine, bits, gone)
-    filled: dict[str, Any] = {
-        "mean": np.where(gone, mean, bits).astype(np.float32),
-        "gaussian": gaussian_fill(mean, covariance, bits, gone),
-        "mean_field": filled_by_machine,
+    filled = {
+        name: Filled(rows, rows[None])
+        for name, rows in (
+            ("mean", np.where(gone, mean, bits).astype(np.float32)),
+            ("gaussian", gaussian_fill(mean, covariance, bits, gone).astype(np.float32)),
+        )
     }
+    machine = {name: many.member(sources.machine(name), seed) for name in MACHINE_NAMES if f"{name}_full" in fitted}
+    for name, params in machine.items():
+        filled[f"{name}_mean_field"] = by_mean_field(params, bits, gone)
+        filled[f"{name}_gibbs"] = by_gibbs(jax.random.key(seed), params, bits, gone)
     setting = f"missing={share}"
-    for name, rows in filled.items():
-        chance = np.clip(np.asarray(rows, np.float64), 1e-6, 1 - 1e-6)
+    for name, own in filled.items():
+        chance = np.clip(np.asarray(own.means, np.float64), 1e-3, 1 - 1e-3)
         loss = -np.where(bits > 0, np.log(chance), np.log1p(-chance))
-        out[Cell(setting, name, "bit_loss")] = float(loss[gone].mean())
-        features = {
-            f"raw_{name}": (raw[seed], np.asarray(rows)),
-            f"dbm_full_{name}": (
-                full[seed],
-                np.asarray(belief if name == "mean_field" else machines.belief(machine, jnp.asarray(rows))),
-            ),
-        }
+        asked = gone & train.any(0)
+        out[Cell(setting, name, "bit_loss")] = float(loss[asked].mean())
+        out[Cell(setting, name, "bit_auc")] = float(metrics.auc(bits[asked], chance[asked]))
+        features = {f"raw_{name}": (fitted["raw"][seed], np.asarray(own.rows))}
+        for kind, params in machine.items():
+            if name in ("mean", "gaussian") or name.startswith(kind):
+                belief = own.belief
+                if belief is None:
+                    belief = np.stack([machines.belief(params, jnp.asarray(x)) for x in own.rows])
+                features[f"{kind}_full_{name.removeprefix(f'{kind}_')}"] = (fitted[f"{kind}_full"][seed], belief)
         for method, (one, x) in features.items():
             for at, outcome in enumerate(OUTCOMES):
-                area = metrics.auc(test.outcomes[:, at], one.logits(at, x, test.actions))
+                area = metrics.auc(test.outcomes[:, at], forecast(one, at, x, test.actions))
                 out[Cell(setting, method, f"auc_{outcome}")] = float(area)
     return out
 
@@ -325,24 +390,30 @@ def checks(rows: list[Row], size: str) -> list[Check]:
             ("ablation", "dbm_full_additive", "raw_additive", "root_pehe_prob", False),
             ("ablation", "dbm_top16_mlp", "pca16_mlp", "auc_visit", True),
             ("ablation", "dbm_top16_mlp", "autoencoder16_mlp", "auc_visit", True),
+            ("ablation", "dbm_full_additive", "raw_additive", "rho_gamma_within_loyalty", True),
+            ("ablation", "large_full_additive", "raw_additive", "root_pehe_prob", False),
             ("labels=32", "dbm_full", "raw", "auc_visit", True),
             ("labels=1024", "dbm_full", "raw", "auc_visit", True),
+            ("labels=1024", "dbm_full", "raw", "log_loss_visit", False),
+            ("labels=1024", "dbm_full", "raw", "root_pehe_prob", False),
             ("missing=0.5", "dbm_full_mean_field", "raw_mean", "auc_visit", True),
             ("missing=0.5", "dbm_full_mean_field", "raw_gaussian", "auc_visit", True),
-            ("missing=0.5", "mean_field", "gaussian", "bit_loss", False),
+            ("missing=0.5", "dbm_mean_field", "gaussian", "bit_loss", False),
+            ("missing=0.5", "centred_full_gibbs", "raw_mean", "auc_visit", True),
+            ("missing=0.5", "centred_full_gibbs", "raw_gaussian", "auc_visit", True),
+            ("missing=0.5", "centred_gibbs", "gaussian", "bit_loss", False),
         )
     ]
     return found
 
 
-def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path) -> list[Scores]:
+def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path, clock: common.Clock) -> list[Scores]:
     """Run all pieces, each from where a killed run left it."""
+    dbm = machines.kept(file, seeds)[0] if study.given else None
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
     owner = fingerprint(study, seeds)
     stages = Stages(folder / "stages", observer, owner)
-    if study.given:
-        dbm, _, _ = machines.kept(file, seeds)
-    else:
+    if dbm is None:
         dbm = representations.centred_machines(
             jnp.stack([jax.random.key(at) for at in range(seeds)]),
             data.rows(0).bits,
@@ -353,6 +424,7 @@ def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path) 
             stages=stages._replace(folder=folder / "dbm"),
         )
     sources, out = Sources(study, data, stages, seeds, dbm), [Scores() for _ in range(seeds)]
+    owner = fingerprint(SCORING, owner, *jax.tree.leaves(dbm))
     fitted: dict[str, list[Fitted]] = {}
     asked = sources.features()
     for done, (name, make) in enumerate(asked.items()):
@@ -368,14 +440,16 @@ def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path) 
             out[at] |= known[at] or {}
             path = folder / f"labels-{name}-{at}.json"
             out[at] |= kept(path, owner, lambda n=name, f=features, s=at: few_labels(sources, n, f(), s))
-        if name in ("raw", "dbm_full"):
+        clock.read()
+        if name == "raw" or name in (f"{machine}_full" for machine in MACHINE_NAMES):
             fitted[name] = fit(sources, name, features(), "mlp")
     for share in study.missing:
         for at in range(seeds):
             observer(Event(f"missing {share}", at, seeds, unit="seed"))
             path = folder / f"missing-{share}-{at}.json"
-            work = lambda s=share, a=at: missing_inputs(sources, fitted["raw"], fitted["dbm_full"], s, a)  # noqa: E731
+            work = lambda s=share, a=at: missing_inputs(sources, fitted, s, a)  # noqa: E731
             out[at] |= kept(path, owner, work)
+            clock.read()
     return out
 
 
@@ -394,7 +468,7 @@ def main(options: UsesOptions, observer: Observer, study: Study | None = None) -
     """Run the study and write its result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out / NAME), options.seeds or (5 if options.size == "full" else 1)
-    found = run(study, seeds, options.out / NAME, observer, options.machines)
+    found = run(study, seeds, options.out / NAME, observer, options.machines, clock)
     rows = common.summarise(found)
     rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
     return common.write_result(

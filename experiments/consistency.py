@@ -7,17 +7,20 @@ scores true and corrupted rows; the area under the ROC curve is the chance that 
 less plausible.
 
 Machines: `dbm` (published rules, from a file) and `centred` (the library's), by the variational free energy, the
-published score, and `.._conditional`: the free energy of the corrupted part given the rest, which has to be told which
-part that is. Judges beside them: an isolation forest, an autoencoder's reconstruction error, a Gaussian copula (of
-bits: Mahalanobis distance under their correlations), independent bits, and a chain of logistic regressions, bit by bit.
+published score, and `.._conditional`: the free energy of the corrupted part given the rest, against the states that the
+part mostly takes and its own; it has to be told which part that is, and judges the first `few` of the rows. Judges
+beside them: an isolation forest, an autoencoder's reconstruction error, Mahalanobis distance, a Gaussian copula's
+likelihood, independent bits, and a chain of logistic regressions, bit by bit.
 
-`likelihood` holds mean log likelihoods of whole test rows in nats; a machine's is a lower bound, log Z by annealed
-importance sampling, `log_z_error` its standard error.
+`likelihood` holds mean log likelihoods of test rows in nats, without bits that no train row has on (a month that had
+not come yet: any model's answer is its floor; they are summed over). A machine's is its variational bound less log Z by
+annealed importance sampling, which errs low more often than high, and so flatters: see `log_z_error` and `ess`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +34,7 @@ import numpy as np
 from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
-from experiments import common, consumer_data, machines, representations
+from experiments import common, consumer_data, copula, machines, representations
 from experiments.common import Cell, Check, Options, Row, Scores
 from experiments.consumer_data import ConsumerData
 from experiments.machines import Stages
@@ -47,12 +50,17 @@ from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.train import many
 
 NAME = "consistency"
+SCORING = 1
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 MACHINES = Path("experiments/results/three_in_one_machines.npz")
 LAGS = (1, 2, 3, 4)
 PROMOTIONS = ("campaign", "coupon", "push")
 STATICS = ("store", "loyalty", "age_bins", "income_bins")
 WINDOWS = ("visit_recency", "purchase_recency")
 CHUNK = 4096
+SIMPLE = ("isolation_forest", "autoencoder", "mahalanobis", "gaussian_copula", "independent", "logistic_chain")
+LIKELY = ("gaussian_copula", "independent", "logistic_chain")
+"""Judges whose score is a negative log likelihood."""
 
 Judge = Callable[[np.ndarray], np.ndarray]
 """Rows of bits to scores `[rows]`, higher where less plausible."""
@@ -68,6 +76,7 @@ class Study:
         centred_epochs, autoencoder_epochs: how long those learn.
         rows: test rows that are judged, and of them `few` by conditional free energies.
         alternatives: states of a part that a conditional free energy sums over, the most frequent of the train rows.
+        draws: of the copula's likelihood, a row.
         temperatures, particles: of annealed importance sampling.
         given: the published machines come from a file; otherwise there are only centred ones.
     """
@@ -81,6 +90,7 @@ class Study:
     rows: int = 8192
     few: int = 2048
     alternatives: int = 256
+    draws: int = 64
     temperatures: int = 5000
     particles: int = 256
     given: bool = True
@@ -97,6 +107,7 @@ SMOKE = Study(
     rows=256,
     few=64,
     alternatives=16,
+    draws=4,
     temperatures=50,
     particles=16,
     given=False,
@@ -146,17 +157,18 @@ def judges(train: np.ndarray, study: Study, seed: int) -> dict[str, Judge]:
     )
     auto = representations.autoencoder(train, study.machine.hidden, seed=seed, epochs=study.autoencoder_epochs)
     mean = np.clip(x.mean(0, dtype=np.float64), 1e-4, 1 - 1e-4)
-    # A bit that never moved has no correlation: its own variance stands alone.
     precision = np.linalg.inv(np.cov(x, rowvar=False) + np.diag(1e-3 * np.ones(x.shape[1])))
+    fitted = copula.fit(train)
 
-    def copula(bits: np.ndarray) -> np.ndarray:
+    def distance(bits: np.ndarray) -> np.ndarray:
         centred = bits - mean
         return np.einsum("ri,ij,rj->r", centred, precision, centred)
 
     return {
         "isolation_forest": lambda bits: -forest.score_samples(bits.astype(np.float32)),
         "autoencoder": auto.error,
-        "gaussian_copula": copula,
+        "mahalanobis": distance,
+        "gaussian_copula": lambda bits: -copula.log_likelihood(fitted, bits, draws=study.draws, seed=seed),
         "independent": lambda bits: -(bits @ np.log(mean) + (1 - bits) @ np.log1p(-mean)),
         "logistic_chain": chain(train, seed),
     }
@@ -219,13 +231,31 @@ def area(judge: Judge, true: np.ndarray, wrong: np.ndarray) -> float:
     return float(metrics.auc(labels, np.concatenate([judge(true), judge(wrong)])))
 
 
+def never(data: ConsumerData) -> np.ndarray:
+    """List the bits that some test row has on and no train row has."""
+    return np.flatnonzero(data.rows(2).bits.any(0) & ~data.rows(0).bits.any(0))
+
+
+def without(judge: Judge, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Sum a likelihood's judge over all values of some units: the negative log likelihood of the others."""
+    total = None
+    for values in itertools.product((0, 1), repeat=len(units)):
+        other = rows.copy()
+        other[:, units] = values
+        own = -judge(other)
+        total = own if total is None else np.logaddexp(total, own)
+    assert total is not None
+    return -total
+
+
 def likelihoods(key: jax.Array, params: DBMParams, data: ConsumerData, test: np.ndarray, study: Study) -> Scores:
     """Bound a machine's mean log likelihood of test rows, with what is known of its log Z."""
     visible, base = data.visible, learn.visible_bias(jnp.asarray(data.rows(0).bits), visible=data.visible)
     run = partial(partition.ais, visible=visible, num_temperatures=study.temperatures, num_particles=study.particles)
     found = jax.jit(run)(key, params, base=base)
     log_z = float(found.log_z)
-    mean = -float(by_machine(params, visible)["variational"](test).mean()) - log_z
+    surprise = without(by_machine(params, visible)["variational"], test, never(data))
+    mean = -float(surprise.mean()) - log_z
     return {
         Cell("likelihood", "", "nats_a_row"): mean,
         Cell("likelihood", "", "log_z"): log_z,
@@ -252,8 +282,8 @@ def run_seed(seed: int, data: ConsumerData, known: dict[str, DBMParams], study: 
         for name, params in known.items():
             judge = conditional_judge(params, train, parts(visible)[kind], visible, study.alternatives)
             out[Cell(kind, f"{name}_conditional", "auroc")] = area(judge, test[few], wrong[kind][few])
-    for name in ("independent", "logistic_chain"):
-        out[Cell("likelihood", name, "nats_a_row")] = -float(simple[name](test).mean())
+    for name in LIKELY:
+        out[Cell("likelihood", name, "nats_a_row")] = -float(without(simple[name], test, never(data)).mean())
     for name, params in known.items():
         found = likelihoods(key_for(jax.random.key(seed), "ais"), params, data, test, study)
         out |= {Cell(cell.setting, name, cell.quantity): value for cell, value in found.items()}
@@ -266,10 +296,7 @@ def checks(rows: list[Row], size: str) -> list[Check]:
         return []
     out = []
     for kind in ("recency", "lags", "demographics", "promotions"):
-        best = max(
-            common.value_of(rows, Cell(kind, name, "auroc")) or 0.0
-            for name in ("isolation_forest", "autoencoder", "gaussian_copula", "independent", "logistic_chain")
-        )
+        best = max(common.value_of(rows, Cell(kind, name, "auroc")) or 0.0 for name in SIMPLE)
         for name in ("dbm_variational", "centred_variational"):
             own = common.value_of(rows, Cell(kind, name, "auroc"))
             out.append(Check(f"{kind}: {name} less the best simple judge", own and own - best, 0.0, 1.0))
@@ -292,8 +319,10 @@ def main(options: ConsistencyOptions, observer: Observer, study: Study | None = 
     study = study or (FULL if options.size == "full" else SMOKE)
     folder = options.out / NAME
     clock, seeds = common.Clock(folder), options.seeds or (5 if options.size == "full" else 1)
+    given = {"dbm": machines.kept(options.machines, seeds)[0]} if study.given else {}
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
-    owner = fingerprint(study, seeds)
+    trained = fingerprint(study, seeds)
+    owner = fingerprint(SCORING, trained, *jax.tree.leaves(given))
     keys = jnp.stack([jax.random.key(100 + at) for at in range(seeds)])
     centred = representations.centred_machines(
         keys,
@@ -302,11 +331,9 @@ def main(options: ConsistencyOptions, observer: Observer, study: Study | None = 
         data.visible,
         machine=study.machine,
         epochs=study.centred_epochs,
-        stages=Stages(folder / "centred", observer, owner),
+        stages=Stages(folder / "centred", observer, trained),
     )
-    known = {"centred": centred}
-    if study.given:
-        known["dbm"] = machines.kept(options.machines, seeds)[0]
+    known = {"centred": centred} | given
     found = []
     for seed in range(seeds):
         observer(Event("judges", seed, seeds, unit="seed"))

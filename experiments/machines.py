@@ -238,8 +238,10 @@ def kept(path: Path, seeds: int) -> tuple[DBMParams, list[Scores], dict[str, Any
     """Read the first seeds' machines of `keep`.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer, or no such file.
     """
+    if not path.exists():
+        raise UserError(f"no machines in {path.absolute()}: give a file that `experiments.three_in_one` wrote")
     with np.load(path) as found:
         about = json.loads(str(found["about"]))
         names = DBMParams._fields

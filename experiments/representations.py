@@ -29,11 +29,6 @@ Encode = Callable[[np.ndarray], np.ndarray]
 """Rows of bits `[rows, bits]` to features `[rows, f]`."""
 
 
-def raw(bits: np.ndarray) -> np.ndarray:
-    """Leave the bits as they are."""
-    return bits
-
-
 def components(train: np.ndarray, width: int) -> Encode:
     """Fit principal components of the bits."""
     model = PCA(width, random_state=0).fit(train.astype(np.float32))

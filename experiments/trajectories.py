@@ -2,10 +2,13 @@
 
 A consumer world is fitted to a simulated panel whose sale days are randomised, and asked on the held-out last 30 days:
 what would a plan add to visits and purchases, by horizon, against what was done? Answers: `world` (rolled forward,
-drawn outcomes fed back into lags and windows; the fitted ensemble), `mlp` (a network on raw bits, rolled likewise),
-`one_step` (the world's own effect of each day's actions on histories as they were; nothing fed back) and `nothing`
-(no effect at all). The truth is the simulator under both plans from the same histories, mean of fresh chances that both
-plans share.
+drawn outcomes fed back into lags and windows; the fitted ensemble), `mlp` and `additive` (networks of those forms on
+raw bits, trained as the world's adapters are, as many of them, rolled likewise), `one_step` (the world's own effect of
+each day's actions on histories as they were; nothing fed back) and `nothing` (no effect at all).
+
+The truth is the simulator under both plans from the same histories: the mean, over fresh chances that both plans share,
+of each day's probability given what had happened by then. `noise_.._30d` of method `truth` is its standard error for
+one consumer, root mean square: no answer's RMSE can be expected below it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
 from wmjax.evaluate import rank
-from wmjax.heads.adapter import AdapterConfig
+from wmjax.heads.adapter import Form
 from wmjax.simulate import consumer_numpy, consumer_panel
 from wmjax.simulate.consumer import ConsumerActions, ConsumerSimConfig
 from wmjax.simulate.consumer_frame import ACTIONS, LAGGED, LAGS, OUTCOMES, THRESHOLDS, WINDOWS
@@ -40,6 +43,9 @@ from wmjax.worlds.consumer.config import DEMO, ConsumerConfig
 from wmjax.worlds.consumer.config import SMOKE as SMALL
 
 NAME = "trajectories"
+FORMS: tuple[Form, ...] = ("mlp", "additive")
+SCORING = 1
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 
 
@@ -49,8 +55,8 @@ class Study:
 
     Attributes:
         panel, val, test: each simulated panel, and the days held out at its end.
-        world, network: how the world and the MLP are trained.
-        draws: roll-outs a member of the world; the MLP rolls as many as all members together.
+        world: how the world is trained; the networks as its adapters are.
+        draws: roll-outs a member, of the world and of the networks.
         chances: of the truth.
         horizons: days after which the gain so far is compared.
     """
@@ -59,11 +65,6 @@ class Study:
     val: int = 30
     test: int = 30
     world: ConsumerConfig = DEMO
-    network: AdapterConfig = field(
-        default_factory=lambda: AdapterConfig(
-            batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=8, patience=8
-        )
-    )
     draws: int = 16
     chances: int = 64
     horizons: tuple[int, ...] = (1, 7, 14, 30)
@@ -75,7 +76,6 @@ SMOKE = Study(
     val=10,
     test=14,
     world=SMALL,
-    network=AdapterConfig(batch_size=1024, epochs=1),
     draws=1,
     chances=4,
     horizons=(1, 14),
@@ -101,21 +101,36 @@ def plans(actions: np.ndarray, start: int) -> dict[str, np.ndarray]:
 
 def true_outcomes(
     data: ConsumerData, planned: list[np.ndarray], start: int, *, chances: int, seed: int
-) -> list[np.ndarray]:
-    """Average plans' outcomes over fresh chances from `start` on: each `[consumers, days from start, outcomes]`."""
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Average plans' chances of an outcome over fresh luck from `start` on.
+
+    Returns:
+        Each plan's means `[consumers, days from start, outcomes]`, and the standard errors `[consumers, outcomes]` of
+        its gain over the first plan, summed over the days.
+    """
     rng, shape = np.random.default_rng(seed), data.sim.noise.gumbel_visit[:, start:].shape
     total: list[Any] = [0.0 for _ in planned]
+    squares: list[Any] = [0.0 for _ in planned]
     for _ in range(chances):
         fresh = {}
         for name, old in data.sim.noise._asdict().items():
             fresh[name] = old.copy()
             fresh[name][:, start:] = rng.gumbel(size=shape) if "gumbel" in name else rng.random(shape)
         sim = data.sim._replace(noise=type(data.sim.noise)(**fresh))
+        found = []
         for at, plan in enumerate(planned):
             actions = ConsumerActions(*(plan[..., i] for i in range(len(ACTIONS))))
-            found = consumer_numpy.roll_out(sim, actions, cfg=data.cfg)
-            total[at] = total[at] + np.stack([getattr(found, name)[:, start:] for name in OUTCOMES], axis=-1)
-    return [x / chances for x in total]
+            rolled = consumer_numpy.roll_out(sim, actions, cfg=data.cfg)
+            # Given what has happened, before the day's own coin falls.
+            values = [getattr(rolled, f"utility_{name}") for name in OUTCOMES]
+            shocks = [data.cfg.params.gumbel_scale * fresh[f"gumbel_{name}"] for name in OUTCOMES]
+            found.append(np.stack([expit(a + b)[:, start:] for a, b in zip(values, shocks, strict=True)], axis=-1))
+            total[at] = total[at] + found[at]
+            squares[at] = squares[at] + np.square((found[at] - found[0]).sum(1))
+    means = [x / chances for x in total]
+    gains = [(x - means[0]).sum(1) for x in means]
+    spread = [np.maximum(x / chances - gain**2, 0) for x, gain in zip(squares, gains, strict=True)]
+    return means, [np.sqrt(x / max(chances - 1, 1)) for x in spread]
 
 
 def bits_of_day(
@@ -147,7 +162,7 @@ def bits_of_day(
 def rolled(
     network: Fitted, data: ConsumerData, actions: np.ndarray, start: int, *, draws: int, seed: int
 ) -> np.ndarray:
-    """Roll the network forward, drawn outcomes fed back; mean expected outcomes `[consumers, days, outcomes]`."""
+    """Roll a network forward, drawn outcomes fed back; mean expected outcomes `[consumers, days, outcomes]`."""
     rng, (consumers, days) = np.random.default_rng(seed), actions.shape[:2]
     plan = np.repeat(actions, draws, axis=0).astype(np.float32)
     past = np.stack([getattr(data.sim.outcomes, name) for name in OUTCOMES], axis=-1)
@@ -187,16 +202,18 @@ def score(setting: str, method: str, gain: np.ndarray, truth: np.ndarray, study:
         for days in study.horizons:
             a, b = own[:, days - 1], true[:, days - 1]
             out[Cell(setting, method, f"gain_{outcome}_{days}d")] = float(a.mean())
-            out[Cell(setting, method, f"relative_error_{outcome}_{days}d")] = float(abs(a.mean() / b.mean() - 1))
+            if b.any():  # a push changes no purchase: there is no share of nothing
+                out[Cell(setting, method, f"relative_error_{outcome}_{days}d")] = float(abs(a.mean() / b.mean() - 1))
             out[Cell(setting, method, f"rmse_{outcome}_{days}d")] = float(np.sqrt(np.mean((a - b) ** 2)))
-        out[Cell(setting, method, f"rho_{outcome}")] = rank.spearman(own[:, -1], true[:, -1])
+        if true[:, -1].any():
+            out[Cell(setting, method, f"rho_{outcome}")] = rank.spearman(own[:, -1], true[:, -1])
     return out
 
 
 def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> Scores:
     """Fit and ask on one panel; a finished one is read from its file."""
     cfg = dataclasses.replace(study.panel, seed=FIRST_PANEL + seed, sale_seed=study.panel.sale_seed + 1000 * seed)
-    kept, owner = folder / "scores.json", fingerprint(study, cfg)
+    kept, owner = folder / "scores.json", fingerprint(SCORING, study, cfg)
     if (scores := read_scores(kept, owner)) is not None:
         return scores
     data = consumer_data.make(cfg, val=study.val, test=study.test)
@@ -206,22 +223,30 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
         key, panel, dataclasses.replace(study.world, **shares), seed=seed, folder=folder / "world", observer=observer
     )
     parts = [Table(r.bits, r.actions, r.outcomes) for r in map(data.rows, range(2))]
-    network = adapters.fit(
-        key_for(key, "mlp"),
-        *parts,
-        cfg=study.network,
-        stage="mlp",
-        folder=folder,
-        observer=observer,
-        fingerprint=fingerprint(study.network, cfg, study.val, study.test),
-    )
+    networks: dict[str, list[Fitted]] = {}
+    for form in FORMS:
+        own = dataclasses.replace(study.world.adapter, form=form)
+        networks[form] = adapters.fit_seeds(
+            key_for(key, form),
+            *parts,
+            seeds=world.members,
+            cfg=own,
+            stage=form,
+            folder=folder / form,
+            observer=observer,
+            fingerprint=fingerprint(own, cfg, study.val, study.test),
+        )
     factual = np.stack([getattr(data.sim.actions, name) for name in ACTIONS], axis=-1)
     changed = plans(factual, start)
     planned = [factual, *changed.values()]
-    truth = true_outcomes(data, planned, start, chances=study.chances, seed=seed)
+    truth, errors = true_outcomes(data, planned, start, chances=study.chances, seed=seed)
     found = by_world(world, panel, planned, start, draws=study.draws, seed=seed)
-    many = study.draws * world.members
-    found["mlp"] = [rolled(network, data, plan, start, draws=many, seed=seed) for plan in planned]
+    for form, members in networks.items():
+        found[form] = []
+        for plan in planned:
+            # A member's luck is its own, and the same under every plan.
+            each = [rolled(m, data, plan, start, draws=study.draws, seed=at) for at, m in enumerate(members)]
+            found[form].append(np.mean(each, axis=0))
     found["nothing"] = [np.zeros_like(truth[0]) for _ in planned]
     out: Scores = {}
     for at, setting in enumerate(changed, start=1):
@@ -229,20 +254,22 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
         for method, answers in found.items():
             out |= score(setting, method, answers[at] - answers[0], gain, study)
         for index, outcome in enumerate(OUTCOMES):
-            out[Cell(setting, "truth", f"gain_{outcome}_{study.horizons[-1]}d")] = float(gain[..., index].sum(1).mean())
+            days = f"{outcome}_{study.horizons[-1]}d"
+            out[Cell(setting, "truth", f"gain_{days}")] = float(gain[..., index].sum(1).mean())
+            out[Cell(setting, "truth", f"noise_{days}")] = float(np.sqrt(np.mean(errors[at][:, index] ** 2)))
     write_scores(kept, owner, out)
     return out
 
 
 def checks(rows: list[Row], size: str) -> list[Check]:
-    """Say what a roll-out is worth: after a month less error than the shortcut, and no more than a network's."""
+    """Say what a roll-out is worth: after a month less error than the shortcut, and no more than the networks'."""
     if size != "full":
         return []
     out = []
     for setting in ("push_daily", "push_never", "sale_every_third_day"):
         name = "rmse_purchase_30d" if setting.startswith("sale") else "rmse_visit_30d"
-        value = {m: common.value_of(rows, Cell(setting, m, name)) for m in ("world", "one_step", "mlp")}
-        for other in ("one_step", "mlp"):
+        value = {m: common.value_of(rows, Cell(setting, m, name)) for m in ("world", "one_step", *FORMS)}
+        for other in ("one_step", *FORMS):
             own, its = value["world"], value[other]
             gap = None if own is None or its is None else own - its
             out.append(Check(f"{setting} {name}: world less {other}", gap, -10.0, 0.0))

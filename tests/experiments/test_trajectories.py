@@ -41,8 +41,16 @@ def test_plans_leave_the_past_and_other_actions_alone(data, factual):
 def test_truth_depends_on_the_plan_alone(data, factual):
     start = data.days[2].start
     daily = trajectories.plans(factual, start)["push_daily"]
-    a, b, c = trajectories.true_outcomes(data, [factual, factual, daily], start, chances=3, seed=1)
+    (a, b, c), errors = trajectories.true_outcomes(data, [factual, factual, daily], start, chances=40, seed=1)
     np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(errors[1], 0)
+    # Half as many chances are other chances: what both say differs as the errors tell it to, five of them at most
+    # (one false alarm in ten thousand over the 48 consumers).
+    (d, _, e), more = trajectories.true_outcomes(data, [factual, factual, daily], start, chances=20, seed=2)
+    visit = OUTCOMES.index("visit")
+    gap = ((c - a) - (e - d))[..., visit].sum(1) / np.hypot(errors[2], more[2])[:, visit]
+    assert np.abs(gap).max() < 5
+    assert 0.5 < gap.std() < 1.6
     gain = (c - a)[..., OUTCOMES.index("visit")]
     assert gain.sum() > 0
     # With one luck for both, a push on a day that had none brings nobody to stay away on the first day.
@@ -57,3 +65,24 @@ def test_a_perfect_answer_scores_no_error(data):
     assert len(errors) == 2 * 2 * len(SMOKE.horizons)
     worse = trajectories.score("plan", "half", truth / 2, truth, SMOKE)
     assert all(v == pytest.approx(0.5) for c, v in worse.items() if "relative_error" in c.quantity)
+
+
+def test_a_plan_that_changes_nothing_has_no_relative_error():
+    found = trajectories.score("plan", "some", np.ones((20, 14, 2)), np.zeros((20, 14, 2)), SMOKE)
+    assert not any("relative" in cell.quantity or "rho" in cell.quantity for cell in found)
+
+
+def test_a_network_is_rolled_on_what_it_drew(data, factual):
+    """A network that says: visit today if and only if none yesterday. From then on visits alternate."""
+
+    class Alternating:
+        def logits(self, outcome, features, actions):
+            yesterday = features[:, data.visible.labels.index("visit_lag1")]
+            return np.where(yesterday > 0, -50.0, 50.0) if outcome == OUTCOMES.index("visit") else -50.0 + 0 * yesterday
+
+    start = data.days[2].start
+    found = trajectories.rolled(Alternating(), data, factual, start, draws=2, seed=0)
+    last = data.sim.outcomes.visit[:, start - 1]
+    expected = (np.arange(found.shape[1])[None] + last[:, None] + 1) % 2
+    np.testing.assert_allclose(found[..., OUTCOMES.index("visit")], expected, atol=1e-12)
+    np.testing.assert_allclose(found[..., OUTCOMES.index("purchase")], 0, atol=1e-12)

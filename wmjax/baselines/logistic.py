@@ -36,21 +36,25 @@ def fit(
     kinds: tuple[Kind, ...] | None = None,
     contrast: Contrast | None = None,
     penalties: tuple[float, ...] = PENALTIES,
+    standardise: bool = True,
 ) -> Baseline:
     """Fit one regression an outcome, with the penalty that does best on the validation rows (log loss, or RMSE).
 
     Args:
-        train, val: rows to learn from and rows to choose by; columns are standardised on the train rows.
+        train, val: rows to learn from and rows to choose by.
         ask: rows to answer for; their labels are not read.
         kinds: one an outcome; all binary where not given.
         contrast: whose uplift is wanted.
         penalties: to choose from.
+        standardise: scale columns by the train rows first; otherwise they are penalised as they are.
 
     Raises:
         UserError: see `tables.known_kinds`.
     """
     kinds = tables.known_kinds(train, val, kinds)
     scale = tables.fit_scale(_columns(train), keep_bits=False)
+    if not standardise:
+        scale = tables.Scale(np.zeros_like(scale.centre), np.ones_like(scale.scale))
     x, x_val, x_ask = (tables.scaled(_columns(t), scale).astype(np.float64) for t in (train, val, ask))
     fits = [
         _best(x, train.labels[:, at], x_val, val.labels[:, at], kind == "binary", penalties)

@@ -41,8 +41,8 @@ def conditional(
         part: A, as names of groups or as a mask over the units; a softmax group is in A whole or not at all.
         visible: names and kinds of the units.
         alternatives: the states x_A' to sum over, one a row, units in the layer's order: states that can occur
-            together (bought within 7 days implies within 14). All combinations of A's units if not given. A state of v
-            that is not among them can score below zero.
+            together (bought within 7 days implies within 14). All combinations of A's units if not given. A row's own
+            state is added to the sum where it is not among them.
         kind: the score that stands for F.
         sweeps: mean-field sweeps.
 
@@ -55,6 +55,7 @@ def conditional(
     if states.ndim != 2 or states.shape[1] != mask.sum() or not len(states):
         raise UserError(f"alternatives have shape {states.shape}, must be [at least 1, {mask.sum()}]: the units of A")
     index = jnp.array(np.flatnonzero(mask))
+    part_of_v = v[:, index]
     own = scores.terms(params, v, visible=visible, kind=kind, sweeps=sweeps)
 
     def relative(state: Array) -> Array:
@@ -68,12 +69,14 @@ def conditional(
     blocks = np.concatenate([states, np.repeat(states[-1:], padding, axis=0)]).reshape(-1, block, states.shape[1])
     real = (np.arange(len(states) + padding) < len(states)).reshape(-1, block)
 
-    def add(total: Array, xs: tuple[Array, Array]) -> tuple[Array, None]:
+    def add(carry: tuple[Array, Array], xs: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         logs = jnp.where(xs[1][:, None], jax.vmap(relative)(xs[0]), -jnp.inf)
-        return jnp.logaddexp(total, jax.nn.logsumexp(logs, axis=0)), None
+        listed = (part_of_v == xs[0][:, None]).all(-1).any(0)
+        return (jnp.logaddexp(carry[0], jax.nn.logsumexp(logs, axis=0)), carry[1] | listed), None
 
-    start = jnp.full(v.shape[0], -jnp.inf, v.dtype)
-    return jax.lax.scan(add, start, (jnp.asarray(blocks, v.dtype), jnp.asarray(real)))[0]
+    start = jnp.full(v.shape[0], -jnp.inf, v.dtype), jnp.full(v.shape[0], alternatives is None)
+    (total, listed), _ = jax.lax.scan(add, start, (jnp.asarray(blocks, v.dtype), jnp.asarray(real)))
+    return jnp.where(listed, total, jnp.logaddexp(total, 0.0))  # relative to itself a row's own state weighs one
 
 
 def interaction(

@@ -27,6 +27,9 @@ Params = dict[str, Any]
 """Nested dict of arrays, as `flax.nnx` names them."""
 
 
+Form = Literal["mlp", "additive"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """Shape of an adapter and how it is trained.
@@ -50,7 +53,7 @@ class AdapterConfig:
 
     hidden: tuple[int, ...] = (64, 32, 16)
     dropout: float = 0.1
-    form: Literal["mlp", "additive"] = "mlp"
+    form: Form = "mlp"
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     batch_size: int = 256
