@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import threadpoolctl
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadFileScheduling
 
 # A second thread of NumPy's products spins while it waits for small ones, up to half of a file's processor seconds, and
 # the other worker has that core: one thread, here and in the processes that tests start, workers among them.
@@ -21,7 +22,7 @@ threadpoolctl.threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]))
 install_import_hook("wmjax", "beartype.beartype")
 
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the other worker asks for most of them again
 jax.config.update("jax_num_cpu_devices", 2)
 
 # Traces are heaps of small objects; looking for cycles among them every 700 costs a twentieth of a run.
@@ -61,9 +62,25 @@ SLOW = (
 """Files that take long, however few tests they hold: dealt out last, one worker would end with them alone."""
 
 
+FAMILIES = ("tests/worlds",)
+"""Folders whose files share fitted worlds and their compiled programs: one worker takes all of a folder."""
+
+
+class ByFamily(LoadFileScheduling):
+    """Deals out files, and families whole."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return next((family for family in FAMILIES if file.startswith(family)), file)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFamily(config, log)
+
+
 def pytest_configure(config):
     config.option.loadscopereorder = False  # by the number of tests, which is xdist's own order
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
+    items.sort(key=lambda item: (item.nodeid.startswith(SLOW), not item.nodeid.startswith(FAMILIES)))

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float, Shaped
 from scipy.special import expit, ndtri, xlog1py, xlogy
-from scipy.stats import rankdata
 
 from wmjax.core.errors import UserError
 
@@ -32,7 +32,7 @@ def auc(labels: Rows, scores: Rows) -> float:
     n1, n0 = int(positive.sum()), int((~positive).sum())
     if n1 == 0 or n0 == 0:
         return float("nan")
-    return float((rankdata(scores)[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+    return float((scipy.stats.rankdata(scores)[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
 def log_loss(labels: Rows, p: Float[np.ndarray, " rows"]) -> float:

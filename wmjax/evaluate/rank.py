@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Array, Float, Key, Shaped
-from scipy.stats import rankdata
 
 Rows = Shaped[np.ndarray, " rows"]
 
@@ -30,7 +30,7 @@ def spearman(x: Rows, y: Rows) -> float:
 
     A prediction that is exact about classes and silent within them gains from its ties: compare `spearman_tie_broken`.
     """
-    return pearson(rankdata(x), rankdata(y))
+    return pearson(scipy.stats.rankdata(x), scipy.stats.rankdata(y))
 
 
 def spearman_tie_broken(key: Key[Array, ""], predicted: Rows, truth: Rows, *, draws: int = 10) -> float:
@@ -38,7 +38,7 @@ def spearman_tie_broken(key: Key[Array, ""], predicted: Rows, truth: Rows, *, dr
 
     It is what the prediction would score with a little noise; ties of the truth stay.
     """
-    rng, ranks = generator(key), rankdata(truth)
+    rng, ranks = generator(key), scipy.stats.rankdata(truth)
     found = []
     for _ in range(draws):
         order = np.lexsort((rng.random(len(predicted)), predicted))
@@ -71,9 +71,9 @@ def spearman_partial(x: Rows, y: Rows, given: Shaped[np.ndarray, " rows"] | Floa
     For one column z: `(r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2))`. NaN where nothing is left of a side.
     """
     columns = given.reshape(len(x), -1)
-    ranks = np.column_stack([np.ones(len(x)), *(rankdata(c) for c in columns.T)])
+    ranks = np.column_stack([np.ones(len(x)), *(scipy.stats.rankdata(c) for c in columns.T)])
     left = []
-    for side in (rankdata(x), rankdata(y)):
+    for side in (scipy.stats.rankdata(x), scipy.stats.rankdata(y)):
         residual = side - ranks @ np.linalg.lstsq(ranks, side, rcond=None)[0]
         if np.sum(residual**2) <= 1e-12 * max(np.sum((side - side.mean()) ** 2), 1e-300):
             return float("nan")

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.tree import DecisionTreeClassifier
 
 from wmjax.core.visible import Visible
 
@@ -97,6 +96,8 @@ def _of_several(name: str, features: np.ndarray, action: np.ndarray, visible: Vi
         return ""
     # At random: every seventh row might be every Sunday.
     some = np.random.default_rng(0).permutation(len(action))[:TREE_ROWS]
+    from sklearn.tree import DecisionTreeClassifier  # half a second that no command's start should pay
+
     tree = DecisionTreeClassifier(max_depth=TREE_DEPTH, random_state=0)
     tree.fit(features[np.ix_(some, varies)], action[some])
     # What some rows suggest is then asked of all.

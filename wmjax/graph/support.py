@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy import stats
 
 Matrix = Float[np.ndarray, "nodes nodes"]
 FLOOR_SHARE = 0.01
@@ -139,7 +139,7 @@ def _judge(scores: np.ndarray, noise: np.ndarray, weights: np.ndarray) -> tuple[
     shops, off = scores.shape[-1], ~np.eye(len(scores), dtype=bool)
     spread = np.sqrt(shops / (shops - 1) * (noise**2 @ weights))
     t = np.divide(scores @ weights, spread, out=np.zeros_like(spread), where=off & (spread > 0))
-    p = np.where(off, stats.t.sf(t, shops - 2), 1.0)
+    p = np.where(off, scipy.stats.t.sf(t, shops - 2), 1.0)
     return t, p, _q_values(p)
 
 
@@ -152,7 +152,7 @@ def _q_values(p: Matrix) -> Matrix:
     off, q = ~np.eye(len(p), dtype=bool), np.ones_like(p)
     into_target = off & (np.arange(len(p)) == len(p) - 1)
     for family in (into_target, off & ~into_target):
-        q[family] = stats.false_discovery_control(p[family])
+        q[family] = scipy.stats.false_discovery_control(p[family])
     return q
 
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Int, Shaped, UInt32
-from scipy.stats import qmc
 
 MOST_LISTED = 2**20
 MOST_SAMPLED = 2**24
@@ -165,14 +165,14 @@ def _stretch(unit: np.ndarray, low: float | int, high: float | int, whole: bool)
 
 @lru_cache(maxsize=4)
 def _latin(size: int, seed: int, of: int) -> np.ndarray:
-    return qmc.LatinHypercube(of, rng=np.random.default_rng(seed)).random(size)
+    return scipy.stats.qmc.LatinHypercube(of, rng=np.random.default_rng(seed)).random(size)
 
 
 @lru_cache(maxsize=4)
 def _sobol(size: int, seed: int, of: int) -> UInt32[np.ndarray, "bits of"]:
     """Read a sequence's direction words off its points: point `2^j` differs from the first by words j and j - 1."""
     bits = max(1, (size - 1).bit_length())
-    sequence = qmc.Sobol(of, bits=30, rng=np.random.default_rng(seed))
+    sequence = scipy.stats.qmc.Sobol(of, bits=30, rng=np.random.default_rng(seed))
     rows = [sequence.random(1)[0]]
     for j in range(bits):
         sequence.fast_forward(2**j - sequence.num_generated)

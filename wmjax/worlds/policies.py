@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 from jaxtyping import Bool, Float
 
 from wmjax.core.errors import UserError

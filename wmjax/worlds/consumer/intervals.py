@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float
-from scipy import stats
 from scipy.special import expit, logit
 
 
@@ -27,7 +27,7 @@ def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[n
     mean = values.mean(0)
     if members < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = stats.t.ppf(1 - alpha / 2, members - 1) * values.std(0, ddof=1)
+    half = scipy.stats.t.ppf(1 - alpha / 2, members - 1) * values.std(0, ddof=1)
     return (mean - half).astype(mean.dtype), (mean + half).astype(mean.dtype)
 
 
