@@ -9,6 +9,10 @@ each day's actions on histories as they were; nothing fed back) and `nothing` (n
 The truth is the simulator under both plans from the same histories: the mean, over fresh chances that both plans share,
 of each day's probability given what had happened by then. `noise_.._30d` of method `truth` is its standard error for
 one consumer, root mean square: no answer's RMSE can be expected below it.
+
+Settings `effect of ..` are the world's one-step effects on the test days, and whether their 90 % intervals hold: for
+each row (`coverage90`), for the mean of each tenth of the rows, ordered by the answer (`coverage90_tenths`), and for
+the average (`coverage90_average`, one a panel).
 """
 
 from __future__ import annotations
@@ -41,10 +45,11 @@ from wmjax.worlds import consumer
 from wmjax.worlds.consumer import ConsumerWorld
 from wmjax.worlds.consumer.config import DEMO, ConsumerConfig
 from wmjax.worlds.consumer.config import SMOKE as SMALL
+from wmjax.worlds.consumer.intervals import bounds
 
 NAME = "trajectories"
 FORMS: tuple[Form, ...] = ("mlp", "additive")
-SCORING = 1
+SCORING = 2
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 
@@ -248,7 +253,7 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
             each = [rolled(m, data, plan, start, draws=study.draws, seed=at) for at, m in enumerate(members)]
             found[form].append(np.mean(each, axis=0))
     found["nothing"] = [np.zeros_like(truth[0]) for _ in planned]
-    out: Scores = {}
+    out = intervals(world, panel, data)
     for at, setting in enumerate(changed, start=1):
         gain = truth[at] - truth[0]
         for method, answers in found.items():
@@ -261,11 +266,47 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
     return out
 
 
+def intervals(world: ConsumerWorld, panel: Any, data: ConsumerData) -> Scores:
+    """Ask the world for one-step effects with intervals on the test days, and see what they hold."""
+    out: Scores = {}
+    for question in ("push", "sale_randomised"):
+        action, outcome = consumer_data.question(question)
+        truth, days = data.truth(question, 2).probability, data.days[2]
+        rows = world.observed(panel, days)
+        at = OUTCOMES.index(outcome)
+        each = world.member_effects(rows, action, 0, 1)[1][..., at]  # [members, rows]
+        tenth = np.argsort(np.argsort(each.mean(0), kind="stable")) * 10 // each.shape[1]
+        of_tenth = np.stack([each[:, tenth == i].mean(1) for i in range(10)], axis=1)
+        true_tenth = np.array([truth[tenth == i].mean() for i in range(10)])
+        setting = f"effect of {action}"
+        for name, effects, true in (
+            ("", each, truth),
+            ("_tenths", of_tenth, true_tenth),
+            ("_average", each.mean(1, keepdims=True), truth.mean(keepdims=True)),
+        ):
+            low, high = bounds(effects, 0.1)
+            out[Cell(setting, "world", f"coverage90{name}")] = float(np.mean((low <= true) & (true <= high)))
+            out[Cell(setting, "world", f"width90{name}")] = float(np.mean(high - low))
+            out[Cell(setting, "world", f"rmse{name}")] = float(np.sqrt(np.mean((effects.mean(0) - true) ** 2)))
+        out[Cell(setting, "truth", "mean")] = float(truth.mean())
+        out[Cell(setting, "truth", "sd")] = float(truth.std())
+    return out
+
+
 def checks(rows: list[Row], size: str) -> list[Check]:
     """Say what a roll-out is worth: after a month less error than the shortcut, and no more than the networks'."""
     if size != "full":
         return []
-    out = []
+    out = [
+        Check(
+            f"effect of {action}: {what} within 90 % intervals",
+            common.value_of(rows, Cell(f"effect of {action}", "world", what)),
+            0.8,
+            0.97,
+        )
+        for action in ("push", "sale1")
+        for what in ("coverage90", "coverage90_tenths")
+    ]
     for setting in ("push_daily", "push_never", "sale_every_third_day"):
         name = "rmse_purchase_30d" if setting.startswith("sale") else "rmse_visit_30d"
         value = {m: common.value_of(rows, Cell(setting, m, name)) for m in ("world", "one_step", *FORMS)}
