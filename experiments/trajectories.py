@@ -2,9 +2,10 @@
 
 A consumer world is fitted to a simulated panel whose sale days are randomised, and asked on the held-out last 30 days:
 what would a plan add to visits and purchases, by horizon, against what was done? Answers: `world` (rolled forward,
-drawn outcomes fed back into lags and windows; the fitted ensemble), `mlp` and `additive` (networks of those forms on
-raw bits, trained as the world's adapters are, as many of them, rolled likewise), `one_step` (the world's own effect of
-each day's actions on histories as they were; nothing fed back) and `nothing` (no effect at all).
+drawn outcomes fed back into lags and windows; the fitted ensemble), `world_72` (its belief made of the published 72
+bits instead of the library's own choice, which has lags of all actions), `mlp` and `additive` (networks of those forms
+on those 72 bits, trained as the world's adapters are, as many of them, rolled likewise), `one_step` (the world's own
+effect of each day's actions on histories as they were; nothing fed back) and `nothing` (no effect at all).
 
 The truth is the simulator under both plans from the same histories: the mean, over fresh chances that both plans share,
 of each day's probability given what had happened by then. `noise_.._30d` of method `truth` is its standard error for
@@ -18,6 +19,7 @@ the average (`coverage90_average`, one a panel).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -224,8 +226,16 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
     data = consumer_data.make(cfg, val=study.val, test=study.test)
     panel, start, key = consumer_panel.to_panel(data.sim, cfg=cfg), data.days[2].start, jax.random.key(seed)
     shares = {"val": study.val / cfg.num_days, "test": study.test / cfg.num_days}
-    world = consumer.fit(
-        key, panel, dataclasses.replace(study.world, **shares), seed=seed, folder=folder / "world", observer=observer
+    cfg_of = dataclasses.replace(study.world, **shares)
+    world = consumer.fit(key, panel, cfg_of, seed=seed, folder=folder / "world", observer=observer)
+    of_bits = consumer.fit(
+        key,
+        panel,
+        dataclasses.replace(cfg_of, units="bernoulli"),
+        recipes=consumer_panel.published_recipes(),
+        seed=seed,
+        folder=folder / "world_72",
+        observer=observer,
     )
     parts = [Table(r.bits, r.actions, r.outcomes) for r in map(data.rows, range(2))]
     networks: dict[str, list[Fitted]] = {}
@@ -246,6 +256,7 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
     planned = [factual, *changed.values()]
     truth, errors = true_outcomes(data, planned, start, chances=study.chances, seed=seed)
     found = by_world(world, panel, planned, start, draws=study.draws, seed=seed)
+    found["world_72"] = by_world(of_bits, panel, planned, start, draws=study.draws, seed=seed)["world"]
     for form, members in networks.items():
         found[form] = []
         for plan in planned:
@@ -253,7 +264,7 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
             each = [rolled(m, data, plan, start, draws=study.draws, seed=at) for at, m in enumerate(members)]
             found[form].append(np.mean(each, axis=0))
     found["nothing"] = [np.zeros_like(truth[0]) for _ in planned]
-    out = intervals(world, panel, data)
+    out = intervals("world", world, panel, data) | intervals("world_72", of_bits, panel, data)
     for at, setting in enumerate(changed, start=1):
         gain = truth[at] - truth[0]
         for method, answers in found.items():
@@ -266,8 +277,8 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
     return out
 
 
-def intervals(world: ConsumerWorld, panel: Any, data: ConsumerData) -> Scores:
-    """Ask the world for one-step effects with intervals on the test days, and see what they hold."""
+def intervals(method: str, world: ConsumerWorld, panel: Any, data: ConsumerData) -> Scores:
+    """Ask a world for one-step effects with intervals on the test days, and see what they hold."""
     out: Scores = {}
     for question in ("push", "sale_randomised"):
         action, outcome = consumer_data.question(question)
@@ -285,9 +296,9 @@ def intervals(world: ConsumerWorld, panel: Any, data: ConsumerData) -> Scores:
             ("_average", each.mean(1, keepdims=True), truth.mean(keepdims=True)),
         ):
             low, high = bounds(effects, 0.1)
-            out[Cell(setting, "world", f"coverage90{name}")] = float(np.mean((low <= true) & (true <= high)))
-            out[Cell(setting, "world", f"width90{name}")] = float(np.mean(high - low))
-            out[Cell(setting, "world", f"rmse{name}")] = float(np.sqrt(np.mean((effects.mean(0) - true) ** 2)))
+            out[Cell(setting, method, f"coverage90{name}")] = float(np.mean((low <= true) & (true <= high)))
+            out[Cell(setting, method, f"width90{name}")] = float(np.mean(high - low))
+            out[Cell(setting, method, f"rmse{name}")] = float(np.sqrt(np.mean((effects.mean(0) - true) ** 2)))
         out[Cell(setting, "truth", "mean")] = float(truth.mean())
         out[Cell(setting, "truth", "sd")] = float(truth.std())
     return out
@@ -309,11 +320,11 @@ def checks(rows: list[Row], size: str) -> list[Check]:
     ]
     for setting in ("push_daily", "push_never", "sale_every_third_day"):
         name = "rmse_purchase_30d" if setting.startswith("sale") else "rmse_visit_30d"
-        value = {m: common.value_of(rows, Cell(setting, m, name)) for m in ("world", "one_step", *FORMS)}
-        for other in ("one_step", *FORMS):
-            own, its = value["world"], value[other]
+        value = {m: common.value_of(rows, Cell(setting, m, name)) for m in ("world", "world_72", "one_step", *FORMS)}
+        for one, other in (("world", "one_step"), *itertools.product(("world", "world_72"), FORMS)):
+            own, its = value[one], value[other]
             gap = None if own is None or its is None else own - its
-            out.append(Check(f"{setting} {name}: world less {other}", gap, -10.0, 0.0))
+            out.append(Check(f"{setting} {name}: {one} less {other}", gap, -10.0, 0.0))
     return out
 
 

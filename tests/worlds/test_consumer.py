@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,25 @@ from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import silent
 from wmjax.data import frame as frames
-from wmjax.simulate import consumer_truth
+from wmjax.simulate import consumer_panel, consumer_truth
 from wmjax.worlds import consumer
 from wmjax.worlds.consumer import fitting, judging, machine, tables
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.tables import Question
+
+
+def test_a_belief_may_be_made_of_ones_own_recipes(panel, cfg, tmp_path):
+    world = untrained.fit(
+        functools.partial(consumer.fit, recipes=consumer_panel.published_recipes()),
+        jax.random.key(0),
+        panel,
+        dataclasses.replace(cfg, units="bernoulli"),
+    )
+    assert world.model.frame.visible.size == 72
+    assert not any(label.startswith("sale") for label in world.model.frame.visible.labels)
+    world.save(tmp_path / "world")
+    again = wm.load(tmp_path / "world")
+    np.testing.assert_array_equal(again.predict(panel)["mean"], world.predict(panel)["mean"])
 
 
 def test_answers_carry_names_units_and_dates(world, panel):

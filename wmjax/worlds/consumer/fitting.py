@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint
 from wmjax.data import frame as frames
-from wmjax.data import recipes, scaling, splits
+from wmjax.data import scaling, splits
 from wmjax.data.frame import Frame
 from wmjax.data.panel import Panel, show_time
+from wmjax.data.recipes import Recipe, default_recipes
 from wmjax.data.splits import Split, split_times
 from wmjax.dbm.types import DBMParams
 from wmjax.heads import ensemble, warm
@@ -54,6 +56,7 @@ def fit(
     panel: Panel,
     cfg: ConsumerConfig,
     *,
+    recipes: Sequence[Recipe] | None = None,
     seed: int | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
@@ -67,6 +70,7 @@ def fit(
         key: seeds everything.
         panel: at least two units, at least one action, ten periods or more are sensible.
         cfg: how.
+        recipes: what the belief is made of (`wmjax.data.recipes`); `default_recipes(panel)` if not given.
         seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
         folder: where each stage keeps its checkpoints; a killed fit goes on from them, bitwise.
         observer: told of progress.
@@ -78,12 +82,13 @@ def fit(
     _check(panel)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     _check_parts(panel, split)
-    frame = frames.fit_frame(panel, recipes.default_recipes(panel), train=split.train, units=cfg.units)
+    made_of = default_recipes(panel) if recipes is None else tuple(recipes)
+    frame = frames.fit_frame(panel, made_of, train=split.train, units=cfg.units)
     # The schema refuses categorical outcomes, so each kind is one that adapters know.
     kinds: Any = tuple(panel.schema.column(n).kind for n in panel.outcome_names)
     model = ConsumerModel(cfg, frame, kinds)
     parts = cut(panel, frame, split, model)
-    own = fingerprint(cfg, panel.schema) + panel.fingerprint
+    own = fingerprint(cfg, panel.schema, *(() if recipes is None else made_of)) + panel.fingerprint
     stages = Stages(None if folder is None else Path(folder), observer, own)
 
     weights = unit_weights(key_for(key, "bootstrap"), parts.train, members=cfg.members, bootstrap=cfg.bootstrap)
