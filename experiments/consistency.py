@@ -12,9 +12,10 @@ part mostly takes and its own; it has to be told which part that is, and judges 
 beside them: an isolation forest, an autoencoder's reconstruction error, Mahalanobis distance, a Gaussian copula's
 likelihood, independent bits, and a chain of logistic regressions, bit by bit.
 
-`likelihood` holds mean log likelihoods of test rows in nats, without bits that no train row has on (a month that had
-not come yet: any model's answer is its floor; they are summed over). A machine's is its variational bound less log Z by
-annealed importance sampling, which errs low more often than high, and so flatters: see `log_z_error` and `ess`.
+`likelihood` holds mean log likelihoods of test rows in nats, summed over the values of what takes one in test rows that
+no train row has (their month had not come yet: any model's answer to that is its floor). A machine's is its variational
+bound less log Z by annealed importance sampling, which errs low more often than high, and so flatters: see
+`log_z_error` and `ess`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.train import many
 
 NAME = "consistency"
-SCORING = 1
+SCORING = 2
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 MACHINES = Path("experiments/results/three_in_one_machines.npz")
 LAGS = (1, 2, 3, 4)
@@ -231,17 +232,21 @@ def area(judge: Judge, true: np.ndarray, wrong: np.ndarray) -> float:
     return float(metrics.auc(labels, np.concatenate([judge(true), judge(wrong)])))
 
 
-def never(data: ConsumerData) -> np.ndarray:
-    """List the bits that some test row has on and no train row has."""
-    return np.flatnonzero(data.rows(2).bits.any(0) & ~data.rows(0).bits.any(0))
+def unseen(data: ConsumerData) -> list[np.ndarray]:
+    """Give the units of each group that has one on in some test row, and in no train row."""
+    test, train = (np.asarray(data.rows(part).bits).any(axis=0) for part in (2, 0))
+    new = np.logical_and(test, np.logical_not(train))
+    return [np.arange(g.start, g.start + g.size) for g in data.visible.groups if new[g.slice].any()]
 
 
-def without(judge: Judge, rows: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Sum a likelihood's judge over all values of some units: the negative log likelihood of the others."""
+def summed(judge: Judge, rows: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+    """Sum a likelihood's judge over the values that one-hot groups can take: a negative log likelihood `[rows]`."""
+    assert all((rows[:, units].sum(1) == 1).all() for units in groups)
     total = None
-    for values in itertools.product((0, 1), repeat=len(units)):
+    for values in itertools.product(*map(range, map(len, groups))):
         other = rows.copy()
-        other[:, units] = values
+        for units, value in zip(groups, values, strict=True):
+            other[:, units] = np.arange(len(units)) == value
         own = -judge(other)
         total = own if total is None else np.logaddexp(total, own)
     assert total is not None
@@ -254,7 +259,7 @@ def likelihoods(key: jax.Array, params: DBMParams, data: ConsumerData, test: np.
     run = partial(partition.ais, visible=visible, num_temperatures=study.temperatures, num_particles=study.particles)
     found = jax.jit(run)(key, params, base=base)
     log_z = float(found.log_z)
-    surprise = without(by_machine(params, visible)["variational"], test, never(data))
+    surprise = summed(by_machine(params, visible)["variational"], test, unseen(data))
     mean = -float(surprise.mean()) - log_z
     return {
         Cell("likelihood", "", "nats_a_row"): mean,
@@ -283,7 +288,7 @@ def run_seed(seed: int, data: ConsumerData, known: dict[str, DBMParams], study: 
             judge = conditional_judge(params, train, parts(visible)[kind], visible, study.alternatives)
             out[Cell(kind, f"{name}_conditional", "auroc")] = area(judge, test[few], wrong[kind][few])
     for name in LIKELY:
-        out[Cell("likelihood", name, "nats_a_row")] = -float(without(simple[name], test, never(data)).mean())
+        out[Cell("likelihood", name, "nats_a_row")] = -float(summed(simple[name], test, unseen(data)).mean())
     for name, params in known.items():
         found = likelihoods(key_for(jax.random.key(seed), "ais"), params, data, test, study)
         out |= {Cell(cell.setting, name, cell.quantity): value for cell, value in found.items()}

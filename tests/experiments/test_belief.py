@@ -141,3 +141,16 @@ def test_a_copula_recovers_its_correlations_and_is_a_distribution():
     assert chance.sum() == pytest.approx(1.0, abs=2e-3)
     often = np.bincount(bits @ np.array([8, 4, 2, 1]), minlength=16) / len(bits)
     np.testing.assert_allclose(chance, often, atol=4e-3)
+
+
+def test_a_sum_over_months_is_what_is_left_without_them(data):
+    """Independent bits: the chance of the other bits, times that of exactly one month."""
+    rows, groups = data.rows(2).bits, consistency.unseen(data)
+    (month,) = groups
+    assert [data.visible.labels[i] for i in month] == [f"month_{m}" for m in range(1, 13)]
+    p = np.random.default_rng(0).uniform(0.1, 0.9, rows.shape[1])
+    found = consistency.summed(lambda x: -(x @ np.log(p) + (1 - x) @ np.log1p(-p)), rows, groups)
+    rest = np.delete(np.arange(rows.shape[1]), month)
+    one = np.prod(1 - p[month]) * np.sum(p[month] / (1 - p[month]))
+    expected = -(rows[:, rest] @ np.log(p[rest]) + (1 - rows[:, rest]) @ np.log1p(-p[rest])) - np.log(one)
+    np.testing.assert_allclose(found, expected)
