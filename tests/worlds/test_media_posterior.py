@@ -14,7 +14,7 @@ from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.transformer import network, response, tokens
 from wmjax.transformer.losses import ROIPrior
-from wmjax.worlds.media import fitting, posterior, prepare
+from wmjax.worlds.media import fitting, learning, posterior, prepare
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE
 
@@ -94,11 +94,54 @@ def test_the_covariance_is_that_of_a_regression(learnt, beliefs):
     params, data = learnt
     roi = tuple(ROIPrior(channel=CHANNELS[at], family=family, a=1.0, b=b) for at, family, b in beliefs)
     cfg = dataclasses.replace(CFG, roi=roi, members=1)
+    data = data._replace(beliefs=jnp.asarray(cfg.beliefs))
     one = jax.tree.map(lambda x: x[None], params)
     factor = np.asarray(posterior.spread(one, data, cfg=cfg, channels=CHANNELS), np.float64)[0]
     want, effect = oracle(params, data, beliefs)
     assert effect >= 1
     np.testing.assert_allclose(factor @ factor.T, want, rtol=2e-2, atol=2e-3)
+
+
+def test_other_lift_tests_compile_nothing(learnt):
+    params, data = learnt
+    one, found = jax.tree.map(lambda x: x[None], params), []
+    for a, b in ((1.0, 0.5), (2.0, 0.1)):
+        cfg = dataclasses.replace(CFG, roi=(ROIPrior(channel=CHANNELS[0], a=a, b=b),), members=1)
+        own = data._replace(beliefs=jnp.asarray(cfg.beliefs))
+        found.append(posterior.spread(one, own, cfg=cfg.compiled, channels=CHANNELS))
+        if len(found) == 1:
+            programs = posterior.spread._cache_size()
+    assert posterior.spread._cache_size() == programs
+    assert np.linalg.norm(found[1]) < np.linalg.norm(found[0])  # a surer test leaves less open
+    other = dataclasses.replace(cfg, roi=(ROIPrior(channel=CHANNELS[1]),))
+    learners = [
+        learning.Learner(c.compiled, CHANNELS, 32)
+        for c in (cfg, dataclasses.replace(cfg, roi=(ROIPrior(channel=CHANNELS[0], b=9.0),)), other)
+    ]
+    assert learners[0] == learners[1] != learners[2]
+
+
+def test_a_belief_pulls_a_return_towards_it(learnt):
+    """The gradient of the log prior by a channel's size of effect: up to a return above it, down to one below."""
+    params, data = learnt
+    cfg = dataclasses.replace(CFG, roi=(ROIPrior(channel=CHANNELS[0], a=1.0, b=0.1),), members=1, alpha=0.0)
+    learner = learning.Learner(cfg.compiled, CHANNELS, int(data.train.any(0).sum()))
+    state = learning.init(jax.random.key(0), data._replace(beliefs=jnp.asarray(cfg.beliefs)), learner=learner)
+
+    @jax.jit
+    def pull(beliefs):
+        own = data._replace(beliefs=beliefs)
+        batch = learning.take(jax.random.key(1), state, own, learner=learner)
+
+        def value(curves):
+            outcome = {**params["outcome"], "curves": curves}
+            found = learning.forward(outcome, batch.series, own.known, None, cfg=cfg)
+            return learning.priors(outcome, batch, found, jnp.ones(()), state, own, jax.random.key(2), learner=learner)
+
+        return jax.grad(value)(params["outcome"]["curves"]).size[0]
+
+    assert pull(jnp.array([[1e3, 0.1]])) < 0  # a larger effect is more plausible
+    assert pull(jnp.array([[-1e3, 0.1]])) > 0
 
 
 def test_blocks_that_move_together_are_fewer_rows():

@@ -49,11 +49,16 @@ class ROIPrior:
 
     def distribution(self) -> Any:
         """Give it as a NumPyro distribution."""
-        import numpyro.distributions as dist
+        return distribution(self.family, self.a, self.b)
 
-        if self.family == "halfnormal":
-            return dist.HalfNormal(self.b)
-        return (dist.Normal if self.family == "normal" else dist.LogNormal)(self.a, self.b)
+
+def distribution(family: Family, a: Any, b: Any) -> Any:
+    """Give a family's NumPyro distribution, see `ROIPrior`; `a` and `b` may be traced."""
+    import numpyro.distributions as dist
+
+    if family == "halfnormal":
+        return dist.HalfNormal(b)
+    return (dist.Normal if family == "normal" else dist.LogNormal)(a, b)
 
 
 def mean(values: Float[Array, "*axes"], weights: Float[Array, "*axes"]) -> Float[Array, ""]:

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from wmjax.transformer.config import SMALL, MMMConfig
 from wmjax.transformer.losses import ROIPrior
 
@@ -75,6 +77,16 @@ class MediaConfig:
     prior_weight: float = 1.0
     roi: tuple[ROIPrior, ...] = ()
     block: int = 8
+
+    @property
+    def compiled(self) -> MediaConfig:
+        """What programs are compiled for: whose returns something is believed of, not what; see `beliefs`."""
+        return dataclasses.replace(self, roi=tuple(dataclasses.replace(p, a=0.0, b=1.0) for p in self.roi))
+
+    @property
+    def beliefs(self) -> np.ndarray:
+        """The beliefs' numbers, `[beliefs, 2]`: `a` and `b` of each."""
+        return np.array([(p.a, p.b) for p in self.roi], np.float32).reshape(-1, 2)
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -55,7 +55,7 @@ def fit(
     """
     split = split_times(panel, val=cfg.val, test=cfg.test)
     scales = prepare.fit_scales(panel, split.train, cfg)
-    learner = Learner(cfg, panel.action_names, int(split.train.sum()))
+    learner = Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
     data = learn_data(panel, scales, split, cfg, creative)
     keys = jnp.stack([member_key(key, m) for m in range(cfg.members)])
     begin = many.Members(Begin(learner), 1, None)
@@ -74,7 +74,7 @@ def fit(
     world = MediaWorld(
         cfg=cfg,
         params=done.best,
-        spread=np.asarray(posterior.spread(done.best, data, cfg=cfg, channels=panel.action_names)),
+        spread=np.asarray(posterior.spread(done.best, data, cfg=cfg.compiled, channels=panel.action_names)),
         scales=scales,
         creative=np.asarray(data.known.creative),
         residual=np.zeros(cfg.members),
@@ -108,6 +108,7 @@ def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, cre
         size=jnp.asarray(scales.size, jnp.float32),
         exchange=jnp.asarray(scales.outcome_scale / scales.spend, jnp.float32),
         centre=response.centre(jnp.asarray(scales.typical, jnp.float32)),
+        beliefs=jnp.asarray(cfg.beliefs),
     )
 
 

@@ -38,7 +38,8 @@ class LearnData(NamedTuple):
 
     series: see `Series`, leaves [units, time, ..]. train, val: bool [units, time], the rows that teach and that are
     watched. spend_target: [units, time, channels], what the adversary predicts. confusion: [channels], what it is made
-    to say. size: [units]. exchange: [channels], outcome for a unit of spend at a scaled ratio of 1.
+    to say. size: [units]. exchange: [channels], outcome for a unit of spend at a scaled ratio of 1. beliefs: [beliefs,
+    2], see `MediaConfig.beliefs`: an argument, so that other lift tests compile nothing.
     """
 
     series: Series
@@ -50,6 +51,7 @@ class LearnData(NamedTuple):
     size: Float[Array, " units"]
     exchange: Float[Array, " channels"]
     centre: Curves
+    beliefs: Float[Array, "beliefs 2"]
 
 
 class MediaState(NamedTuple):
@@ -74,7 +76,7 @@ class Learner:
     """What is fixed when a program is compiled; a value, so that equal learners share their programs.
 
     Attributes:
-        cfg: how it learns.
+        cfg: how it learns, of `MediaConfig.compiled`.
         channels: the actions' names, in order.
         periods: train periods.
     """
@@ -252,22 +254,23 @@ def priors(
         value += losses.curves(params["curves"], state.centre)
     if cfg.roi:
         returns, factor = roi_of(params, batch, found.media, data, key, learner=learner)
-        for prior in cfg.roi:
+        for prior, (a, b) in zip(cfg.roi, data.beliefs, strict=True):
             at = learner.channels.index(prior.channel)
-            moved = _moved(prior, returns[at], state.offset[at])
+            moved = _moved(prior.family, b * state.offset[at], returns[at])
             # A channel that this step did not drop has no return, and no say.
             known = jnp.where(jnp.isnan(moved), 1.0, moved)
-            value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: prior.distribution()}))
+            density = losses.distribution(prior.family, a, b)
+            value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))
     rows = jnp.sum(data.train)
     return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / rows * value
 
 
-def _moved(prior: losses.ROIPrior, value: Array, offset: Array) -> Array:
+def _moved(family: losses.Family, offset: Array, value: Array) -> Array:
     """Move a return against this member's draw of the belief's centre; a half-normal one has none to move."""
-    if prior.family == "normal":
-        return value - prior.b * offset
-    if prior.family == "lognormal":
-        return jnp.maximum(value, 1e-6) * jnp.exp(-prior.b * offset)
+    if family == "normal":
+        return value - offset
+    if family == "lognormal":
+        return jnp.maximum(value, 1e-6) * jnp.exp(-offset)
     return jnp.maximum(value, 0.0)
 
 

@@ -109,10 +109,10 @@ def _beliefs(by_channel: Any, flat: Array, data: LearnData, rows: Array, cfg: Me
     total = jnp.zeros((flat.shape[0], flat.shape[0]))
     if cfg.roi:
         now, slopes = returns(flat), jax.jacfwd(returns)(flat)
-        for belief in cfg.roi:
+        for belief, (_, b) in zip(cfg.roi, data.beliefs, strict=True):
             at = channels.index(belief.channel)
             slope = slopes[at] / now[at] if belief.family == "lognormal" else slopes[at]
-            total += jnp.outer(slope, slope) / belief.b**2
+            total += jnp.outer(slope, slope) / b**2
     return total
 
 
