@@ -97,7 +97,7 @@ def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, c
     """Only the run's folder and the names of the actions and the outcome are this table's own."""
     (block,) = (b for b in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) if "wmjax best" in b)
     names = {"runs/demo": str(run), "campaign_a": "push", "mailer_exposure": "coupon", "shopped": "visit"}
-    names |= {"0:1.0:50": "0,1"}  # this table's coupon is binary
+    names |= {"0:0.3:31": "0,1"}  # this table's coupon is binary
     for name, own in names.items():
         block = block.replace(name, own)
     monkeypatch.chdir(tmp_path)

@@ -200,7 +200,7 @@ def test_units_are_whole_numbers_or_text():
         read_panel(mixed, SCHEMA)
     with pytest.raises(UserError, match=r"'household': mixed types .floating"):
         read_panel(frame.assign(household=frame["household"] + 0.5), SCHEMA)
-    with pytest.raises(UserError, match=r"'household': missing in 2 rows, first in row 4"):
+    with pytest.raises(UserError, match=r"'household': missing in 2 rows, first in row 5 of the table"):
         read_panel(frame.assign(household=frame["household"].where(~frame.index.isin([4, 9]))), SCHEMA)
 
 

@@ -138,6 +138,24 @@ def test_cut_at_every_kind_of_disk_operation(toy, calm, tmp_path, monkeypatch):
         assert contents(place) == undisturbed, moment
 
 
+def test_what_was_folded_is_kept_when_a_person_stops_a_sweep(toy, tmp_path, evaluated):
+    """Half a minute between checkpoints has not passed: what is stopped by hand saves itself."""
+    keep = {name: toy.KEEP[name] for name in ("mean", "top")}
+    toy.run(keep, out=tmp_path / "calm.zarr")
+    out, calls = tmp_path / "s.zarr", len(evaluated)
+
+    def stop(event):
+        if event.done >= 63:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.run(keep, out=out, observer=stop)
+    evaluated.clear()
+    toy.run(keep, out=out)
+    assert 0 < len(evaluated) <= calls - 5  # five boxes had landed
+    assert contents(out) == contents(tmp_path / "calm.zarr")
+
+
 @pytest.mark.parametrize("harm", ["truncated", "changed", "missing", "no marker", "state"])
 def test_what_is_torn_is_made_again(toy, calm, tmp_path, evaluated, harm):
     out = tmp_path / "s.zarr"

@@ -40,7 +40,7 @@ def units(
     codes, uniques = pd.factorize(column)
     if (codes < 0).any():
         bad = np.flatnonzero(codes < 0)
-        raise UserError(f"unit column {name!r}: missing in {len(bad)} rows, first in row {bad[0]}")
+        raise UserError(f"unit column {name!r}: missing in {len(bad)} rows, first in row {bad[0] + 1} of the table")
     if known is not None:
         uniques = pd.Index(known)
         codes = uniques.get_indexer(column)

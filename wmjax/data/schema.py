@@ -201,7 +201,7 @@ def read_schema(source: str | Path | Mapping[str, Any] | PanelSchema) -> PanelSc
     try:
         return _from_dict(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a schema is a TOML file, a dict or a PanelSchema") from None
+        raise UserError(f"{path}: no such file; give a TOML file (in Python also a dict or a PanelSchema)") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML ({error})") from None
 

@@ -227,7 +227,7 @@ def fit_overlap(
         return replace(report, deterministic=True, reason=rule, share_outside=1.0, ess=0.0)
     told = rules.tell_cells(action, list(cells), visible)
     if not told and report.share_outside > 0.01:
-        told = f"{report.share_outside:.0%} of rows have no counterpart; {top} tells most about {action}"
+        told = f"{report.share_outside:.0%} of train rows have no counterpart; {top} tells most about {action}"
     return replace(report, reason=told)
 
 

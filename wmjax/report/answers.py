@@ -94,6 +94,13 @@ def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:
 
 
 def answers(report: ReportInput) -> tuple[Answer, ...]:
-    """Put the first effects of the summary into words; those the data cannot tell come last."""
-    made = [answer(e, overlap_of(report.overlap_table, e["action"])) for e in report.summary.get("effects", [])]
-    return tuple(sorted(made, key=lambda a: a.standing == "not"))[:MOST_ANSWERS]
+    """Put effects of the summary into words: what is clear first, what the data cannot tell last."""
+    effects = sorted(report.summary.get("effects", []), key=lambda e: e["scale"] == "logit")
+    made = [(e, answer(e, overlap_of(report.overlap_table, e["action"]))) for e in effects]
+
+    def order(one: tuple[Mapping[str, Any], Answer]) -> tuple[bool, ...]:
+        effect, words = one
+        clear = as_float(effect["lo"]) > 0 or as_float(effect["hi"]) < 0
+        return words.standing == "not", effect["scale"] == "logit", not clear, words.standing == "partly"
+
+    return tuple(words for _, words in sorted(made, key=order))[:MOST_ANSWERS]

@@ -51,6 +51,11 @@ def average_effects(report: ReportInput) -> Section | None:
     if not drawn:
         return None
     lead = "Each effect is the difference between two plans that are alike but for one action, over comparable rows."
+    if len(frames.distinct(table, "scale")) > 1:
+        lead += (
+            " On the log odds every row counts alike; a probability moves most where it is near one half, so the rows "
+            "that can move decide the average, and the two may differ in sign. Plan by the probabilities."
+        )
     return Section(
         title="Which action matters most?", lead=lead, figures=tuple(drawn), tables=tuple(tables), chapter=ANSWER
     )
@@ -75,7 +80,7 @@ def _effect_table(part: pd.DataFrame, scale: str) -> Table:
         "n": ("of", number),
         "standing": ("standing", None),
     }
-    return tabulate(part, columns, caption="All average effects in numbers")
+    return tabulate(part, columns, caption=f"All average effects in numbers, on the scale of the {scale}")
 
 
 def _segment_table(part: pd.DataFrame, scale: str, caption: str) -> Table:
@@ -157,7 +162,7 @@ def overlap(report: ReportInput) -> Section | None:
         low, high = as_float(row.get("trim_low")), as_float(row.get("trim_high"))
         trim = (low, high) if math.isfinite(low) and math.isfinite(high) else None
         outside = as_float(row.get("share_outside"))
-        caption = f"{percent(outside)} of rows have no counterpart." if math.isfinite(outside) else ""
+        caption = f"{percent(outside)} of the train rows have no counterpart." if math.isfinite(outside) else ""
         if bool(row.get("deterministic", False)):
             caption = f"Not identified: {row.get('reason') or 'the action follows from what came before it'}."
         if row and numbers:
@@ -175,7 +180,9 @@ def overlap(report: ReportInput) -> Section | None:
     tables = (tabulate(report.overlap_table, columns, caption=caption),) if len(report.overlap_table) else ()
     lead = (
         "An effect can be learnt only where rows that got the action resemble rows that did not. An AUC near 0.5 means "
-        "that the action was given as if by a coin; near 1, that it followed from what came before it."
+        "that the action was given as if by a coin; near 1, that it followed from what came before it. All of this is "
+        "of the train rows; the effects above count the comparable ones among their own. Effective rows: as many drawn "
+        "by a coin would tell as much of the average; few, where single rows have to stand for many."
     )
     return Section(title="Are the rows comparable?", lead=lead, figures=tuple(drawn), tables=tables, chapter=BELIEF)
 

@@ -13,6 +13,8 @@ import tyro
 from wmjax.core.errors import UserError
 
 RunFolder = Annotated[Path, tyro.conf.Positional]
+MOST_PLANS = 20
+"""Rows of the table that a command prints; the file has all."""
 
 
 def sweep(
@@ -134,10 +136,16 @@ def best(
     table, chosen = sweeping.best(sweep, budget=budget, cost=cost, **how)
     counts = sweeping.counted(table)
     unit, of = table.attrs["unit"], table.attrs["of"].split("_")[-1]
-    console.table(counts.head(20), title=f"Plans and how many units get each; value: {of} in {unit}, summed over units")
+    console.table(
+        counts.head(MOST_PLANS), title=f"Plans and how many units get each; value: {of} in {unit}, summed over units"
+    )
+    if len(counts) > MOST_PLANS:
+        console.say(
+            f"and {len(counts) - MOST_PLANS:,} plans more, of {counts['units'].iloc[MOST_PLANS:].sum():,} units"
+        )
     console.say(
         f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), {of} in {unit}, summed over units and periods; "
-        f"cost {chosen.cost:,.6g}, in the prices' money"
+        f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
     )
     opened = store.read(sweep)
     attrs = dict(opened.attrs)

@@ -62,12 +62,19 @@ class Asked:
             worth=prices(self.worth, "worth"),
             cost=prices(self.cost, "cost"),
         )
+        reduce = reduce_reading.reduce_from_words(self.reduce.split())
+        for output, price, flag in (
+            ("profit", setting.worth, '--worth "buy=3.5"'),
+            ("cost", setting.cost, '--cost "coupon=1"'),
+        ):
+            if not price and any(one.of == output for one in reduce.values()):
+                raise UserError(f"the sweep is to keep {output}, and nothing has a price; give {flag}")
         return {
             "grid": read_grid(self.grid),
             "key": jax.random.key(self.seed),
             "setting": setting,
             "plan": None if self.plan is None else plan_reading.read_plan(self.plan),
-            "reduce": reduce_reading.reduce_from_words(self.reduce.split()),
+            "reduce": reduce,
             "chunk": self.chunk,
             "mesh": processes.local_mesh(),
         }

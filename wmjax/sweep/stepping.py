@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -93,10 +93,25 @@ class Run:
 
     def all_steps(self) -> list[Any]:
         """Take every step that is not done yet; give this worker's states, one a lane."""
-        folded, states = self._resume()
+        folded, begun = self._resume()
         self.kept = {} if self.place is not None else _room(self.arrays)
-        sent: _Sent | None = None
         self.progress.begin()
+        done, states = folded, begun
+        try:
+            for done, states in self._steps(folded, begun):
+                self._checkpoint(done, states)
+        except KeyboardInterrupt:
+            # States that a step was just taking up are gone: the last checkpoint then stands.
+            if done > folded and not any(x.is_deleted() for x in jax.tree.leaves(states)):
+                self._checkpoint(done, states, now=True)
+            raise
+        self._checkpoint(len(self.steps), states, now=True)
+        self.progress.end()
+        return _lanes(jax.device_get(states), self.lanes)
+
+    def _steps(self, folded: int, states: Any) -> Iterator[tuple[int, Any]]:
+        """Take the steps; after each give how many are folded into the states, and these."""
+        sent: _Sent | None = None
         for count, step in enumerate(self.steps):
             regions = self.regions(step)
             stored = store.read_box(self.place, step) if self.place is not None and self.arrays else None
@@ -111,17 +126,13 @@ class Run:
                 values = self._unpack(stored, regions)
             if fold:
                 states = self._fold(states, values, start, regions)
+                yield count + 1, states
             # One step behind: the device is busy with this step while the host writes the one before.
             if sent is not None:
                 self._land(sent)
             sent = _Sent(step, regions, values, stored is None and bool(self.arrays))
-            if fold:
-                self._checkpoint(count + 1, states)
         if sent is not None:
             self._land(sent)
-        self._checkpoint(len(self.steps), states, last=True)
-        self.progress.end()
-        return _lanes(jax.device_get(states), self.lanes)
 
     def seconds(self) -> float:
         """Predict how long all steps take by the second of two times that the first is taken; nothing is written."""
@@ -202,8 +213,8 @@ class Run:
     def _tree(self, leaves: list[np.ndarray]) -> Any:
         return jax.tree.structure(self._empty()).unflatten(leaves)
 
-    def _checkpoint(self, done: int, states: Any, *, last: bool = False) -> None:
-        if self.place is not None and (last or self.progress.since_save() >= self.save):
+    def _checkpoint(self, done: int, states: Any, *, now: bool = False) -> None:
+        if self.place is not None and (now or self.progress.since_save() >= self.save):
             leaves = [np.asarray(x) for x in jax.tree.leaves(jax.device_get(states))]
             store.save_state(self.place, self.worker[0], done, leaves)
             self.progress.saved()

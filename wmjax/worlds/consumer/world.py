@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from wmjax.core.errors import UserError
 from wmjax.data import frame as frames
 from wmjax.data.panel import Panel
-from wmjax.data.schema import PanelSchema
+from wmjax.data.schema import PanelSchema, near
 from wmjax.dbm import scores
 from wmjax.evaluate.overlap import OverlapReport
 from wmjax.evaluate.together import Together
@@ -34,6 +34,10 @@ REFERENCE = 1001
 """Quantiles of the train rows' free energy that a world keeps."""
 CHUNK = 4096
 """Rows that one step of a compiled program holds at once, for each member."""
+
+
+TOLD = 0.65
+"""Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -376,6 +380,13 @@ class ConsumerWorld(contract.Named):
                 f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
                 "effect is extrapolated, and averages leave them out"
             )
+        column = self.schema.column(action)
+        # A propensity in a column may well follow from what came before: that is what it is for.
+        if column.randomised and not isinstance(column.propensity, str) and report.score > TOLD:
+            found.append(
+                f"{action}: declared randomised, but what came before it tells it (AUC {report.score:.2f}, .5 is a "
+                "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
+            )
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
         return found
@@ -388,7 +399,7 @@ class ConsumerWorld(contract.Named):
 
     def _action_index(self, action: str) -> int:
         if action not in (names := self.schema.names("action")):
-            raise UserError(f"no action {action!r}; there are {list(names)}")
+            raise UserError(f"no action {action!r}; {near(action, names)}")
         return names.index(action)
 
     def _check_values(self, action: str, T0: float | int, T1: float | int) -> None:
