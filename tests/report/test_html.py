@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from wmjax.core.errors import UserError
-from wmjax.report import html
+from wmjax.report import answers, html
 from wmjax.report.answers import answer, standing_of
 from wmjax.report.inputs import COLUMNS, ReportInput
 from wmjax.report.parts import Answer, Fact, Page, Section, flatten, tabulate
@@ -102,6 +103,19 @@ def test_headline_is_in_words_with_intervals(page):
     assert "on average over 30,136 of 30,720 rows" in words
     assert re.search(r"no clear change in purchase[^:]*: the interval holds zero", words)
     assert "The data cannot tell what sale1 does to purchase." in words
+
+
+def test_clear_answers_come_first_and_those_the_data_cannot_tell_last(report):
+    found = answers.answers(report)
+    clear = ["no clear change" not in a.words and a.standing != "not" for a in found]
+    assert clear == sorted(clear, reverse=True)
+    assert [a.standing == "not" for a in found] == sorted(a.standing == "not" for a in found)
+    # Eight unclear ones before it do not push the one that is clear from the page.
+    dull = {**report.summary["effects"][0], "ate": 0.0, "lo": -0.1, "hi": 0.1}
+    effects = [*({**dull, "outcome": f"other_{i}"} for i in range(9)), report.summary["effects"][0]]
+    (first, *others) = answers.answers(dataclasses.replace(report, summary={**report.summary, "effects": effects}))
+    assert first.question == "push → visit"
+    assert len(others) == answers.MOST_ANSWERS - 1
 
 
 def test_sections_come_in_order_and_accuracy_is_no_evidence(page):

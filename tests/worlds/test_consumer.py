@@ -100,6 +100,25 @@ def test_a_calendar_sale_is_not_identified_and_says_why(world, panel):
     assert pushed.supported.mean() > 0.95
 
 
+def test_a_declared_coin_that_is_none_is_told(world, panel):
+    """Pushes were drawn by chance, and say so in silence; the same declaration of what the past tells is told."""
+    columns = tuple(
+        dataclasses.replace(c, randomised=True) if c.name in ("push", "coupon") else c for c in panel.schema.columns
+    )
+    told = dataclasses.replace(world, schema=dataclasses.replace(world.schema, columns=columns))
+    everywhere = np.ones(5, bool)
+    assert told.warnings_for("push", everywhere) == world.warnings_for("push", everywhere) == []
+    known = {**world.overlap, "push": dataclasses.replace(world.overlap["push"], score=0.8)}
+    (line,) = dataclasses.replace(told, overlap=known).warnings_for("push", everywhere)
+    assert "push: declared randomised" in line
+    assert "0.80" in line
+
+
+def test_a_misspelt_action_is_told_with_near_names(world, panel):
+    with pytest.raises(UserError, match=r"no action 'pusch'; did you mean 'push'\?"):
+        world.effect(panel, "pusch", 0, 1)
+
+
 def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
     rows = world.effect(panel, "push", 0, 1)
     whole = world.ate(panel, "push", 0, 1).set_index(["outcome", "scale"])

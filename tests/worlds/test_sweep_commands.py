@@ -344,6 +344,14 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
     assert table.loc[("gain", "the world"), "value"] * policy.size == pytest.approx(chosen["value"].sum(), rel=1e-3)
 
 
+@pytest.mark.parametrize(("keep", "flag"), [("profit.full", "--worth"), ("gain.full cost.best", "--cost")])
+def test_money_is_not_kept_where_nothing_has_a_price(run, tmp_path, capsys, keep, flag):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["sweep", str(run), *GRID, "--reduce", keep, "--out", str(tmp_path / "s.zarr")])
+    assert flag in capsys.readouterr().err
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_policy_that_was_not_drawn_by_chance_gets_no_estimate(run, pushed, world, panel, tmp_path, capsys):
     out = tmp_path / "coupons.zarr"
     cli.main(["sweep", str(run), "--grid", "coupon=0,1 push=0,1", "--reduce", "gain.full", "--out", str(out)])
