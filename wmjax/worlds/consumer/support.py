@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.visible import UnitKind, Visible
-from wmjax.data.schema import PanelSchema
+from wmjax.data.schema import Column, PanelSchema
 from wmjax.evaluate import overlap, together
 from wmjax.evaluate.overlap import OverlapReport
 from wmjax.evaluate.together import Together
@@ -24,6 +24,8 @@ from wmjax.worlds.consumer.rows import Rows
 
 LEVELS = 64
 """Values of an action at which a plan's support is looked up, where it has more."""
+TOLD = 0.65
+"""Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
 
 
 def given(rows: Rows, at: int) -> Float[np.ndarray, "rows columns"]:
@@ -107,6 +109,34 @@ def warnings_of_plans(
                     "too few at what it combines; there the answer is extrapolated"
                 )
     return list(dict.fromkeys(found))
+
+
+def warnings_of_effect(column: Column, report: OverlapReport, supported: np.ndarray, *, members: int) -> list[str]:
+    """Say in words why an effect of an action is not to be believed, where it is not.
+
+    Args:
+        column: the action's.
+        report: its overlap.
+        supported: bool [rows], of those that the effect is of.
+        members: of the ensemble.
+    """
+    action, found = column.name, []
+    if report.deterministic:
+        found.append(not_identified(action, report))
+    elif not supported.all():
+        found.append(
+            f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
+            "effect is extrapolated, and averages leave them out"
+        )
+    # A propensity in a column may well follow from what came before: that is what it is for.
+    if column.randomised and not isinstance(column.propensity, str) and report.score > TOLD:
+        found.append(
+            f"{action}: declared randomised, but what came before it tells it (AUC {report.score:.2f}, .5 is a "
+            "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
+        )
+    if members < 3:
+        found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
+    return found
 
 
 def not_identified(name: str, report: OverlapReport) -> str:

@@ -36,10 +36,6 @@ CHUNK = 4096
 """Rows that one step of a compiled program holds at once, for each member."""
 
 
-TOLD = 0.65
-"""Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class ConsumerWorld(contract.Named):
     """A fitted consumer world.
@@ -372,24 +368,8 @@ class ConsumerWorld(contract.Named):
 
     def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""
-        report, found = self.overlap[action], []
-        if report.deterministic:
-            found.append(f"{action}: not identified, {report.reason}")
-        elif not supported.all():
-            found.append(
-                f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
-                "effect is extrapolated, and averages leave them out"
-            )
         column = self.schema.column(action)
-        # A propensity in a column may well follow from what came before: that is what it is for.
-        if column.randomised and not isinstance(column.propensity, str) and report.score > TOLD:
-            found.append(
-                f"{action}: declared randomised, but what came before it tells it (AUC {report.score:.2f}, .5 is a "
-                "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
-            )
-        if self.members < 3:
-            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
-        return found
+        return support.warnings_of_effect(column, self.overlap[action], supported, members=self.members)
 
     def save(self, path: str | Path) -> None:
         """Write the world's folder, whole or not at all."""
