@@ -52,6 +52,24 @@ def network(world):
     )
 
 
+def test_columns_may_come_standardised(world):
+    """By other rows than those that are learnt from; by those, it is the same fit, to the rounding of float32."""
+    (train, val, ask), _, _ = world
+    kinds = ("binary", "currency")
+    scales = [tables.fit_scale(part.astype(np.float32), keep_bits=False) for part in (train.features, train.actions)]
+    own = [
+        Table(*(tables.scaled(x.astype(np.float32), s) for x, s in zip(t[:2], scales, strict=True)), t.labels)
+        for t in (train, val, ask)
+    ]
+    expected = logistic.fit(train, val, ask, kinds=kinds).linear
+    np.testing.assert_allclose(
+        logistic.fit(*own, kinds=kinds, standardise=False).linear, expected, rtol=1e-4, atol=1e-4
+    )
+    doubled = [t._replace(features=2 * t.features) for t in own]
+    found = logistic.fit(*doubled, kinds=kinds, standardise=False, penalties=(1000.0,)).linear
+    assert np.abs(found - logistic.fit(*own, kinds=kinds, penalties=(1000.0,)).linear).max() > 1e-3
+
+
 def test_logistic_recovers_what_it_can(world):
     (train, val, ask), eta, _ = world
     found = logistic.fit(train, val, ask, kinds=("binary", "currency"), contrast=PUSH)

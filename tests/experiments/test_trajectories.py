@@ -50,7 +50,7 @@ def test_truth_depends_on_the_plan_alone(data, factual):
     visit = OUTCOMES.index("visit")
     gap = ((c - a) - (e - d))[..., visit].sum(1) / np.hypot(errors[2], more[2])[:, visit]
     assert np.abs(gap).max() < 5
-    assert 0.5 < gap.std() < 1.6
+    assert 0.5 < gap.std() < 1.6  # of 48 consumers it is known to .1: one, give or take five of those
     gain = (c - a)[..., OUTCOMES.index("visit")]
     assert gain.sum() > 0
     # With one luck for both, a push on a day that had none brings nobody to stay away on the first day.

@@ -95,7 +95,7 @@ def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:
 
 def answers(report: ReportInput) -> tuple[Answer, ...]:
     """Put effects of the summary into words: what is clear first, what the data cannot tell last."""
-    effects = sorted(report.summary.get("effects", []), key=lambda e: e["scale"] == "logit")
+    effects = report.summary.get("effects", [])
     made = [(e, answer(e, overlap_of(report.overlap_table, e["action"]))) for e in effects]
 
     def order(one: tuple[Mapping[str, Any], Answer]) -> tuple[bool, ...]:
