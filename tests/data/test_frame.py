@@ -381,6 +381,17 @@ def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time
     seen = {**SCHEMA["columns"], "weather": {"role": "covariate", "kind": "categorical", "future": "observed"}}
     later = read_panel(rows, {**SCHEMA, "columns": seen})
     assert "weather" not in {getattr(r, "column", None) for r in R.default_recipes(later)}
+    actions = panel.arrays.actions.copy()
+    actions[..., panel.action_index("push")] = np.arange(40) % 2
+    together = panel.with_actions(np.where(panel.arrays.mask[..., None], actions, 0))
+    assert R.common_actions(panel) == ()
+    assert R.common_actions(together) == ("push",)
+    assert R.common_actions(together.select(units=together.units[:1])) == ()
+    assert [r.columns for r in R.default_recipes(together) if isinstance(r, R.Lag)] == [
+        ("visit",),
+        ("items",),
+        ("spend",),
+    ]
     with pytest.raises(UserError, match="only observed when its period happens"):
         fit_frame(later, (R.OneHot("weather"),), np.arange(40) < 30)
     frame = fit_frame(panel, chosen, np.arange(40) < 30)

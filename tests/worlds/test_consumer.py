@@ -114,6 +114,23 @@ def test_a_declared_coin_that_is_none_is_told(world, panel):
     assert "0.80" in line
 
 
+def test_an_action_of_everyone_at_once_is_told_by_its_periods_and_has_no_lags(world, panel):
+    assert world.facts["common_actions"] == {"sale1": 56, "sale2": 56}
+    read = {f.column for f in world.model.frame.features if f.recipe == "lag"}
+    assert {"push", "coupon"} <= read
+    assert not {"sale1", "sale2"} & read
+    # The calendar tells these sales, which is worse; the same sales on days of chance are told by their periods.
+    chance = dataclasses.replace(world.overlap["sale1"], deterministic=False)
+    free = dataclasses.replace(world, overlap={**world.overlap, "sale1": chance})
+    plan = panel.arrays.actions.copy()
+    plan[:, 60:, panel.action_index("sale1")] = 1
+    told = (
+        free.warnings_for("sale1", np.ones(5, bool)),
+        free.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=60, draws=1).attrs["warnings"],
+    )
+    assert [sum("56 train periods tell of it" in line for line in lines) for lines in told] == [1, 1]
+
+
 def test_a_misspelt_action_is_told_with_near_names(world, panel):
     with pytest.raises(UserError, match=r"no action 'pusch'; did you mean 'push'\?"):
         world.effect(panel, "pusch", 0, 1)

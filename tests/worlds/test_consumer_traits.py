@@ -26,6 +26,13 @@ def found(fitted, panel):
     return fitted.effect_interval(panel, "push", 0, 1)
 
 
+@pytest.mark.parametrize("alpha", [0.013, 0.1, 0.999])
+def test_tails_are_quantiles(alpha):
+    draws = jax.random.normal(jax.random.key(0), (41, 7))
+    expected = np.quantile(np.asarray(draws, np.float64), [alpha / 2, 1 - alpha / 2], axis=0)
+    np.testing.assert_allclose(traits.tails(draws, alpha), expected, atol=1e-6)
+
+
 def test_answers_carry_names_and_only_where_a_unit_was_seen(fitted, found, panel):
     assert dict(found.sizes) == {"outcome": 2, "unit": panel.num_units, "time": panel.num_times}
     assert list(found.outcome.values) == ["visit", "purchase"]

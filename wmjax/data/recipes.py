@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
+
 from wmjax.data.calendar import PARTS
 from wmjax.data.panel import Panel
 from wmjax.data.schema import Column
@@ -138,7 +140,8 @@ def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
 
     Statics (levels one-hot, numbers in five quantile bins), the calendar's parts, covariates known ahead likewise (a
     belief stands before the period: what is only observed in it is not read), recency and cumulative counts of binary
-    outcomes with windows that suit the calendar, and lags 1 to 4 of every outcome and action.
+    outcomes with windows that suit the calendar, and lags 1 to 4 of every outcome and of every action that is none of
+    `common_actions`.
     """
     columns, frequency = panel.schema.columns, panel.schema.frequency
     out: list[Recipe] = [_now(c) for c in columns if c.role == "static"]
@@ -148,8 +151,23 @@ def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
     events = [c.name for c in columns if c.role == "outcome" and c.kind == "binary"]
     out += [Recency(name, _WINDOWS[frequency]) for name in events]
     out += [Cumulative(name, _THRESHOLDS[frequency]) for name in events]
-    out += [Lag(name) for name in panel.outcome_names + panel.action_names]
-    return tuple(out)
+    own = [name for name in panel.action_names if name not in common_actions(panel)]
+    return (*out, *(Lag(name) for name in (*panel.outcome_names, *own)))
+
+
+def common_actions(panel: Panel) -> tuple[str, ...]:
+    """Name the actions of two or more units that are the same for all who were observed in a period, in every period.
+
+    Periods tell of such an action, not rows: with four lags, a machine takes the luck of some hundred periods for
+    after-effects of it.
+    """
+    if panel.num_units < 2:
+        return ()
+    seen = panel.arrays.mask[..., None]
+    high = np.where(seen, panel.arrays.actions, -np.inf).max(axis=0)
+    low = np.where(seen, panel.arrays.actions, np.inf).min(axis=0)
+    # A period in which nobody was observed has its lowest above its highest.
+    return tuple(name for name, same in zip(panel.action_names, (low >= high).all(axis=0), strict=True) if same)
 
 
 def _now(column: Column) -> Recipe:

@@ -21,7 +21,7 @@ from wmjax.data import frame as frames
 from wmjax.data import scaling, splits
 from wmjax.data.frame import Frame
 from wmjax.data.panel import Panel, show_time
-from wmjax.data.recipes import Recipe, default_recipes
+from wmjax.data.recipes import Recipe, common_actions, default_recipes
 from wmjax.data.splits import Split, split_times
 from wmjax.dbm.types import DBMParams
 from wmjax.heads import ensemble, warm
@@ -109,7 +109,11 @@ def fit(
         together=support.fit_together(parts.train, reports, schema=panel.schema),
         reference=np.zeros(0),
         training=pd.concat([history, curves], ignore_index=True),
-        facts={**facts, **_dates(panel, split)},
+        facts={
+            **facts,
+            **_dates(panel, split),
+            "common_actions": dict.fromkeys(common_actions(panel), int(split.train.sum())),
+        },
         provenance=origin(key, seed, cfg, panel),
     )
     return world.with_reference(parts.train.visible)

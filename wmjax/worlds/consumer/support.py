@@ -111,7 +111,9 @@ def warnings_of_plans(
     return list(dict.fromkeys(found))
 
 
-def warnings_of_effect(column: Column, report: OverlapReport, supported: np.ndarray, *, members: int) -> list[str]:
+def warnings_of_effect(
+    column: Column, report: OverlapReport, supported: np.ndarray, *, members: int, periods: int | None = None
+) -> list[str]:
     """Say in words why an effect of an action is not to be believed, where it is not.
 
     Args:
@@ -119,8 +121,12 @@ def warnings_of_effect(column: Column, report: OverlapReport, supported: np.ndar
         report: its overlap.
         supported: bool [rows], of those that the effect is of.
         members: of the ensemble.
+        periods: train periods of an action that falls on all units at once.
     """
-    action, found = column.name, []
+    action = column.name
+    found: list[str] = []
+    if periods is not None and not report.deterministic:
+        found.append(of_periods(action, periods))
     if report.deterministic:
         found.append(not_identified(action, report))
     elif not supported.all():
@@ -141,6 +147,13 @@ def warnings_of_effect(column: Column, report: OverlapReport, supported: np.ndar
 
 def not_identified(name: str, report: OverlapReport) -> str:
     return f"{name}: not identified, {report.reason}"
+
+
+def of_periods(name: str, periods: int) -> str:
+    return (
+        f"{name}: the same for all units in every period, so {periods:,} train periods tell of it, however many rows: "
+        "its interval, which counts units, is too narrow"
+    )
 
 
 def alone(

@@ -345,6 +345,10 @@ class ConsumerWorld(contract.Named):
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
         rows = self.observed(panel, slice(start, panel.num_times))
         warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline)
+        moved = (np.asarray(plan) != np.asarray(baseline))[:, start:].any((0, 1))
+        common = self.facts.get("common_actions", {})
+        told = [name for name, m in zip(self.overlap, moved, strict=True) if m and name in common]
+        warnings += [support.of_periods(n, common[n]) for n in told if not self.overlap[n].deterministic]
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:
@@ -369,7 +373,10 @@ class ConsumerWorld(contract.Named):
     def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""
         column = self.schema.column(action)
-        return support.warnings_of_effect(column, self.overlap[action], supported, members=self.members)
+        periods = self.facts.get("common_actions", {}).get(action)
+        return support.warnings_of_effect(
+            column, self.overlap[action], supported, members=self.members, periods=periods
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the world's folder, whole or not at all."""
