@@ -3,9 +3,10 @@
 A consumer world is fitted to a simulated panel whose sale days are randomised, and asked on the held-out last 30 days:
 what would a plan add to visits and purchases, by horizon, against what was done? Answers: `world` (rolled forward,
 drawn outcomes fed back into lags and windows; the fitted ensemble), `world_72` (its belief made of the published 72
-bits instead of the library's own choice, which has lags of all actions), `mlp` and `additive` (networks of those forms
-on those 72 bits, trained as the world's adapters are, as many of them, rolled likewise), `one_step` (the world's own
-effect of each day's actions on histories as they were; nothing fed back) and `nothing` (no effect at all).
+bits instead of the library's own choice, which has lags of pushes, coupons and campaigns), `mlp` and `additive`
+(networks of those forms on those 72 bits, trained as the world's adapters are, as many of them, rolled likewise),
+`one_step` (the world's own effect of each day's actions on histories as they were; nothing fed back; `one_step_72`
+likewise) and `nothing` (no effect at all).
 
 The truth is the simulator under both plans from the same histories: the mean, over fresh chances that both plans share,
 of each day's probability given what had happened by then. `noise_.._30d` of method `truth` is its standard error for
@@ -40,7 +41,7 @@ from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
 from wmjax.evaluate import rank
 from wmjax.heads.adapter import Form
-from wmjax.simulate import consumer_numpy, consumer_panel
+from wmjax.simulate import consumer_numpy, consumer_panel, consumer_truth
 from wmjax.simulate.consumer import ConsumerActions, ConsumerSimConfig
 from wmjax.simulate.consumer_frame import ACTIONS, LAGGED, LAGS, OUTCOMES, THRESHOLDS, WINDOWS
 from wmjax.worlds import consumer
@@ -51,7 +52,7 @@ from wmjax.worlds.consumer.intervals import bounds
 
 NAME = "trajectories"
 FORMS: tuple[Form, ...] = ("mlp", "additive")
-SCORING = 2
+SCORING = 3
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 
@@ -256,7 +257,8 @@ def run_panel(seed: int, *, study: Study, folder: Path, observer: Observer) -> S
     planned = [factual, *changed.values()]
     truth, errors = true_outcomes(data, planned, start, chances=study.chances, seed=seed)
     found = by_world(world, panel, planned, start, draws=study.draws, seed=seed)
-    found["world_72"] = by_world(of_bits, panel, planned, start, draws=study.draws, seed=seed)["world"]
+    of_72 = by_world(of_bits, panel, planned, start, draws=study.draws, seed=seed)
+    found |= {f"{method}_72": answers for method, answers in of_72.items()}
     for form, members in networks.items():
         found[form] = []
         for plan in planned:
@@ -282,7 +284,10 @@ def intervals(method: str, world: ConsumerWorld, panel: Any, data: ConsumerData)
     out: Scores = {}
     for question in ("push", "sale_randomised"):
         action, outcome = consumer_data.question(question)
-        truth, days = data.truth(question, 2).probability, data.days[2]
+        days = data.days[2]
+        # In chances, as the roll-outs: what a world can know leaves the shock in.
+        effect = consumer_truth.effect(data.sim, action, outcome, cfg=data.cfg, gumbel="averaged")
+        truth = np.ascontiguousarray(effect.probability[:, days]).ravel()
         rows = world.observed(panel, days)
         at = OUTCOMES.index(outcome)
         each = world.member_effects(rows, action, 0, 1)[1][..., at]  # [members, rows]

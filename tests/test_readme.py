@@ -84,7 +84,9 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, monkeypatch, capsys)
         cli.main(["traits", str(run), "--action", "push", "--out", str(tmp_path / "t.parquet")])
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 2 * 48
     assert len(pd.read_parquet(tmp_path / "traits_push.parquet")) == 2 * 48 * 40
-    assert "Log loss of validation periods" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Log loss of validation periods" in said
+    assert "push: 1 instead of 0, in each row from the unit's past" in said
     before, page = (run / "summary.json").read_text(), (run / "report.html").read_text()
     # The fit drew its figures of the same answers: here each is a dot.
     monkeypatch.setattr(canvas, "draw", lambda *args, **words: "<svg/>")

@@ -384,9 +384,9 @@ def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time
     actions = panel.arrays.actions.copy()
     actions[..., panel.action_index("push")] = np.arange(40) % 2
     together = panel.with_actions(np.where(panel.arrays.mask[..., None], actions, 0))
-    assert R.common_actions(panel) == ()
-    assert R.common_actions(together) == ("push",)
-    assert R.common_actions(together.select(units=together.units[:1])) == ()
+    assert R.common_actions(panel) == {}
+    assert R.common_actions(together) == {"push": 20}
+    assert R.common_actions(together.select(units=together.units[:1])) == {}
     assert [r.columns for r in R.default_recipes(together) if isinstance(r, R.Lag)] == [
         ("visit",),
         ("items",),

@@ -115,7 +115,9 @@ def test_a_declared_coin_that_is_none_is_told(world, panel):
 
 
 def test_an_action_of_everyone_at_once_is_told_by_its_periods_and_has_no_lags(world, panel):
-    assert world.facts["common_actions"] == {"sale1": 56, "sale2": 56}
+    seen = panel.arrays.actions[0, world.periods(panel, "train")]
+    days = {name: int(seen[:, panel.action_index(name)].sum()) for name in ("sale1", "sale2")}
+    assert world.common_actions == days
     read = {f.column for f in world.model.frame.features if f.recipe == "lag"}
     assert {"push", "coupon"} <= read
     assert not {"sale1", "sale2"} & read
@@ -128,7 +130,8 @@ def test_an_action_of_everyone_at_once_is_told_by_its_periods_and_has_no_lags(wo
         free.warnings_for("sale1", np.ones(5, bool)),
         free.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=60, draws=1).attrs["warnings"],
     )
-    assert [sum("56 train periods tell of it" in line for line in lines) for lines in told] == [1, 1]
+    say = f"sale1: falls on all units at once; {days['sale1']} train periods"
+    assert [sum(line.startswith(say) for line in lines) for lines in told] == [1, 1]
 
 
 def test_a_misspelt_action_is_told_with_near_names(world, panel):

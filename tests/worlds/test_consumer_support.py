@@ -82,5 +82,5 @@ def test_a_pair_that_was_seen_three_times_passes_the_regressions_and_not_the_cou
     both = rows.actions.copy()
     both[:, :2] = 1
     plan = both[:, None]
-    told = support.warnings_of_plans(reports, joint, rows, plan)
+    told = support.warnings_of_plans(reports, joint, rows, plan, common={})
     assert [line.split(" of the ")[0] for line in told] == ["tv: 2,735", "push: 2,707"]

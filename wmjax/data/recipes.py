@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+from jaxtyping import Bool
 
 from wmjax.data.calendar import PARTS
 from wmjax.data.panel import Panel
@@ -130,18 +131,24 @@ class Cumulative:
 Recipe = OneHot | Binned | QuantileBins | Binary | Continuous | Calendar | Lag | Recency | Cumulative
 BY_NAME = {cls.__name__: cls for cls in get_args(Recipe)}
 
+NEARLY = 0.01
+"""Share of an action's variance between the units of a period up to which it falls on all of them at once."""
 _PARTS = {"daily": ("month", "dow"), "weekly": ("month",), "monthly": ("month",), "step": ()}
 _WINDOWS = {"daily": (7, 14, 30), "weekly": (4, 8, 13), "monthly": (3, 6, 12), "step": (4, 8, 16)}
 _THRESHOLDS = {"daily": (5, 10, 30), "weekly": (5, 10, 20), "monthly": (3, 6, 12), "step": (5, 10, 20)}
 
 
-def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
+def default_recipes(panel: Panel, train: Bool[np.ndarray, " time"] | None = None) -> tuple[Recipe, ...]:
     """Choose recipes for any panel.
 
     Statics (levels one-hot, numbers in five quantile bins), the calendar's parts, covariates known ahead likewise (a
     belief stands before the period: what is only observed in it is not read), recency and cumulative counts of binary
     outcomes with windows that suit the calendar, and lags 1 to 4 of every outcome and of every action that is none of
     `common_actions`.
+
+    Args:
+        panel: names and kinds of columns are read, and actions in train periods.
+        train: the periods that may be looked at; by default all.
     """
     columns, frequency = panel.schema.columns, panel.schema.frequency
     out: list[Recipe] = [_now(c) for c in columns if c.role == "static"]
@@ -151,23 +158,39 @@ def default_recipes(panel: Panel) -> tuple[Recipe, ...]:
     events = [c.name for c in columns if c.role == "outcome" and c.kind == "binary"]
     out += [Recency(name, _WINDOWS[frequency]) for name in events]
     out += [Cumulative(name, _THRESHOLDS[frequency]) for name in events]
-    own = [name for name in panel.action_names if name not in common_actions(panel)]
+    common = common_actions(panel, train)
+    own = [name for name in panel.action_names if name not in common]
     return (*out, *(Lag(name) for name in (*panel.outcome_names, *own)))
 
 
-def common_actions(panel: Panel) -> tuple[str, ...]:
-    """Name the actions of two or more units that are the same for all who were observed in a period, in every period.
+def common_actions(panel: Panel, train: Bool[np.ndarray, " time"] | None = None) -> dict[str, int]:
+    """Find the actions that fall on all units at once, with the number of periods that tell of each.
 
-    Periods tell of such an action, not rows: with four lags, a machine takes the luck of some hundred periods for
-    after-effects of it.
+    Of such an action at most a hundredth of the variance is between the units of a period. Periods tell of it, not
+    rows: with four lags, a machine takes the luck of some hundred periods for after-effects. Told are those in which it
+    is at another level than most often. Periods with two or more observed units are judged, if they hold half of all
+    rows; an action that falls on groups of units at once (a store's) is not found.
+
+    Args:
+        panel: read are its actions.
+        train: the periods that may be looked at; by default all.
     """
-    if panel.num_units < 2:
-        return ()
-    seen = panel.arrays.mask[..., None]
-    high = np.where(seen, panel.arrays.actions, -np.inf).max(axis=0)
-    low = np.where(seen, panel.arrays.actions, np.inf).min(axis=0)
-    # A period in which nobody was observed has its lowest above its highest.
-    return tuple(name for name, same in zip(panel.action_names, (low >= high).all(axis=0), strict=True) if same)
+    seen = panel.arrays.mask & (True if train is None else train)
+    judged = seen.sum(0) >= 2
+    if judged.sum() < 2 or seen[:, judged].sum() * 2 < seen.sum():
+        return {}
+    found: dict[str, int] = {}
+    weights = seen[:, judged].sum(0)
+    for at, name in enumerate(panel.action_names):
+        cells = np.where(seen, panel.arrays.actions[..., at], 0)[:, judged].astype(np.float64)
+        means = cells.sum(0) / weights
+        within = (np.square(cells - means) * seen[:, judged]).sum()
+        between = (np.square(means - np.average(means, weights=weights)) * weights).sum()
+        if within <= NEARLY * (within + between):
+            binary = panel.schema.column(name).kind == "binary"
+            levels = np.unique(np.round(means) if binary else means, return_counts=True)[1]
+            found[name] = int(levels.sum() - levels.max())
+    return found
 
 
 def _now(column: Column) -> Recipe:

@@ -17,6 +17,7 @@ from wmjax.core.files import read_json, read_provenance, write_json, write_parqu
 from wmjax.core.provenance import provenance, to_plain
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
+from wmjax.data.schema import read_schema
 from wmjax.worlds.contract import load
 
 ANSWERS = {
@@ -104,10 +105,13 @@ class Run:
             UserError: a world of a kind that does not answer the command, or a table that does not fit.
         """
         self.check(command)
-        world = self.world()
         if panel is None:
+            world = self.world()
             return world, self.panel(world.levels)
-        return world, read_panel(panel, world.schema, purpose="ask", levels=world.levels)
+        # The table first: what is wrong with it is told at once, and a world takes seconds to open.
+        schema, about = read_schema(self._need("world/schema.toml")), read_json(self._need("world/world.json"))
+        table = read_panel(panel, schema, purpose="ask", levels=about.get("levels", {}))
+        return self.world(), table
 
     def doubts(self) -> list[str]:
         """Give the warnings of the run's own report that hold whatever is asked of the world."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -38,6 +39,22 @@ def comparison(traits: ConsumerTraits) -> pd.DataFrame:
         rows.append(
             {"outcome": outcome, **losses, "level sd": facts["level_sd"]}
             | {"responsiveness sd": facts["responsiveness_sd"]}
+        )
+    return pd.DataFrame(rows)
+
+
+def spread(found: xr.Dataset, alpha: float) -> pd.DataFrame:
+    """Say how an effect differs from row to row, over the supported rows: an outcome a row, on the outcome's scale."""
+    rows = []
+    for outcome in found.outcome.values:
+        own = found.sel(outcome=outcome).where(found.supported)
+        effect = own.effect.values[np.isfinite(own.effect.values)]
+        low, middle, high = np.quantile(effect, [0.1, 0.5, 0.9]) if len(effect) else [np.nan] * 3
+        clear = {f"{1 - alpha:.0%} above 0": own.lo.values > 0, f"{1 - alpha:.0%} below 0": own.hi.values < 0}
+        rows.append(
+            {"outcome": outcome, "rows": len(effect), "mean": effect.mean() if len(effect) else np.nan}
+            | {"lowest tenth": low, "median": middle, "highest tenth": high}
+            | {name: f"{which.sum() / max(len(effect), 1):.0%} of rows" for name, which in clear.items()}
         )
     return pd.DataFrame(rows)
 

@@ -70,7 +70,7 @@ def fit(
         key: seeds everything.
         panel: at least two units, at least one action, ten periods or more are sensible.
         cfg: how.
-        recipes: what the belief is made of (`wmjax.data.recipes`); `default_recipes(panel)` if not given.
+        recipes: what the belief is made of (`wmjax.data.recipes`); `default_recipes` of the train periods if not given.
         seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
         folder: where each stage keeps its checkpoints; a killed fit goes on from them, bitwise.
         observer: told of progress.
@@ -82,13 +82,13 @@ def fit(
     _check(panel)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     _check_parts(panel, split)
-    made_of = default_recipes(panel) if recipes is None else tuple(recipes)
+    made_of = default_recipes(panel, split.train) if recipes is None else tuple(recipes)
     frame = frames.fit_frame(panel, made_of, train=split.train, units=cfg.units)
     # The schema refuses categorical outcomes, so each kind is one that adapters know.
     kinds: Any = tuple(panel.schema.column(n).kind for n in panel.outcome_names)
     model = ConsumerModel(cfg, frame, kinds)
     parts = cut(panel, frame, split, model)
-    own = fingerprint(cfg, panel.schema, *(() if recipes is None else made_of)) + panel.fingerprint
+    own = fingerprint(cfg, panel.schema, *made_of) + panel.fingerprint
     stages = Stages(None if folder is None else Path(folder), observer, own)
 
     weights = unit_weights(key_for(key, "bootstrap"), parts.train, members=cfg.members, bootstrap=cfg.bootstrap)
@@ -112,9 +112,9 @@ def fit(
         facts={
             **facts,
             **_dates(panel, split),
-            "common_actions": dict.fromkeys(common_actions(panel), int(split.train.sum())),
+            "common_actions": common_actions(panel, split.train),
         },
-        provenance=origin(key, seed, cfg, panel),
+        provenance=origin(key, seed, cfg, panel) | {"recipes_fingerprint": fingerprint(*made_of)},
     )
     return world.with_reference(parts.train.visible)
 

@@ -8,7 +8,7 @@ on the whole, so that a pair seen three times may pass them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +84,7 @@ def warnings_of_plans(
     joint: Together,
     rows: Rows,
     *plans: Float[np.ndarray, "unit time action"],
+    common: Mapping[str, int],
 ) -> list[str]:
     """Say of which actions plans move rows to values that the data cannot speak for, each thing once.
 
@@ -92,14 +93,14 @@ def warnings_of_plans(
         joint: how the actions come together.
         rows: as observed; what a later period's history would be under the plan is not known here.
         plans: the whole panel's actions.
+        common: see `reasons`.
     """
     found: list[str] = []
     strata = joint.strata_of(rows.visible)
     for plan in plans:
         planned = np.asarray(plan)[rows.unit, rows.time]
-        for at, name in enumerate(reports):
-            if reports[name].deterministic and (planned[:, at] != rows.actions[:, at]).any():
-                found.append(not_identified(name, reports[name]))
+        moves = (planned != rows.actions).any(0)
+        found += reasons(reports, common, [name for name, moved in zip(reports, moves, strict=True) if moved])
         beyond = alone(reports, rows, planned) | joint.apart(planned, planned != rows.actions, strata)
         counts = beyond.sum(0), (planned != rows.actions).sum(0)
         for name, few, moved in zip(reports, *counts, strict=True):
@@ -112,7 +113,7 @@ def warnings_of_plans(
 
 
 def warnings_of_effect(
-    column: Column, report: OverlapReport, supported: np.ndarray, *, members: int, periods: int | None = None
+    column: Column, report: OverlapReport, supported: np.ndarray, *, members: int, common: Mapping[str, int]
 ) -> list[str]:
     """Say in words why an effect of an action is not to be believed, where it is not.
 
@@ -121,21 +122,19 @@ def warnings_of_effect(
         report: its overlap.
         supported: bool [rows], of those that the effect is of.
         members: of the ensemble.
-        periods: train periods of an action that falls on all units at once.
+        common: see `reasons`.
     """
     action = column.name
-    found: list[str] = []
-    if periods is not None and not report.deterministic:
-        found.append(of_periods(action, periods))
-    if report.deterministic:
-        found.append(not_identified(action, report))
-    elif not supported.all():
+    found = reasons({action: report}, common, (action,))
+    if not report.deterministic and not supported.all():
         found.append(
             f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
             "effect is extrapolated, and averages leave them out"
         )
-    # A propensity in a column may well follow from what came before: that is what it is for.
-    if column.randomised and not isinstance(column.propensity, str) and report.score > TOLD:
+    # A propensity in a column may well follow from what came before: that is what it is for. And a coin tossed once a
+    # period for all units is found in other rows of the same period, whatever came before.
+    coin = column.randomised and not isinstance(column.propensity, str) and action not in common
+    if coin and report.score > TOLD:
         found.append(
             f"{action}: declared randomised, but what came before it tells it (AUC {report.score:.2f}, .5 is a "
             "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
@@ -145,15 +144,24 @@ def warnings_of_effect(
     return found
 
 
-def not_identified(name: str, report: OverlapReport) -> str:
-    return f"{name}: not identified, {report.reason}"
+def reasons(reports: Mapping[str, OverlapReport], common: Mapping[str, int], moved: Collection[str]) -> list[str]:
+    """Say of moved actions why no answer about them is to be believed as it stands.
 
-
-def of_periods(name: str, periods: int) -> str:
-    return (
-        f"{name}: the same for all units in every period, so {periods:,} train periods tell of it, however many rows: "
-        "its interval, which counts units, is too narrow"
-    )
+    Args:
+        reports: of every action.
+        common: actions that fall on all units at once, and how many train periods tell of each.
+        moved: names.
+    """
+    found = []
+    for name, report in reports.items():
+        if name in moved and report.deterministic:
+            found.append(f"{name}: not identified, {report.reason}")
+        elif name in moved and name in common:
+            found.append(
+                f"{name}: falls on all units at once; {common[name]:,} train periods with another value than most "
+                "often tell of it, not the rows, and an interval, which counts units, is too narrow"
+            )
+    return found
 
 
 def alone(

@@ -344,11 +344,8 @@ class ConsumerWorld(contract.Named):
         mean = gap.mean("member")
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
         rows = self.observed(panel, slice(start, panel.num_times))
-        warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline)
-        moved = (np.asarray(plan) != np.asarray(baseline))[:, start:].any((0, 1))
-        common = self.facts.get("common_actions", {})
-        told = [name for name, m in zip(self.overlap, moved, strict=True) if m and name in common]
-        warnings += [support.of_periods(n, common[n]) for n in told if not self.overlap[n].deterministic]
+        common = self.common_actions
+        warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline, common=common)
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:
@@ -373,10 +370,13 @@ class ConsumerWorld(contract.Named):
     def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""
         column = self.schema.column(action)
-        periods = self.facts.get("common_actions", {}).get(action)
-        return support.warnings_of_effect(
-            column, self.overlap[action], supported, members=self.members, periods=periods
-        )
+        report, common = self.overlap[action], self.common_actions
+        return support.warnings_of_effect(column, report, supported, members=self.members, common=common)
+
+    @property
+    def common_actions(self) -> Mapping[str, int]:
+        """Actions that fall on all units at once, with how many train periods tell of each."""
+        return self.facts.get("common_actions", {})
 
     def save(self, path: str | Path) -> None:
         """Write the world's folder, whole or not at all."""
