@@ -75,7 +75,7 @@ class ByFamily(LoadFileScheduling):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return ByFamily(config, log)
+    return ByFamily(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_configure(config):

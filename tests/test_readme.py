@@ -43,10 +43,12 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(table):
-    """The run that `wmjax fit consumer` leaves behind."""
+    """The run that `wmjax fit consumer` leaves behind; each figure of its page is a dot, which others draw and test."""
     out = table / "run"
-    cli.main(["fit", "consumer", "--panel", str(table / "panel.parquet"), "--schema", str(table / "schema.toml"),
-              "--out", str(out), *SMALL])  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "draw", lambda *args, **words: "<svg/>")
+        cli.main(["fit", "consumer", "--panel", str(table / "panel.parquet"), "--schema", str(table / "schema.toml"),
+                  "--out", str(out), *SMALL])  # fmt: skip
     return out
 
 
@@ -88,7 +90,6 @@ def test_commands_answer_from_a_finished_run(run, tmp_path, monkeypatch, capsys)
     assert "Log loss of validation periods" in said
     assert "push: 1 instead of 0, in each row from the unit's past" in said
     before, page = (run / "summary.json").read_text(), (run / "report.html").read_text()
-    # The fit drew its figures of the same answers: here each is a dot.
     monkeypatch.setattr(canvas, "draw", lambda *args, **words: "<svg/>")
     cli.main(["report", str(run)])
     assert (run / "summary.json").read_text() == before

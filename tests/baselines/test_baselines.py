@@ -52,22 +52,20 @@ def network(world):
     )
 
 
-def test_columns_may_come_standardised(world):
-    """By other rows than those that are learnt from; by those, it is the same fit, to the rounding of float32."""
+def test_columns_may_be_scaled_by_other_rows(world):
+    """By the train rows' own scale it is the same fit; by another the penalty weighs otherwise, and units stay."""
     (train, val, ask), _, _ = world
     kinds = ("binary", "currency")
-    scales = [tables.fit_scale(part.astype(np.float32), keep_bits=False) for part in (train.features, train.actions)]
-    own = [
-        Table(*(tables.scaled(x.astype(np.float32), s) for x, s in zip(t[:2], scales, strict=True)), t.labels)
-        for t in (train, val, ask)
+    own = tables.fit_scale(logistic.columns(train), keep_bits=False)
+    wide = own._replace(scale=own.scale * np.where(np.arange(len(own.scale)) == train.features.shape[1] + 1, 0.01, 1))
+    told = [
+        logistic.fit(train, val, ask, kinds=kinds, contrast=PUSH, scale=scale, penalties=(penalty,)).uplift_linear
+        for penalty in (1e-3, 1e3)
+        for scale in (None, own, wide)
     ]
-    expected = logistic.fit(train, val, ask, kinds=kinds).linear
-    np.testing.assert_allclose(
-        logistic.fit(*own, kinds=kinds, standardise=False).linear, expected, rtol=1e-4, atol=1e-4
-    )
-    doubled = [t._replace(features=2 * t.features) for t in own]
-    found = logistic.fit(*doubled, kinds=kinds, standardise=False, penalties=(1000.0,)).linear
-    assert np.abs(found - logistic.fit(*own, kinds=kinds, penalties=(1000.0,)).linear).max() > 1e-3
+    np.testing.assert_array_equal(told[0], told[1])
+    np.testing.assert_allclose(told[2], told[0], rtol=1e-3)
+    assert np.abs(told[5]).mean() > 1.05 * np.abs(told[3]).mean()  # what is written large is punished less
 
 
 def test_logistic_recovers_what_it_can(world):
@@ -105,8 +103,8 @@ def test_the_penalty_is_the_one_that_validation_rows_choose(world):
     (train, val, ask), *_ = world
     few = Table(*(x[:60] for x in train))
     found = logistic.fit(few, val, ask, kinds=("binary", "currency"))
-    scale = tables.fit_scale(logistic._columns(few), keep_bits=False)
-    x, x_val, x_ask = (tables.scaled(logistic._columns(t), scale) for t in (few, val, ask))
+    scale = tables.fit_scale(logistic.columns(few), keep_bits=False)
+    x, x_val, x_ask = (tables.scaled(logistic.columns(t), scale) for t in (few, val, ask))
     fits = {p: LogisticRegression(C=1 / p, tol=1e-8).fit(x, few.labels[:, 0]) for p in logistic.PENALTIES}
     losses = {
         p: -np.mean(np.log(f.predict_proba(x_val)[np.arange(VAL), val.labels[:, 0].astype(int)]))

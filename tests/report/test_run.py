@@ -93,3 +93,15 @@ def test_a_command_for_another_kind_of_world_is_told_before_the_world_is_opened(
     for command in {name for names in ANSWERS.values() for name in names} - set(ANSWERS[kind]):
         with pytest.raises(UserError, match=f"`wmjax {command}` is for a .* this is a {kind} world, which answers"):
             Run(tmp_path).open(command)
+
+
+def test_a_wrong_table_is_told_before_the_world_is_opened(tmp_path):
+    """The folder holds no parameters: a world that was opened first would say so instead."""
+    panel, run = read_panel(table(), SCHEMA), Run(tmp_path / "run")
+    run.claim(panel, None, 0, overwrite=False)
+    (run.folder / "world").mkdir()
+    files.write_text(run.folder / "world" / "schema.toml", panel.schema.to_toml())
+    files.write_json(run.folder / "world" / "world.json", {"kind": "consumer", "levels": panel.levels})
+    table().drop(columns="spend").to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="spend"):
+        run.open("predict", tmp_path / "other.parquet")

@@ -31,6 +31,8 @@ def test_tails_are_quantiles(alpha):
     draws = jax.random.normal(jax.random.key(0), (41, 7))
     expected = np.quantile(np.asarray(draws, np.float64), [alpha / 2, 1 - alpha / 2], axis=0)
     np.testing.assert_allclose(traits.tails(draws, alpha), expected, atol=1e-6)
+    spoilt = np.asarray(traits.tails(draws.at[3, 2].set(np.nan), alpha))
+    assert np.isnan(spoilt).sum(0).tolist() == [0, 0, 2, 0, 0, 0, 0]
 
 
 def test_answers_carry_names_and_only_where_a_unit_was_seen(fitted, found, panel):

@@ -36,7 +36,7 @@ def fit(
     kinds: tuple[Kind, ...] | None = None,
     contrast: Contrast | None = None,
     penalties: tuple[float, ...] = PENALTIES,
-    standardise: bool = True,
+    scale: tables.Scale | None = None,
 ) -> Baseline:
     """Fit one regression an outcome, with the penalty that does best on the validation rows (log loss, or RMSE).
 
@@ -46,16 +46,15 @@ def fit(
         kinds: one an outcome; all binary where not given.
         contrast: whose uplift is wanted.
         penalties: to choose from.
-        standardise: scale columns by the train rows first; otherwise they are penalised as they are.
+        scale: of the features' columns, then the actions'; the penalty is on scaled columns. The train rows' own by
+            default, where few rows may hardly move a column that others do.
 
     Raises:
         UserError: see `tables.known_kinds`.
     """
     kinds = tables.known_kinds(train, val, kinds)
-    scale = tables.fit_scale(_columns(train), keep_bits=False)
-    if not standardise:
-        scale = tables.Scale(np.zeros_like(scale.centre), np.ones_like(scale.scale))
-    x, x_val, x_ask = (tables.scaled(_columns(t), scale).astype(np.float64) for t in (train, val, ask))
+    scale = scale or tables.fit_scale(columns(train), keep_bits=False)
+    x, x_val, x_ask = (tables.scaled(columns(t), scale).astype(np.float64) for t in (train, val, ask))
     fits = [
         _best(x, train.labels[:, at], x_val, val.labels[:, at], kind == "binary", penalties)
         for at, kind in enumerate(kinds)
@@ -102,5 +101,6 @@ def _best(
     return min(found, key=lambda f: f.score)
 
 
-def _columns(table: Table) -> Float[np.ndarray, "rows columns"]:
+def columns(table: Table) -> Float[np.ndarray, "rows columns"]:
+    """Lay features and actions side by side."""
     return np.concatenate([table.features, table.actions], axis=1, dtype=np.float32)

@@ -46,6 +46,11 @@ def standing_of(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Standi
     return Standing("supported", f"{percent(share)} of rows are comparable")
 
 
+def is_clear(effect: Mapping[str, Any]) -> bool:
+    """Say whether an effect's interval lies on one side of zero."""
+    return as_float(effect["lo"]) > 0 or as_float(effect["hi"]) < 0
+
+
 def overlap_of(table: pd.DataFrame, action: str) -> dict[str, Any]:
     """Look up an action's row of the overlap table, empty where it has none."""
     rows = frames.records(frames.where(table, frames.equal(table, "action", action)))
@@ -67,13 +72,13 @@ def _sentence(effect: Mapping[str, Any], spoken: Amount, standing: Standing) -> 
     if standing.kind == "not":
         cannot = f"The data cannot tell what {action} does to {outcome}."
         return f"{cannot} The world's own guess is shown, but no row tests it."
-    low, high = as_float(effect["lo"]), as_float(effect["hi"])
     counted = effect.get("counted", "rows")
     over = (
         f", on average over {number(effect['n_supported'])} of {number(effect['n'])} {counted}" if "n" in effect else ""
     )
-    if low <= 0.0 <= high:
-        return f"{plan}, no clear change in {outcome}{over}: the interval holds zero."
+    if not is_clear(effect):
+        why = "the interval holds zero" if math.isfinite(as_float(effect["lo"])) else "there is no interval"
+        return f"{plan}, no clear change in {outcome}{over}: {why}."
     return f"{plan}, {_change(effect, spoken)}{over}."
 
 
@@ -94,13 +99,15 @@ def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:
 
 
 def answers(report: ReportInput) -> tuple[Answer, ...]:
-    """Put effects of the summary into words: what is clear first, what the data cannot tell last."""
+    """Put effects of the summary into words: on each scale what is clear first; what the data cannot tell last.
+
+    Log odds, which few readers think in, come after the other scales.
+    """
     effects = report.summary.get("effects", [])
     made = [(e, answer(e, overlap_of(report.overlap_table, e["action"]))) for e in effects]
 
     def order(one: tuple[Mapping[str, Any], Answer]) -> tuple[bool, ...]:
         effect, words = one
-        clear = as_float(effect["lo"]) > 0 or as_float(effect["hi"]) < 0
-        return words.standing == "not", effect["scale"] == "logit", not clear, words.standing == "partly"
+        return words.standing == "not", effect["scale"] == "logit", not is_clear(effect), words.standing == "partly"
 
     return tuple(words for _, words in sorted(made, key=order))[:MOST_ANSWERS]

@@ -17,7 +17,7 @@ from wmjax.core.files import read_json, read_provenance, write_json, write_parqu
 from wmjax.core.provenance import provenance, to_plain
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
-from wmjax.data.schema import read_schema
+from wmjax.worlds import storing
 from wmjax.worlds.contract import load
 
 ANSWERS = {
@@ -109,8 +109,8 @@ class Run:
             world = self.world()
             return world, self.panel(world.levels)
         # The table first: what is wrong with it is told at once, and a world takes seconds to open.
-        schema, about = read_schema(self._need("world/schema.toml")), read_json(self._need("world/world.json"))
-        table = read_panel(panel, schema, purpose="ask", levels=about.get("levels", {}))
+        schema, levels = storing.columns(self._need("world"))
+        table = read_panel(panel, schema, purpose="ask", levels=levels)
         return self.world(), table
 
     def doubts(self) -> list[str]:

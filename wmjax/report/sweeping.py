@@ -45,6 +45,13 @@ class Asked:
             Setting(start=self.start or 0, periods=self.periods)
         except ValueError as error:
             raise UserError(str(error)) from None
+        kept = {one.of for one in reduce_reading.reduce_from_words(self.reduce.split()).values()}
+        for output, name, words, example in (
+            ("profit", "worth", self.worth, '--worth "buy=3.5"'),
+            ("cost", "cost", self.cost, '--cost "coupon=1"'),
+        ):
+            if not prices(words, name) and output in kept:
+                raise UserError(f"the sweep is to keep {output}, and nothing has a price; give {example}")
 
     def arguments(self, world: Any, panel: Panel) -> dict[str, Any]:
         """Give the arguments of `sweeping.sweep`.
@@ -62,19 +69,12 @@ class Asked:
             worth=prices(self.worth, "worth"),
             cost=prices(self.cost, "cost"),
         )
-        reduce = reduce_reading.reduce_from_words(self.reduce.split())
-        for output, price, flag in (
-            ("profit", setting.worth, '--worth "buy=3.5"'),
-            ("cost", setting.cost, '--cost "coupon=1"'),
-        ):
-            if not price and any(one.of == output for one in reduce.values()):
-                raise UserError(f"the sweep is to keep {output}, and nothing has a price; give {flag}")
         return {
             "grid": read_grid(self.grid),
             "key": jax.random.key(self.seed),
             "setting": setting,
             "plan": None if self.plan is None else plan_reading.read_plan(self.plan),
-            "reduce": reduce,
+            "reduce": reduce_reading.reduce_from_words(self.reduce.split()),
             "chunk": self.chunk,
             "mesh": processes.local_mesh(),
         }

@@ -43,19 +43,20 @@ def comparison(traits: ConsumerTraits) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spread(found: xr.Dataset, alpha: float) -> pd.DataFrame:
-    """Say how an effect differs from row to row, over the supported rows: an outcome a row, on the outcome's scale."""
+def spread(found: xr.Dataset) -> pd.DataFrame:
+    """Say how an effect differs from row to row, over the supported rows: an outcome a row, on the outcome's scale.
+
+    `above 0` and `below 0` are shares of rows whose own interval is; of rows without any effect each would hold
+    `alpha / 2`.
+    """
     rows = []
     for outcome in found.outcome.values:
-        own = found.sel(outcome=outcome).where(found.supported)
-        effect = own.effect.values[np.isfinite(own.effect.values)]
-        low, middle, high = np.quantile(effect, [0.1, 0.5, 0.9]) if len(effect) else [np.nan] * 3
-        clear = {f"{1 - alpha:.0%} above 0": own.lo.values > 0, f"{1 - alpha:.0%} below 0": own.hi.values < 0}
-        rows.append(
-            {"outcome": outcome, "rows": len(effect), "mean": effect.mean() if len(effect) else np.nan}
-            | {"lowest tenth": low, "median": middle, "highest tenth": high}
-            | {name: f"{which.sum() / max(len(effect), 1):.0%} of rows" for name, which in clear.items()}
-        )
+        own = found.sel(outcome=outcome)
+        known = (own.supported & np.isfinite(own.effect)).values
+        effect, lo, hi = (own[name].values[known] for name in ("effect", "lo", "hi"))
+        told = [effect.mean(), *np.quantile(effect, [0.1, 0.5, 0.9]), (lo > 0).mean(), (hi < 0).mean()]
+        names = ("mean", "10 %", "median", "90 %", "above 0", "below 0")
+        rows.append({"outcome": outcome, "rows": int(known.sum())} | dict(zip(names, told, strict=True)))
     return pd.DataFrame(rows)
 
 

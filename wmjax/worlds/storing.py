@@ -16,7 +16,7 @@ import pandas as pd
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_json, replace_folder, write_json, write_parquet, write_text
 from wmjax.core.provenance import to_plain
-from wmjax.data.schema import read_schema
+from wmjax.data.schema import PanelSchema, read_schema
 from wmjax.train import checkpoint
 
 
@@ -65,6 +65,12 @@ def about(path: str | Path, *, version: int) -> dict[str, Any]:
     if found["format"] != version:
         raise UserError(f"{path}: written in format {found['format']}, this version reads {version}")
     return found
+
+
+def columns(path: str | Path) -> tuple[PanelSchema, dict[str, tuple[str, ...]]]:
+    """Read what a table must hold to be asked about: the schema, and the levels of categorical columns."""
+    levels = read_json(Path(path) / "world.json").get("levels", {})
+    return read_schema(Path(path) / "schema.toml"), {name: tuple(own) for name, own in levels.items()}
 
 
 def common(path: str | Path, about: Mapping[str, Any]) -> dict[str, Any]:
