@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wmjax.core import files
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.train import checkpoint, loop
@@ -89,7 +90,7 @@ def test_metrics_after_the_checkpoint_do_not_stand_twice(train, tmp_path, bits):
     state, metrics = train(cfg, folder=tmp_path)
     whole, expected = train(cfg)
     assert bits((state, metrics)) == bits((whole, expected))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "metrics.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoints", "metrics.jsonl"]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     assert [np.float32(line["loss"]) for line in lines] == expected["loss"].tolist()
@@ -173,6 +174,14 @@ def test_every_epoch_and_every_evaluation_has_its_named_key(tiny):
     np.testing.assert_array_equal(jax.random.key_data(state.model["key"]), jax.random.key_data(key_for(KEY, "s", 2)))
     drawn = [jax.random.uniform(key_for(KEY, "s/evaluate", epoch)) for epoch in range(3)]
     np.testing.assert_array_equal(metrics["drawn"], np.array(drawn))
+
+
+def test_a_folder_in_which_another_trains_is_refused_and_left_as_it_is(train, tmp_path):
+    with files.alone(tmp_path), pytest.raises(UserError, match="another process is training here"):
+        train(config(epochs=3, **SCORE), folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    train(config(epochs=3, **SCORE), folder=tmp_path)
+    assert (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_folder_of_another_run_is_refused(train, tiny, tmp_path):

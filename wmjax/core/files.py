@@ -14,6 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from wmjax.core.errors import UserError
 
 
@@ -24,6 +29,30 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def alone(folder: Path | None) -> Iterator[None]:
+    """Hold a folder's `.lock`, which the system lets go of however the process ends; nothing where folder is None.
+
+    Two processes that train in one folder would write their epochs between each other's. A system without such locks
+    (Windows, some network file systems) does not keep them apart.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    if folder is None or fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is training here; wait for it, or choose another") from None
+        except OSError:
+            pass
+        yield
 
 
 @contextmanager

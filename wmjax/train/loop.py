@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from wmjax.core import devices
+from wmjax.core import devices, files
 from wmjax.core.errors import DivergedError, UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
@@ -114,7 +114,8 @@ def run(
 
     Raises:
         DivergedError: a single model, or every member, met a value that is not finite.
-        UserError: the folder belongs to another run, or a checkpoint could not be written.
+        UserError: the folder belongs to another run, another process trains in it, or a checkpoint could not be
+            written.
         ValueError: the functions' shapes do not fit each other or `cfg`.
     """
     data, model = jax.device_put(data), own(state)
@@ -138,22 +139,23 @@ def run(
     if mesh is not None:
         key, train = devices.place((key, train), mesh, *shape)
         data = devices.place(data, mesh, -1)
-    train = host.resume(train)
-    done = int(train.epoch)
-    going = done < cfg.epochs and bool(running(train, rule).any())
-    observer(Event(stage, done, cfg.epochs if going else done))
-    waiting: EpochInfo | None = None
-    while going and done < cfg.epochs:
-        train, info = advance(key, train, data, rule=rule)
-        # The device is busy with this epoch; meanwhile the host reads the one before.
-        if waiting is not None and not host.report(done, waiting):
-            break  # nobody ran in the epoch just sent: `train` is what it was
-        done, waiting, due = done + 1, info, host.due(done + 1)
-        if due or done == cfg.epochs:
-            going, waiting = host.report(done, info), None
-        if due:
-            host.save(done, train)
-    host.save(done, train)
+    with files.alone(host.folder):
+        train = host.resume(train)
+        done = int(train.epoch)
+        going = done < cfg.epochs and bool(running(train, rule).any())
+        observer(Event(stage, done, cfg.epochs if going else done))
+        waiting: EpochInfo | None = None
+        while going and done < cfg.epochs:
+            train, info = advance(key, train, data, rule=rule)
+            # The device is busy with this epoch; meanwhile the host reads the one before.
+            if waiting is not None and not host.report(done, waiting):
+                break  # nobody ran in the epoch just sent: `train` is what it was
+            done, waiting, due = done + 1, info, host.due(done + 1)
+            if due or done == cfg.epochs:
+                going, waiting = host.report(done, info), None
+            if due:
+                host.save(done, train)
+        host.save(done, train)
     return train if mesh is None else devices.gather(train), history.stack(host.rows, shape)
 
 
