@@ -130,7 +130,13 @@ def log_z(params: DBMParams, visible: Visible) -> float:
 
 
 def free_energy(params: DBMParams, v: np.ndarray, visible: Visible) -> np.ndarray:
-    return np.array([-log_sum(enumerate_states(params, visible, row).log_weights) for row in np.asarray(v)])
+    """Sum over all hidden states of each row; what does not depend on the row is worked out once."""
+    flat, rows = flatten(params), np.asarray(v, np.float64)
+    hidden, size = bits(len(flat.bias) - visible.size), visible.size
+    alone = hidden @ flat.bias[size:] + np.einsum("hi,ij,hj->h", hidden, flat.coupling[size:, size:], hidden)
+    log_weights = (rows @ flat.bias[:size])[:, None] + rows @ flat.coupling[:size, size:] @ hidden.T + alone
+    gaussian = 0.5 * np.square(rows[:, gaussian_units(visible)]).sum(1)
+    return gaussian - log_sum(log_weights, axis=1)
 
 
 def log_likelihood(params: DBMParams, v: np.ndarray, visible: Visible) -> np.ndarray:
