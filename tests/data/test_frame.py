@@ -387,6 +387,15 @@ def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time
     assert R.common_actions(panel) == {}
     assert R.common_actions(together) == {"push": 20}
     assert R.common_actions(together.select(units=together.units[:1])) == {}
+    # Held-out periods have no say, and units that are never seen together are no crowd.
+    split = together.arrays.actions.copy()
+    split[:, 30:] = panel.arrays.actions[:, 30:]
+    assert R.common_actions(panel.with_actions(split)) == {}
+    assert R.common_actions(panel.with_actions(split), np.arange(40) < 30) == {"push": 15}
+    arrays = together.arrays
+    apart = np.arange(40) % len(arrays.mask) == np.arange(len(arrays.mask))[:, None]
+    alone = dataclasses.replace(together, arrays=arrays._replace(mask=arrays.mask & apart))
+    assert R.common_actions(alone) == {}
     assert [r.columns for r in R.default_recipes(together) if isinstance(r, R.Lag)] == [
         ("visit",),
         ("items",),

@@ -25,7 +25,19 @@ from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.train import checkpoint, history
 from wmjax.train.history import History
-from wmjax.train.state import EpochFn, EpochInfo, EvaluateFn, Rule, TrainState, advance, begin, is_key, own, running
+from wmjax.train.state import (
+    EpochFn,
+    EpochInfo,
+    EvaluateFn,
+    Rule,
+    TrainState,
+    advance,
+    begin,
+    is_key,
+    over_devices,
+    own,
+    running,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +131,12 @@ def run(
         ValueError: the functions' shapes do not fit each other or `cfg`.
     """
     data, model = jax.device_put(data), own(state)
-    shape = _check(key, model, epoch_fn, evaluate, snapshot, data, cfg)
+    _check_key(key, mesh)
+    if mesh is not None:
+        _check_axes(jax.tree_util.tree_leaves_with_path(model), key.shape)
+        key, model = devices.place((key, model), mesh, *key.shape)
+        data = devices.place(data, mesh, -1)
+    shape = _check(key, model, epoch_fn, evaluate, snapshot, data, cfg, mesh)
     rule = Rule(
         epoch_fn,
         evaluate,
@@ -137,8 +154,7 @@ def run(
     host = _Host(folder, cfg, stage, observer, owner)
     train = begin(model, rule)
     if mesh is not None:
-        key, train = devices.place((key, train), mesh, *shape)
-        data = devices.place(data, mesh, -1)
+        train = devices.place(train, mesh, *shape)
     with files.alone(host.folder):
         train = host.resume(train)
         done = int(train.epoch)
@@ -233,12 +249,22 @@ class _Host:
         return f"{self.stage}: epoch {epoch} of {self.cfg.epochs}: {who}{what}; {good}"
 
 
-def _check(key: Any, state: Any, epoch_fn: Any, evaluate: Any, snapshot: Any, data: Any, cfg: LoopConfig) -> tuple:
-    """Read the functions' shapes without running them; return `()` or `(members,)`."""
+def _check_key(key: Any, mesh: Mesh | None) -> None:
     if not is_key(key):
         raise ValueError("key is not a typed key; make it with jax.random.key")
-    after, metrics = jax.eval_shape(jax.jit(epoch_fn), key, state, data)
-    scores = {} if evaluate is None else jax.eval_shape(jax.jit(evaluate), key, state, data)
+    if mesh is not None and not key.shape:
+        raise ValueError("there is one key, and members laid over devices need one each")
+
+
+def _check(
+    key: Any, state: Any, epoch_fn: Any, evaluate: Any, snapshot: Any, data: Any, cfg: LoopConfig, mesh: Mesh | None
+) -> tuple:
+    """Read the functions' shapes without running them; return `()` or `(members,)`.
+
+    They are traced as the epochs will run them, which JAX remembers.
+    """
+    after, metrics = jax.eval_shape(jax.jit(over_devices(epoch_fn, mesh)), key, state, data)
+    scores = {} if evaluate is None else jax.eval_shape(jax.jit(over_devices(evaluate, mesh)), key, state, data)
     shape = _check_metrics(metrics, scores, cfg)
     if key.shape not in ((), shape):
         raise ValueError(f"key has shape {key.shape}, must be one key or one a member {shape}")
@@ -249,10 +275,14 @@ def _check(key: Any, state: Any, epoch_fn: Any, evaluate: Any, snapshot: Any, da
         was = (jnp.shape(x), x.dtype if is_key(x) else jnp.result_type(x))
         if was != (y.shape, y.dtype):
             raise ValueError(f"epoch_fn turns state{jax.tree_util.keystr(path)} from {was} into {(y.shape, y.dtype)}")
-    for path, x in [*before, *jax.tree_util.tree_leaves_with_path(jax.eval_shape(snapshot, state))]:
+    _check_axes([*before, *jax.tree_util.tree_leaves_with_path(jax.eval_shape(snapshot, state))], shape)
+    return shape
+
+
+def _check_axes(leaves: Any, shape: tuple) -> None:
+    for path, x in leaves:
         if jnp.shape(x)[: len(shape)] != shape:
             raise ValueError(f"state{jax.tree_util.keystr(path)} has shape {jnp.shape(x)}, must start with {shape}")
-    return shape
 
 
 def _check_metrics(metrics: dict[str, Any], scores: dict[str, Any], cfg: LoopConfig) -> tuple[int, ...]:

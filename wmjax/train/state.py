@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -122,17 +122,18 @@ def advance(key: Any, state: TrainState, data: Any, *, rule: Rule) -> tuple[Trai
     return new, EpochInfo(metrics, running(new, rule), new.diverged)
 
 
-def _over_devices(fn: Callable[..., Any], rule: Rule) -> Callable[..., Any]:
-    """Give each device its share of the members, and all of the data."""
-    if rule.mesh is None:
+@lru_cache(maxsize=128)
+def over_devices(fn: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """Give each device its share of the members, and all of the data; one object a pair, so that it is traced once."""
+    if mesh is None:
         return fn
     own, whole = PartitionSpec(devices.AXIS), PartitionSpec()
-    return jax.shard_map(fn, mesh=rule.mesh, in_specs=(own, own, whole), out_specs=own, check_vma=False)
+    return jax.shard_map(fn, mesh=mesh, in_specs=(own, own, whole), out_specs=own, check_vma=False)
 
 
 def _train(key: Any, state: TrainState, data: Any, going: Any, rule: Rule) -> tuple[Any, dict[str, Any]]:
     """Run the epoch if anyone goes on. The host learns one epoch late that nobody does; that epoch costs nothing."""
-    train = jax.jit(_over_devices(rule.epoch_fn, rule))
+    train = jax.jit(over_devices(rule.epoch_fn, rule.mesh))
     args = (epoch_key(key, rule.stage, state.epoch), state.model, data)
     names = jax.eval_shape(train, *args)[1].keys()
 
@@ -147,7 +148,7 @@ def _score(
     evaluate: EvaluateFn, key: Any, epoch: Any, model: Any, data: Any, due: Any, rule: Rule
 ) -> dict[str, Float[Array, "*members"]]:
     """Evaluate where it is due; metrics are NaN where it is not."""
-    score = jax.jit(_over_devices(evaluate, rule))
+    score = jax.jit(over_devices(evaluate, rule.mesh))
     args = (epoch_key(key, f"{rule.stage}/evaluate", epoch), model, data)
     names = jax.eval_shape(score, *args).keys()
     return lax.cond(
