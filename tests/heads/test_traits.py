@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 
 from wmjax.heads import traits
 from wmjax.heads.traits import TraitConfig, TraitData, TraitParams
@@ -111,6 +113,23 @@ def test_an_action_that_the_features_determine_is_not_tied():
     sd = np.asarray(traits.effect(params, state, data.moderators, action=1)[1])
     np.testing.assert_allclose(sd, np.sqrt(params.effects_variance[1]))
     assert sd.min() > 0.5
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_rare_outcome_and_a_feature_of_spikes_are_fitted_as_by_scikit_learn(seed):
+    """About one row in forty, and a feature that is 12 in one row of fifty: whole Newton steps end in NaN or at -108."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(60, 20, 6))
+    x[..., 0] = 12.0 * (rng.random((60, 20)) < 0.02) - 0.24
+    a = (rng.random((60, 20, 1)) < 0.3).astype(float)
+    y = (rng.random((60, 20)) < expit(-5 + 0.5 * x[..., 0] + a[..., 0])).astype(float)
+    data = TraitData(*(jnp.asarray(v, jnp.float32) for v in (x, a, np.zeros((60, 0)), y)), jnp.ones((60, 20), bool))
+    cfg = TraitConfig(rounds=1, newton=30, moderator_sd=0.0, start_sd=(1e-4, 1e-4), unexplained=2.0)
+    params, _ = fit(data, cfg=cfg)
+    expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000)
+    expected.fit(np.concatenate([x, a], axis=-1).reshape(-1, 7), y.ravel())
+    got = np.concatenate([params.bias[None], params.base, params.effects])
+    np.testing.assert_allclose(got, [*expected.intercept_, *expected.coef_[0]], atol=2e-3)
 
 
 def test_the_filter_agrees_with_integration(drawn):

@@ -27,6 +27,8 @@ from jax.nn import sigmoid
 from jaxtyping import Array, Bool, Float, Key
 
 Table = Float[Array, "units times"]
+STEPS = 10
+"""Lengths of a Newton step that are tried, each half of the one before."""
 
 
 class TraitParams(NamedTuple):
@@ -239,7 +241,10 @@ def _parts(params: TraitParams, state: TraitState, data: TraitData) -> tuple[Arr
 
 
 def _population(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
-    """One Newton step of bias, base and effects, the traits held."""
+    """One Newton step of bias, base and effects, the traits held; shorter where a whole one would lose likelihood.
+
+    With a rare outcome a whole step can go so far that all chances are 0 or 1, from where none leads back.
+    """
     more, _, chance = _parts(params, state, data)
     ones = jnp.ones((*seen.shape, 1))
     design = jnp.concatenate([ones, data.features, data.actions * (1 + params.tied * more[..., None])], axis=-1)
@@ -247,7 +252,18 @@ def _population(params: TraitParams, state: TraitState, data: TraitData, seen: T
     ridge = jnp.concatenate([jnp.zeros(1), jnp.full(width + params.effects.shape[0], cfg.ridge)])
     at = jnp.concatenate([params.bias[None], params.base, params.effects])
     score, hessian = _slopes(design, chance, data.outcomes, seen, ridge, at)
-    at = at + jnp.linalg.solve(hessian, score)
+    move = jnp.linalg.solve(hessian, score)
+    eta, along = design @ at + state.mean[:, :1], design @ move
+
+    def likelihood(step: Array) -> Array:
+        now = eta + step * along
+        gain = jnp.where(seen > 0, data.outcomes * now - jax.nn.softplus(now), 0.0).sum()
+        return gain - 0.5 * (ridge * jnp.square(at + step * move)).sum()
+
+    now, steps = likelihood(jnp.zeros(())), 0.5 ** jnp.arange(STEPS)
+    # Less than rounding is no loss: near the end a whole step changes nothing that float32 could tell.
+    holds = jax.lax.map(likelihood, steps) >= now - 1e-6 * jnp.abs(now)
+    at = jnp.where(holds.any(), at + steps[jnp.argmax(holds)] * move, at)
     variance = jnp.diag(jnp.linalg.inv(hessian))[1 + width :]
     return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :], effects_variance=variance)
 

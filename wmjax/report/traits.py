@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from wmjax.core.observe import Event, Observer
+from wmjax.core.observe import Observer
 from wmjax.data.panel import Panel
 from wmjax.worlds.consumer import ConsumerTraits, ConsumerWorld, fit_traits, load_traits
 
@@ -24,10 +24,8 @@ def fitted(folder: Path, world: ConsumerWorld, panel: Panel, *, observer: Observ
     """Open the traits that a run keeps, or fit them on the run's panel and keep them."""
     if (folder / "traits.json").exists():
         return load_traits(folder, world)
-    observer(Event("traits", 0, 1, unit="fit"))
-    found = fit_traits(world, panel)
+    found = fit_traits(world, panel, observer=observer)
     found.save(folder)
-    observer(Event("traits", 1, 1, unit="fit"))
     return found
 
 

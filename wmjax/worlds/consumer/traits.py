@@ -9,6 +9,7 @@ unit's traits by one step of a filter. No effect of a period is read from that p
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Bool, Float
 
-from wmjax.core.errors import UserError
+from wmjax.core.errors import DivergedError, UserError
 from wmjax.core.files import read_json, replace_folder, write_json
 from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import to_plain
 from wmjax.data import frame as frames
 from wmjax.data.panel import Panel
@@ -178,15 +180,19 @@ class ConsumerTraits:
         return xr.Dataset(arrays, coords).isel(time=times or slice(None))
 
 
-def fit(world: ConsumerWorld, panel: Panel, *, cfg: TraitConfig | None = None) -> ConsumerTraits:
+def fit(
+    world: ConsumerWorld, panel: Panel, *, cfg: TraitConfig | None = None, observer: Observer = silent
+) -> ConsumerTraits:
     """Fit traits on the periods that the world was trained on; its validation periods choose what the heads read.
 
     Args:
         world: fitted, on this panel or on one of the same columns and dates.
         panel: its train periods teach, the units that were seen in them.
         cfg: how the population is fitted.
+        observer: told of progress.
 
     Raises:
+        DivergedError: where a head has left the finite numbers.
         UserError: where no outcome is binary, or the panel has no train or validation periods.
     """
     cfg = cfg or TraitConfig()
@@ -203,13 +209,22 @@ def fit(world: ConsumerWorld, panel: Panel, *, cfg: TraitConfig | None = None) -
     own = empty._moderators(panel)
     grids: dict[Features, np.ndarray] = {kind: features_of(world, panel, kind) for kind in ("belief", "visible")}
     chosen, params, facts = [], [], {}
+    count = itertools.count()
+
+    def tell() -> None:
+        observer(Event("traits", next(count), 3 * len(binary), unit="fit"))
+
     for outcome in binary:
         losses, heads = {}, {}
         for kind, grid in grids.items():
+            tell()
             data = lay_out(world, panel, outcome, grid, own)
             heads[kind], _ = _fit(_between(data, train), cfg=cfg)
             losses[kind] = _loss(heads[kind], data, val)
+            if not np.isfinite(losses[kind]):
+                raise DivergedError(f"traits of {outcome} on its {kind} units: the fit has left the finite numbers")
         best = min(losses, key=lambda kind: losses[kind])
+        tell()
         plain, _ = _fit(_between(lay_out(world, panel, outcome, grids[best], own), train), cfg=_without(cfg))
         losses["without_traits"] = _loss(plain, lay_out(world, panel, outcome, grids[best], own), val)
         losses["world"] = _world_loss(world, panel, outcome, val)
@@ -217,6 +232,7 @@ def fit(world: ConsumerWorld, panel: Panel, *, cfg: TraitConfig | None = None) -
         facts[outcome] = {"val_log_loss": losses, "level_sd": float(spread[0]), "responsiveness_sd": float(spread[1])}
         chosen.append(best)
         params.append(heads[best])
+    tell()
     return dataclasses.replace(empty, outcomes=tuple(binary), features=tuple(chosen), params=tuple(params), facts=facts)
 
 
