@@ -117,7 +117,7 @@ def test_an_action_that_the_features_determine_is_not_tied():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_rare_outcome_and_a_feature_of_spikes_are_fitted_as_by_scikit_learn(seed):
-    """About one row in forty, and a feature that is 12 in one row of fifty: whole Newton steps end in NaN or at -108."""
+    """One row in forty, and a feature that is 12 in one row of fifty: whole Newton steps end in NaN or at -108."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(60, 20, 6))
     x[..., 0] = 12.0 * (rng.random((60, 20)) < 0.02) - 0.24
