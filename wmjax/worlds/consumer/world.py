@@ -329,7 +329,9 @@ class ConsumerWorld(contract.Named):
     ) -> xr.Dataset:
         """Contrast two plans by horizon: what `plan` adds to each outcome, summed over units and periods so far.
 
-        Both meet the same luck (see `simulate`), so the difference is paired.
+        Both meet the same luck (see `simulate`), so the difference is paired. What was drawn is fed back, and what the
+        world makes of it: on simulated panels sums of a month were off by up to a third where the one-step effects of
+        the same days (`effect`) were off by a tenth (`experiments/trajectories.py`).
 
         Returns:
             `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`;
