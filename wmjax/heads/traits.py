@@ -27,8 +27,8 @@ from jax.nn import sigmoid
 from jaxtyping import Array, Bool, Float, Key
 
 Table = Float[Array, "units times"]
-STEPS = 10
-"""Lengths of a Newton step that are tried, each half of the one before."""
+SHORTEST = 2.0**-10
+"""Share of a Newton step down to which it is halved; then none is taken."""
 
 
 class TraitParams(NamedTuple):
@@ -206,12 +206,10 @@ def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
 
     def round_(carry: tuple[TraitParams, TraitState], _: Any) -> tuple[tuple[TraitParams, TraitState], None]:
         params, state = carry
-        for _ in range(cfg.newton):
-            params = _population(params, state, data, seen, cfg)
+        params = jax.lax.fori_loop(0, cfg.newton, lambda _, p: _population(p, state, data, seen, cfg), params)
         if cfg.moderator_sd > 0:
             params = _moderators(params, state, data, seen)
-        for _ in range(cfg.newton):
-            state = _traits(params, state, data, seen)
+        state = jax.lax.fori_loop(0, cfg.newton, lambda _, s: _traits(params, s, data, seen), state)
         spread = jnp.linalg.inv(state.precision) + state.mean[:, :, None] * state.mean[:, None, :]
         return (params._replace(covariance=spread.mean(0)), state), None
 
@@ -260,10 +258,12 @@ def _population(params: TraitParams, state: TraitState, data: TraitData, seen: T
         gain = jnp.where(seen > 0, data.outcomes * now - jax.nn.softplus(now), 0.0).sum()
         return gain - 0.5 * (ridge * jnp.square(at + step * move)).sum()
 
-    now, steps = likelihood(jnp.zeros(())), 0.5 ** jnp.arange(STEPS)
+    now = likelihood(jnp.zeros(()))
     # Less than rounding is no loss: near the end a whole step changes nothing that float32 could tell.
-    holds = jax.lax.map(likelihood, steps) >= now - 1e-6 * jnp.abs(now)
-    at = jnp.where(holds.any(), at + steps[jnp.argmax(holds)] * move, at)
+    least = now - 1e-6 * jnp.abs(now)
+    # A likelihood that is NaN does not hold.
+    step = jax.lax.while_loop(lambda s: (s > SHORTEST) & ~(likelihood(s) >= least), lambda s: s / 2, jnp.ones(()))
+    at = jnp.where(step > SHORTEST, at + step * move, at)
     variance = jnp.diag(jnp.linalg.inv(hessian))[1 + width :]
     return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :], effects_variance=variance)
 
