@@ -201,8 +201,8 @@ def traits(
         effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
         for line in effects.attrs["warnings"]:
             console.warning(line)
-        told = f"{action}: {t1:g} instead of {t0:g}, in each row from the unit's past"
         if bool(effects.supported.any()):
+            told = f"{action}: {t1:g} instead of {t0:g}, in each row from the unit's past"
             console.table(traits.spread(effects), title=told)
         rows = traits.effects(effects)
         _write(path.with_name(f"traits_{action}.parquet"), rows, world, data, action=action, t0=t0, t1=t1, alpha=alpha)

@@ -381,6 +381,14 @@ def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time
     seen = {**SCHEMA["columns"], "weather": {"role": "covariate", "kind": "categorical", "future": "observed"}}
     later = read_panel(rows, {**SCHEMA, "columns": seen})
     assert "weather" not in {getattr(r, "column", None) for r in R.default_recipes(later)}
+    with pytest.raises(UserError, match="only observed when its period happens"):
+        fit_frame(later, (R.OneHot("weather"),), np.arange(40) < 30)
+    frame = fit_frame(panel, chosen, np.arange(40) < 30)
+    assert np.isfinite(build(frame, panel)).all()
+
+
+def test_actions_of_all_units_at_once_are_found_in_train_periods_and_have_no_lags():
+    panel = read_panel(table(drop=0), SCHEMA)
     actions = panel.arrays.actions.copy()
     actions[..., panel.action_index("push")] = np.arange(40) % 2
     together = panel.with_actions(np.where(panel.arrays.mask[..., None], actions, 0))
@@ -401,7 +409,3 @@ def test_default_recipes_suit_the_calendar_and_read_no_covariate_before_its_time
         ("items",),
         ("spend",),
     ]
-    with pytest.raises(UserError, match="only observed when its period happens"):
-        fit_frame(later, (R.OneHot("weather"),), np.arange(40) < 30)
-    frame = fit_frame(panel, chosen, np.arange(40) < 30)
-    assert np.isfinite(build(frame, panel)).all()

@@ -129,6 +129,7 @@ def test_a_rare_outcome_and_a_feature_of_spikes_are_fitted_as_by_scikit_learn(se
     expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000)
     expected.fit(np.concatenate([x, a], axis=-1).reshape(-1, 7), y.ravel())
     got = np.concatenate([params.bias[None], params.base, params.effects])
+    # Newton in float32 ends where 1,200 rows' rounding, some 1e-4 of slope, hides what is left of the hill.
     np.testing.assert_allclose(got, [*expected.intercept_, *expected.coef_[0]], atol=2e-3)
 
 

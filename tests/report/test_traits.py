@@ -10,7 +10,7 @@ from wmjax.report import traits
 
 
 def test_the_spread_of_an_effect_counts_supported_rows():
-    """Rows 0 to 8 rise, one is unsupported, one was not seen; another outcome has the signs turned."""
+    """Effects of ten rows rise from -2, one more is unsupported and one was not seen; the other outcome is turned."""
     effect = np.arange(12, dtype=float).reshape(3, 4) - 2
     effect[2, 3] = np.nan
     values = np.stack([effect, -effect])

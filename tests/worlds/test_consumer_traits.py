@@ -117,6 +117,8 @@ def test_saved_traits_give_the_same_answers(fitted, found, panel, world, tmp_pat
 def test_what_cannot_be_is_refused(fitted, panel, world):
     with pytest.raises(UserError, match="push: 7 instead of 0"):
         fitted.effect_interval(panel, "push", 0, 7)
+    with pytest.raises(ValueError, match="alpha is 2"):
+        fitted.effect_interval(panel, "push", 0, 1, alpha=2.0)
     real = dataclasses.replace(world, model=dataclasses.replace(world.model, kinds=("count", "count")))
     with pytest.raises(UserError, match="traits are of binary outcomes"):
         traits.fit(real, panel)

@@ -164,16 +164,19 @@ def default_recipes(panel: Panel, train: Bool[np.ndarray, " time"] | None = None
 
 
 def common_actions(panel: Panel, train: Bool[np.ndarray, " time"] | None = None) -> dict[str, int]:
-    """Find the actions that fall on all units at once, with the number of periods that tell of each.
+    """Find the actions that fall on all units at once: at most `NEARLY` of the variance is between a period's units.
 
-    Of such an action at most a hundredth of the variance is between the units of a period. Periods tell of it, not
-    rows: with four lags, a machine takes the luck of some hundred periods for after-effects. Told are those in which it
-    is at another level than most often. Periods with two or more observed units are judged, if they hold half of all
-    rows; an action that falls on groups of units at once (a store's) is not found.
+    Periods tell of such an action, not rows: with four lags, a machine takes the luck of some hundred periods for
+    after-effects. Periods with two or more observed units are judged, if they hold half of all rows. An action that
+    falls on groups of units at once (a store's) is not found.
 
     Args:
-        panel: read are its actions.
+        panel: its actions and mask are read.
         train: the periods that may be looked at; by default all.
+
+    Returns:
+        By name, the number of judged periods in which the action is at another level than most often; 0 where it never
+        changed.
     """
     seen = panel.arrays.mask & (True if train is None else train)
     judged = seen.sum(0) >= 2

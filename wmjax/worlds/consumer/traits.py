@@ -124,6 +124,9 @@ class ConsumerTraits:
         Returns:
             Over (outcome, unit, time): `effect`, `lo`, `hi` (risk difference), `effect_linear`, `lo_linear`,
             `hi_linear` (log odds); over (unit, time) `supported`, as in the world's `effect_interval`.
+
+        Raises:
+            ValueError: alpha is not between 0 and 1.
         """
         if not 0 < alpha < 1:
             raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
@@ -333,7 +336,7 @@ def _logits(params: TraitParams, before: TraitState, data: TraitData) -> Float[A
 def tails(draws: Float[Array, "draws units"], alpha: float) -> tuple[Float[Array, " units"], Float[Array, " units"]]:
     """Take the quantiles `alpha / 2` and `1 - alpha / 2` of every unit's draws; NaN where a draw is.
 
-    `jnp.quantile` would sort all draws, which on a CPU takes fourteen times as long as putting the tails in order.
+    `jnp.quantile` would sort all draws, which on a CPU takes many times as long as putting the tails in order.
     """
     place = (len(draws) - 1) * alpha / 2
     first, share = int(place), place - int(place)
