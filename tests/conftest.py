@@ -13,15 +13,19 @@ import threadpoolctl
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadFileScheduling
 
+import tests.checked  # noqa: F401
+
 # A second thread of NumPy's products spins while it waits for small ones, up to half of a file's processor seconds, and
 # the other worker has that core: one thread, here and in the processes that tests start, workers among them.
 os.environ |= {name: os.environ.get(name, "1") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
 threadpoolctl.threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]))
 
-# Annotations such as Float[Array, "chains units"] are run, not only read, in every test.
-install_import_hook("wmjax", "beartype.beartype")
+# Annotations such as Float[Array, "chains units"] are run, not only read, in every test: of the modules that have some.
+ROOT = Path(__file__).parents[1]
+SHAPED = [p for p in (ROOT / "wmjax").rglob("*.py") if "from jaxtyping import" in p.read_text(encoding="utf-8")]
+install_import_hook([".".join(p.relative_to(ROOT).with_suffix("").parts) for p in SHAPED], "tests.checked.when_called")
 
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the other worker asks for most of them again
 jax.config.update("jax_num_cpu_devices", 2)
 
@@ -59,7 +63,8 @@ SLOW = (
     "tests/sweep",
     "tests/train/test_kill",
 )
-"""Files that take long, however few tests they hold: dealt out last, one worker would end with them alone."""
+"""Files that take long, however few tests they hold: dealt out first, since the worker that began one last would end
+with it alone."""
 
 
 FAMILIES = ("tests/worlds",)
@@ -83,4 +88,4 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: (item.nodeid.startswith(SLOW), not item.nodeid.startswith(FAMILIES)))
+    items.sort(key=lambda item: (not item.nodeid.startswith(SLOW), not item.nodeid.startswith(FAMILIES)))

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
+
+from wmjax.evaluate import metrics
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
@@ -65,6 +69,11 @@ def test_import_is_fast_and_has_no_effect():
 def module_names() -> list[str]:
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES]
     return [n.removesuffix(".__init__") for n in names]
+
+
+def test_annotations_are_run_in_tests():
+    with pytest.raises(TypeCheckError):
+        metrics.auc(np.zeros(3), np.zeros((3, 2)))
 
 
 def test_modules_stay_short():

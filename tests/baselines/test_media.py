@@ -60,12 +60,12 @@ def test_carry_over_and_saturation_are_found_on_the_grid(table):
 
 @pytest.fixture(scope="module")
 def sampled(table):
-    settings = MMMSettings(warmup=150, samples=100, chains=2, tree_depth=6)
+    settings = MMMSettings(warmup=100, samples=60, chains=2, tree_depth=5)
     return settings, bayesian_mmm.fit(jax.random.key(0), table, settings=settings)
 
 
 def test_the_bayesian_model_recovers_the_total_effect(table, sampled):
-    """The truth lies within the range of 100 draws widened by half: far outside what a sound sampler would miss."""
+    """The truth lies within the range of 50 draws widened by half: far outside what a sound sampler would miss."""
     _, posterior = sampled
     own = bayesian_mmm.members(posterior, 50)
     top = jnp.asarray(posterior.spend_scale, jnp.float32)

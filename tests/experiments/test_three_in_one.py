@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from wmjax.dbm.types import DBMConfig
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.simulate.consumer import ConsumerSimConfig
 
-ROOT = Path(__file__).parents[2]
 TINY = three_in_one.Study(
     panel=ConsumerSimConfig(num_consumers=48, num_days=60, start="2025-02-10"),
     val=10,
@@ -125,8 +122,9 @@ def test_checks_judge_the_full_size_only():
     assert not {c.name: c.ok for c in three_in_one.checks(worse, "full")}["push, rank of gamma"]
 
 
-def test_the_command_says_what_it_takes():
-    command = [sys.executable, "-m", "experiments.three_in_one", "--help"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    for option in ("--out", "--size", "--seeds"):
-        assert option in found.stdout
+def test_the_command_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        common.run("experiments.three_in_one", three_in_one.main, ["--help"], kind=StudyOptions)
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert all(option in said for option in ("--out", "--size", "--seeds", "--without"))
