@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import jax
+import jaxtyping
+import pytest
 import threadpoolctl
-from jaxtyping import install_import_hook
 from xdist.scheduler import LoadFileScheduling
 
 import tests.checked  # noqa: F401
@@ -20,10 +21,11 @@ import tests.checked  # noqa: F401
 os.environ |= {name: os.environ.get(name, "1") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
 threadpoolctl.threadpool_limits(int(os.environ["OPENBLAS_NUM_THREADS"]))
 
-# Annotations such as Float[Array, "chains units"] are run, not only read, in every test: of the modules that have some.
+# Annotations such as Float[Array, "chains units"] are run, not only read, in tests: of the modules that have some.
 ROOT = Path(__file__).parents[1]
-SHAPED = [p for p in (ROOT / "wmjax").rglob("*.py") if "from jaxtyping import" in p.read_text(encoding="utf-8")]
-install_import_hook([".".join(p.relative_to(ROOT).with_suffix("").parts) for p in SHAPED], "tests.checked.when_called")
+MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in (ROOT / "wmjax").rglob("*.py")}
+SHAPED = [name for name, path in MODULES.items() if "from jaxtyping import" in path.read_text(encoding="utf-8")]
+jaxtyping.install_import_hook(SHAPED, "tests.checked.when_called")
 
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the other worker asks for most of them again
@@ -69,6 +71,15 @@ with it alone."""
 
 FAMILIES = ("tests/worlds",)
 """Folders whose files share fitted worlds and their compiled programs: one worker takes all of a folder."""
+
+
+UNCHECKED = ("tests/test_readme", "tests/experiments", "tests/report")
+"""What goes through whole worlds once more, whose own tests run every annotation: a tenth of their seconds."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def annotations(request):
+    jaxtyping.config.update("jaxtyping_disable", request.node.nodeid.startswith(UNCHECKED))
 
 
 class ByFamily(LoadFileScheduling):

@@ -56,14 +56,17 @@ def test_every_room_is_on_the_plan():
 
 
 def test_import_is_fast_and_has_no_effect():
-    """`import wmjax` alone opens neither jax nor pandas; every module can be imported without touching a device."""
+    """`import wmjax` alone opens neither jax nor pandas; no module that is imported, and no help, touches a device."""
     script = (
         "import sys, wmjax; assert 'jax' not in sys.modules and 'pandas' not in sys.modules, 'wmjax opened a library';"
         "import jax;"
         f"import importlib; [importlib.import_module(m) for m in {module_names()!r}];"
+        "import contextlib; from wmjax import cli;"
+        "exec('with contextlib.suppress(SystemExit): cli.main([\"--help\"])');"
         "from jax._src import xla_bridge; assert not xla_bridge._backends, 'an import touched a device'"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "fit consumer" in found.stdout
 
 
 def module_names() -> list[str]:

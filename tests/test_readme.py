@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -221,9 +219,3 @@ def test_the_two_commands_stand_in_the_readme_and_in_ci():
 
 def test_the_tables_are_those_of_the_result_files():
     assert readme.fill(TEXT) == TEXT
-
-
-def test_the_command_starts_without_a_device():
-    found = subprocess.run([sys.executable, "-m", "wmjax.cli", "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert found.returncode == 0
-    assert "fit consumer" in found.stdout

@@ -1,13 +1,10 @@
 """A small regression with everything a resume must carry: Adam, a persistent noisy chain, a key in the state.
 
-Run as a program it trains into a folder and says each epoch it has finished: `python tiny.py FOLDER SECONDS`; the
-seconds are a pause after each epoch, so that no machine is through before it is killed.
+`train` says each epoch it has finished, and pauses after it, so that no machine is through before it is killed.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -80,7 +77,6 @@ def averaged(state: State):
     return state.average
 
 
-KEY = jax.random.key(7)
 CONFIG = loop.LoopConfig(epochs=60, monitor="score", eval_every=2, save_every=3, save_seconds=0.0)
 
 
@@ -89,9 +85,10 @@ def train(folder, pause):
         print(event.done, flush=True)
         time.sleep(pause)
 
-    state = init(key_for(KEY, "init"), 0.05)
+    key = jax.random.key(7)  # not before: a process that has a device cannot be forked
+    state = init(key_for(key, "init"), 0.05)
     given = {"data": make_data(), "evaluate": evaluate, "snapshot": averaged}
-    return loop.run(KEY, state, epoch, cfg=CONFIG, observer=say, folder=folder, **given)
+    return loop.run(key, state, epoch, cfg=CONFIG, observer=say, folder=folder, **given)
 
 
 # A second model, whose metrics are read off a table: it knows the epoch it has reached and what it saw there.
@@ -104,13 +101,9 @@ def table_epoch(key, state, data):
 
 
 def table_state(members=()):
-    return {"at": jnp.zeros(members, int), "seen": jnp.zeros(members), "key": jnp.broadcast_to(KEY, members)}
+    key = jnp.broadcast_to(jax.random.key(7), members)
+    return {"at": jnp.zeros(members, int), "seen": jnp.zeros(members), "key": key}
 
 
 def table_score(key, state, data):
     return {"score": state["seen"]}
-
-
-if __name__ == "__main__":
-    faulthandler.dump_traceback_later(150, exit=True)  # a run that hangs says where
-    train(sys.argv[1], float(sys.argv[2]))
