@@ -6,14 +6,14 @@ nothing. `funnel` (`--data`, geo_full_funnel_data.csv): brand search lies betwee
 declared a mediator; the placebo is another geo's display spend of the same weeks. `funnel_search_held`: the same with
 search declared a covariate that is known ahead, a bad control. Every claim but the placebo's is made; the verdict is
 `wmjax certify`'s. `placebo_influence` is over the mean of the others; `placebo_roi_covers_0` whether the placebo's
-interval reaches below a twentieth of the mean ROI (a response curve cannot be negative).
+interval reaches below a twentieth of the mean ROI (a response curve cannot be negative). `ols` is a linear regression
+with the same covariates, asked for the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from experiments import common
+from experiments import common, mmm_public
 from experiments import mmm_recovery as recovery
 from experiments.common import Cell, Check, Scores
 from wmjax.core import files
@@ -87,12 +87,32 @@ def panel_of(setting: str, seed: int, options: common.Options) -> Panel:
     return funnel(options.data, seed, options.size, "mediator" if setting == "funnel" else "known")
 
 
+def config_of(setting: str, options: common.Options) -> MediaConfig:
+    """Say how a setting's world is shaped."""
+    cfg = CFG if options.size == "full" else SMOKE
+    return cfg if setting == "confounding=2" else dataclasses.replace(cfg, size="outcome")
+
+
+def placebo(roi: np.ndarray, low: np.ndarray, at: int) -> dict[str, float]:
+    """Compare the placebo's return with the mean of the others, and its interval with nothing."""
+    mean = np.delete(roi, at).mean()
+    return {"placebo_roi": roi[at] / mean, "placebo_roi_covers_0": float(low[at] < 0.05 * mean)}
+
+
+def by_regression(setting: str, seed: int, options: common.Options) -> Scores:
+    """Ask a linear regression with the same covariates for the placebo's return."""
+    panel, cfg = panel_of(setting, seed, options), config_of(setting, options)
+    asked = mmm_public.ask(mmm_public.Public(panel, None, cfg))
+    size = recovery.FULL._replace(world=cfg)
+    found, _ = recovery.run_method("ols", seed, asked, recovery.NOTHING, size)
+    low, _ = recovery.interval(found.roi, found.drawn)
+    values = placebo(found.roi.mean(0), low, panel.action_index(PLACEBO))
+    return {Cell(setting, "ols", name): float(value) for name, value in values.items()}
+
+
 def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     """Fit, certify and ask for returns."""
-    panel = panel_of(setting, seed, options)
-    cfg = CFG if options.size == "full" else SMOKE
-    if setting != "confounding=2":
-        cfg = dataclasses.replace(cfg, size="outcome")
+    panel, cfg = panel_of(setting, seed, options), config_of(setting, options)
     world = media.fit(jax.random.key(seed), panel, cfg, seed=seed)
     outcome = panel.outcome_names[0]
     claims = {channel: [outcome] for channel in panel.action_names if channel != PLACEBO}
@@ -101,15 +121,13 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     own = found.influence[:, 0]
     others = np.delete(own, at)
     answered = world.attribute(panel, grid=(0.0, 1.0)).sel(unit="all")
-    roi, low = answered["roi"].to_numpy(), answered["roi_lo"].to_numpy()
     values = {
         "along_claims": found.along,
         "skill": found.skill,
         "skill_kept": found.kept,
         "bypass": float(found.bypass),
         "placebo_influence": own[at] / others.mean(),
-        "placebo_roi": roi[at] / np.delete(roi, at).mean(),
-        "placebo_roi_covers_0": float(low[at] < 0.05 * np.delete(roi, at).mean()),
+        **placebo(answered["roi"].to_numpy(), answered["roi_lo"].to_numpy(), at),
         **{f"influence.{name}": own[i] for i, name in enumerate(panel.action_names) if setting != "confounding=2"},
     }
     return {Cell(setting, "media", name): float(value) for name, value in values.items()}
@@ -126,19 +144,19 @@ def piece(options: common.Options, seed: int, setting: str) -> Scores:
 
 def work(options: common.Options, observer: Any = silent) -> Path:
     """Run every fit that is not there yet, then write the table; without `--data` the simulator alone."""
-    started = time.monotonic()
+    clock = common.Clock(options.out)
     seeds = list(range(options.seeds or (2 if options.size == "full" else 1)))
     settings = ["confounding=2", *(["funnel", "funnel_search_held"] if options.data is not None else [])]
     per_seed: list[Scores] = [{} for _ in seeds]
     for at, (setting, seed) in enumerate((s, x) for s in settings for x in seeds):
         observer(Event("fits", at, len(settings) * len(seeds), unit="fit"))
-        per_seed[seed] |= piece(options, seed, setting)
+        per_seed[seed] |= piece(options, seed, setting) | by_regression(setting, seed, options)
+        clock.read()
     rows = common.summarise(per_seed)
     checks = [
         Check(f"no bypass is found, {s}", common.value_of(rows, Cell(s, "media", "bypass")), 0.0, 0.0) for s in settings
     ]
-    seconds = time.monotonic() - started
-    return common.write_result(options, NAME, rows, seeds=seeds, seconds=seconds, checks=checks)
+    return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks)
 
 
 if __name__ == "__main__":
