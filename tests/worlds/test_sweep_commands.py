@@ -221,7 +221,7 @@ def test_axes_that_nothing_reads_are_refused(run, tmp_path, capsys, grid, said):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path):
+def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path, capsys):
     """A dimension of seeds and members in step is luck; one with a horizon is refused."""
     grid = "[draw]\nzip = {seed = {seeds = 2}, member = {members = 2}}\n[push]\nvalues = [0, 1]\n"
     (tmp_path / "grid.toml").write_text(grid)
@@ -231,7 +231,9 @@ def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path
     gain = store.read(tmp_path / "s.zarr")["gain"].sel(outcome="visit")
     assert gain.dims == ("draw", "push", "unit")
     np.testing.assert_allclose(table["value"], gain.values.astype(float).mean(0).max(0), rtol=1e-5)
-    assert not {"seed", "member", "draw"} & set(table)
+    assert not {"seed", "member", "draw", "cost"} & set(table)
+    cli.main(["best", str(tmp_path / "s.zarr"), "--outcome", "visit"])
+    assert "without costs: the sweep has none" in " ".join(capsys.readouterr().out.split())
     asked = sweeping.Asked(grid="push=0,1 horizon=1,2", reduce="gain.full", periods=2)
     sweeping.run(world, panel, asked, tmp_path / "h.zarr", observer=lambda event: None)
     with pytest.raises(UserError, match="horizon is no plan"):

@@ -183,10 +183,10 @@ def best(
         alpha: of the intervals.
 
     Returns:
-        A table of units, their plan's levels, its value and cost, whether it is `supported` where the sweep tells, and
-        `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the plan had not been
-        chosen for its value; without units absent in the sweep's periods; among its attributes `of`, the sweep's
-        variable, and `unit`, in what the values are. And the allocation.
+        A table of units, their plan's levels and value, its cost where costs are known, whether it is `supported` where
+        the sweep tells, and `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the
+        plan had not been chosen for its value; without units absent in the sweep's periods; among its attributes `of`,
+        the sweep's variable, and `unit`, in what the values are. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
@@ -195,7 +195,8 @@ def best(
     luck = _luck(found)
     dims = [d for d in values.dims if d != "unit" and d not in luck]
     gain = _plans_by_units(values.mean([d for d in luck if d in values.dims], skipna=False), dims)
-    paid = _costs(found, gain, cost, dims, budget)
+    priced = _costs(found, gain, cost, dims, budget)
+    paid = np.zeros(gain.shape) if priced is None else priced
     marks = None if "supported" not in found else _supported(found["supported"], values, dims)
     worth = gain.values.astype(np.float64)
     if supported_only:
@@ -214,7 +215,9 @@ def best(
     table = pd.DataFrame({"unit": gain["unit"].values.astype(object)})
     for name in _axes(found, dims):
         table[name] = gain[name].values[chosen.plan]
-    table["value"], table["cost"] = gain.values[chosen.plan, at], paid[chosen.plan, at]
+    table["value"] = gain.values[chosen.plan, at]
+    if priced is not None:
+        table["cost"] = paid[chosen.plan, at]
     if members := [d for d, has_members in luck.items() if has_members and d in values.dims]:
         each = values.mean([d for d in luck if d in values.dims and d not in members], skipna=False)
         by_member = each.stack(one=members).stack(plan=dims).transpose("one", "plan", "unit")  # noqa: PD013
@@ -239,7 +242,9 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
     """Count the units of each plan that `best` chose, most first, those with doubts apart."""
     known = ("unit", "value", "cost", "lo", "hi", "supported")
     levels = [str(name) for name in table if name not in known]
-    told = {"units": ("unit", "size"), "value": ("value", "sum"), "cost": ("cost", "sum")}
+    told = {"units": ("unit", "size"), "value": ("value", "sum")}
+    if "cost" in table:
+        told["cost"] = ("cost", "sum")
     if "supported" in table:
         table = table.assign(doubt=~table["supported"])
         told["not supported"] = ("doubt", "sum")
@@ -305,7 +310,10 @@ def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
     return values
 
 
-def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None) -> np.ndarray:
+def _costs(
+    found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None
+) -> np.ndarray | None:
+    """Lay out what each plan costs each unit: `[plans, units]`, or nothing where neither prices nor costs are known."""
     own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) >= {*dims, "unit"}]
     if own and not cost:
         paid = found[own[0]]
@@ -313,6 +321,8 @@ def _costs(found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], bu
         return _plans_by_units(paid, dims).values.astype(np.float64)
     if budget is not None and not cost:
         raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
+    if not cost:
+        return None
     total = np.zeros(gain.sizes["plan"])
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):
