@@ -6,8 +6,8 @@ nothing. `funnel` (`--data`, geo_full_funnel_data.csv): brand search lies betwee
 declared a mediator; the placebo is another geo's display spend of the same weeks. `funnel_search_held`: the same with
 search declared a covariate that is known ahead, a bad control. Every claim but the placebo's is made; the verdict is
 `wmjax certify`'s. `placebo_influence` is over the mean of the others; `placebo_roi_covers_0` whether the placebo's
-interval reaches below a twentieth of the mean ROI (a response curve cannot be negative). `ols` is a linear regression
-with the same covariates, asked for the same.
+interval reaches below a twentieth of the mean ROI (a response curve cannot be negative) and up to nothing. `ols` is a
+linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, silent
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
+from wmjax.data.splits import split_times
 from wmjax.simulate import media as simulated
 from wmjax.worlds import certifying, media
 from wmjax.worlds.media.config import SMOKE, MediaConfig
@@ -93,10 +94,10 @@ def config_of(setting: str, options: common.Options) -> MediaConfig:
     return cfg if setting == "confounding=2" else dataclasses.replace(cfg, size="outcome")
 
 
-def placebo(roi: np.ndarray, low: np.ndarray, at: int) -> dict[str, float]:
+def placebo(roi: np.ndarray, low: np.ndarray, high: np.ndarray, at: int) -> dict[str, float]:
     """Compare the placebo's return with the mean of the others, and its interval with nothing."""
     mean = np.delete(roi, at).mean()
-    return {"placebo_roi": roi[at] / mean, "placebo_roi_covers_0": float(low[at] < 0.05 * mean)}
+    return {"placebo_roi": roi[at] / mean, "placebo_roi_covers_0": float(low[at] < 0.05 * mean and high[at] >= 0)}
 
 
 def by_regression(setting: str, seed: int, options: common.Options) -> Scores:
@@ -105,8 +106,7 @@ def by_regression(setting: str, seed: int, options: common.Options) -> Scores:
     asked = mmm_public.ask(mmm_public.Public(panel, None, cfg))
     size = recovery.FULL._replace(world=cfg)
     found, _ = recovery.run_method("ols", seed, asked, recovery.NOTHING, size)
-    low, _ = recovery.interval(found.roi, found.drawn)
-    values = placebo(found.roi.mean(0), low, panel.action_index(PLACEBO))
+    values = placebo(found.roi.mean(0), *recovery.interval(found.roi, found.drawn), panel.action_index(PLACEBO))
     return {Cell(setting, "ols", name): float(value) for name, value in values.items()}
 
 
@@ -120,14 +120,16 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     at = panel.action_index(PLACEBO)
     own = found.influence[:, 0]
     others = np.delete(own, at)
-    answered = world.attribute(panel, grid=(0.0, 1.0)).sel(unit="all")
+    train = slice(0, int(split_times(panel, val=cfg.val, test=cfg.test).train.sum()))
+    answered = world.attribute(panel, times=train, carry=0, grid=(0.0, 1.0)).sel(unit="all")
+    roi, low, high = (answered[name].to_numpy() for name in ("roi", "roi_lo", "roi_hi"))
     values = {
         "along_claims": found.along,
         "skill": found.skill,
         "skill_kept": found.kept,
         "bypass": float(found.bypass),
         "placebo_influence": own[at] / others.mean(),
-        **placebo(answered["roi"].to_numpy(), answered["roi_lo"].to_numpy(), at),
+        **placebo(roi, low, high, at),
         **{f"influence.{name}": own[i] for i, name in enumerate(panel.action_names) if setting != "confounding=2"},
     }
     return {Cell(setting, "media", name): float(value) for name, value in values.items()}

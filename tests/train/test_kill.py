@@ -1,9 +1,10 @@
 """SIGKILL at random moments, then resumption: the end is bitwise that of a run nobody disturbed.
 
 `python test_kill.py FOLDER` lives the lives: each is forked from one process that has imported everything and computed
-nothing, so that none of them waits for imports; it says the first epoch of the last life.
+nothing, so that none of them waits for JAX's import; it says the first epoch of the last life.
 """
 
+import faulthandler
 import os
 import random
 import select
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import jax
@@ -33,8 +35,11 @@ class Life:
             try:
                 os.close(heard)
                 os.dup2(said, 1)
+                faulthandler.dump_traceback_later(100, exit=True)  # a life that hangs says where
                 train(folder, pause)
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 os._exit(code)

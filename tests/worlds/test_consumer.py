@@ -213,7 +213,12 @@ def test_a_plan_beyond_what_was_seen_comes_with_a_warning(world, panel):
         plan[..., panel.action_index(action)] = value
         compared = world.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=66, draws=1)
         told[action, value] = compared.attrs["warnings"]
-    assert told["push", 1.0] == []
+    assert told["push", 1.0] == []  # too few days for its lags to fill
+    daily = np.array(panel.arrays.actions)
+    daily[:, 60:, panel.action_index("push")] = 1.0
+    (line,) = world.compare(jax.random.key(0), panel, daily, daily, start=60, draws=1).attrs["warnings"]
+    assert "push: 6" in line
+    assert "had it on at every lag that is read (1, 2, 3, 4), 0." in line
     assert "push: 384 of the 384 rows" in told["push", 3.0][0]
     assert told["sale1", 1.0][0].startswith("sale1: not identified")
 

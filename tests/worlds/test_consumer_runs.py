@@ -11,7 +11,7 @@ from wmjax.data.readers import read_panel
 from wmjax.data.recipes import Lag
 from wmjax.worlds.consumer import runs
 
-UNITS, DAYS, DEPTH = 40, 60, 3
+UNITS, DAYS, LAGS = 40, 60, (1, 3)
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +28,27 @@ def panel():
 
 @pytest.fixture(scope="module")
 def frame(panel):
-    return fit_frame(panel, (Lag("push", (1, DEPTH)), Lag("visit", (1,))), train=np.ones(DAYS, bool))
+    return fit_frame(panel, (Lag("push", LAGS), Lag("visit", (1,))), train=np.ones(DAYS, bool))
 
 
 def test_runs_are_those_counted_one_by_one(panel, frame):
-    assert runs.depths(frame) == {"push": DEPTH}
+    assert runs.lags_of(frame) == {"push": LAGS}
     push, mask = panel.arrays.actions[..., 0] > 0, panel.arrays.mask
     rows = mask & (np.arange(DAYS) < 45)
     counted = [
-        push[u, t - DEPTH : t]
+        [push[u, t - k] for k in LAGS]
         for u in range(UNITS)
-        for t in range(DEPTH, DAYS)
-        if rows[u, t] and mask[u, t - DEPTH : t].all()
+        for t in range(max(LAGS), DAYS)
+        if rows[u, t] and all(mask[u, t - k] for k in LAGS)
     ]
-    found = runs.shares(panel.arrays.actions, rows, mask, frame=frame)["push"]
-    assert found == (DEPTH, np.mean([c.all() for c in counted]), np.mean([not c.any() for c in counted]))
+    found = runs.shares(panel, panel.arrays.actions, rows, frame=frame)["push"]
+    assert found == (LAGS, len(counted), np.mean([all(c) for c in counted]), np.mean([not any(c) for c in counted]))
 
 
 def test_what_was_seldom_repeated_is_told_of(panel, frame):
-    """A push a day follows runs that one row in thirty-seven came after (and that is made one in a hundred)."""
-    seen = runs.shares(panel.arrays.actions, panel.arrays.mask, panel.arrays.mask, frame=frame)
-    assert 0.015 < seen["push"].on < 0.045  # .027 +- 4 standard errors of 2,280 rows
+    """A push a day: a coin of three in ten has both lags on in .09 of the rows, which is made one in a hundred."""
+    seen = runs.shares(panel, panel.arrays.actions, panel.arrays.mask, frame=frame)
+    assert 0.065 < seen["push"].on < 0.115  # .09 +- 4 standard errors of 2,280 rows
     seldom = {"push": seen["push"]._replace(on=0.01)}
     daily, weekly = (panel.arrays.actions.copy() for _ in range(2))
     daily[:, 30:] = 1
@@ -59,8 +59,9 @@ def test_what_was_seldom_repeated_is_told_of(panel, frame):
 
     (line,) = told(daily)
     assert line.startswith("push: 9")
-    assert "in which it was all on, 1.0% of the rows learnt from did" in line
+    assert "had it on at every lag that is read (1, 3), 1.0% of the rows learnt from did" in line
     assert told(weekly) == []
-    assert told(daily, {"push": seen["push"]._replace(on=0.05)}) == []
+    assert told(daily, seen) == []  # the coin's own share is not seldom
+    assert told(daily, {"push": seldom["push"]._replace(rows=99)}) == []
     kept = {name: list(run) for name, run in seldom.items()}  # as a folder has it
     assert told(daily, kept) == [line]

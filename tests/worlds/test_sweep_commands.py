@@ -233,7 +233,7 @@ def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path
     np.testing.assert_allclose(table["value"], gain.values.astype(float).mean(0).max(0), rtol=1e-5)
     assert not {"seed", "member", "draw", "cost"} & set(table)
     cli.main(["best", str(tmp_path / "s.zarr"), "--outcome", "visit"])
-    assert "without costs: the sweep has none" in " ".join(capsys.readouterr().out.split())
+    assert "the sweep kept no costs, and no --cost is given" in " ".join(capsys.readouterr().out.split())
     asked = sweeping.Asked(grid="push=0,1 horizon=1,2", reduce="gain.full", periods=2)
     sweeping.run(world, panel, asked, tmp_path / "h.zarr", observer=lambda event: None)
     with pytest.raises(UserError, match="horizon is no plan"):
@@ -379,7 +379,7 @@ def test_a_policy_that_was_not_drawn_by_chance_gets_no_estimate(run, pushed, wor
         policies.judge(world, panel, policies.planned(panel, about, chosen), 3, reward)
 
 
-def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path):
+def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path, capsys):
     out = tmp_path / "profit.zarr"
     words = ["--reduce", "profit.full", "--worth", "visit=2 purchase=10", "--cost", "push=0.3"]
     cli.main(["sweep", str(run), "--grid", "push=0,1", *words, "--out", str(out)])
@@ -388,6 +388,8 @@ def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path):
     start = world.periods(panel).start
     worth = panel.arrays.outcomes[:, start] @ [2.0, 10.0] - 0.3 * panel.arrays.actions[:, start, -1]
     assert table.loc[("value", "what was done"), "value"] == pytest.approx(worth.mean(), rel=1e-5)
+    cli.main(["best", str(out)])
+    assert "with costs taken off" in capsys.readouterr().out
     chosen, _ = sweeping.best(out)
     assert table.loc[("gain", "the world"), "value"] * len(chosen) == pytest.approx(chosen["value"].sum(), rel=1e-3)
 

@@ -143,11 +143,12 @@ def best(
         console.say(
             f"and {len(counts) - MOST_PLANS:,} plans more, of {counts['units'].iloc[MOST_PLANS:].sum():,} units"
         )
-    paid = f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
-    console.say(
-        f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g}), {of} in {unit}, summed over units and periods; "
-        + (paid if "cost" in table else "without costs: the sweep has none, and no prices are given")
-    )
+    priced = table.attrs["priced"]
+    paid = "with costs taken off" if of == "profit" else "the sweep kept no costs, and no --cost is given"
+    if priced:
+        paid = f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
+    value = f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g})"
+    console.say(f"{value}, {of} in {unit}, summed over units and periods; {paid}")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     absent = attrs["provenance"].get("absent", [])
@@ -169,7 +170,7 @@ def best(
         console.warning(line)
     asked = {**how, "budget": budget, "cost": cost}
     found = {"value_of": table.attrs["of"], "unit": unit}
-    found |= {"value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost if "cost" in table else None}
+    found |= {"value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost if priced else None}
     attrs["best"] = to_plain({"asked": asked, **found})
     path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
     write_parquet(path, table, attrs)

@@ -186,7 +186,7 @@ def best(
         A table of units, their plan's levels and value, its cost where costs are known, whether it is `supported` where
         the sweep tells, and `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the
         plan had not been chosen for its value; without units absent in the sweep's periods; among its attributes `of`,
-        the sweep's variable, and `unit`, in what the values are. And the allocation.
+        the sweep's variable, `unit`, in what the values are, and `priced`, whether costs are known. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
@@ -224,7 +224,7 @@ def best(
         table["lo"], table["hi"] = bounds(by_member.values[:, chosen.plan, at], alpha)
     if marks is not None:
         table["supported"] = marks[chosen.plan, at]
-    table.attrs["of"] = str(values.name)
+    table.attrs["of"], table.attrs["priced"] = str(values.name), priced is not None
     table.attrs["unit"] = _unit(found, values)
     return table, chosen
 
@@ -240,10 +240,10 @@ def _unit(found: xr.Dataset, values: xr.DataArray) -> str:
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
     """Count the units of each plan that `best` chose, most first, those with doubts apart."""
-    known = ("unit", "value", "cost", "lo", "hi", "supported")
+    known = ("unit", "value", "lo", "hi", "supported", *(["cost"] if table.attrs["priced"] else []))
     levels = [str(name) for name in table if name not in known]
     told = {"units": ("unit", "size"), "value": ("value", "sum")}
-    if "cost" in table:
+    if table.attrs["priced"]:
         told["cost"] = ("cost", "sum")
     if "supported" in table:
         table = table.assign(doubt=~table["supported"])

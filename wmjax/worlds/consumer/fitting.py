@@ -113,7 +113,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
-            "runs": runs.shares(panel.arrays.actions, panel.arrays.mask & split.train, panel.arrays.mask, frame=frame),
+            "runs": runs.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
         },
         provenance=origin(key, seed, cfg, panel) | {"recipes_fingerprint": fingerprint(*made_of)},
     )

@@ -2,12 +2,14 @@
 
 A roll-out feeds a plan's own actions back as lags. A push a day, where pushes fell by a coin, fills every lag, as one
 row in a hundred did; the row's other values may be common, so that the overlap of a period's action says nothing of it.
+An action is on above 0: how large a dose was is not judged, nor an action that is neither a bit, a count nor money.
+`ConsumerWorld.compare` tells of it; sweeps that feed back do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,64 +18,68 @@ from wmjax.data.frame import Frame
 from wmjax.data.panel import Panel
 from wmjax.data.recipes import Lag
 
-SELDOM, MUCH = 0.02, 0.1
-"""Runs are told of that less than this share of the train rows, and more than that of a plan's rows, come after."""
+SELDOM, MUCH, FEW = 0.02, 0.1, 100
+"""Runs are told of that less than the first share of the train rows, and more than the second of a plan's rows, come
+after; where fewer train rows than the last have a past to count, nothing is told."""
 
 
 class Run(NamedTuple):
-    """depth: periods that the belief looks back. on, off: shares of rows before which all of them had it, or none."""
+    """lags: at which the belief reads an action. rows: how many were observed at all of them. on, off: shares of these
+    that had the action at every lag, or at none."""
 
-    depth: int
+    lags: Sequence[int]
+    rows: int
     on: float
     off: float
 
 
-def depths(frame: Frame) -> dict[str, int]:
-    """Say how far back the belief sees each action, of those whose lags it reads."""
-    actions = frame.names[2]
-    lags = [(column, max(r.lags)) for r in frame.recipes if isinstance(r, Lag) for column in r.columns]
-    return {name: max(k for column, k in lags if column == name) for name in actions if name in dict(lags)}
+def lags_of(frame: Frame) -> dict[str, tuple[int, ...]]:
+    """Say at which lags the belief reads each action, of those that it does."""
+    read = {name: set() for name in frame.names[2]}
+    for recipe in frame.recipes:
+        if isinstance(recipe, Lag):
+            for column in set(recipe.columns) & read.keys():
+                read[column] |= set(recipe.lags)
+    return {name: tuple(sorted(lags)) for name, lags in read.items() if lags}
 
 
 def shares(
-    actions: Float[np.ndarray, "unit time action"],
-    rows: Bool[np.ndarray, "unit time"],
-    mask: Bool[np.ndarray, "unit time"],
-    *,
-    frame: Frame,
+    panel: Panel, actions: Float[np.ndarray, "unit time action"], rows: Bool[np.ndarray, "unit time"], *, frame: Frame
 ) -> dict[str, Run]:
-    """Share of `rows` that come after a whole run of each action, on or off.
+    """Count which of `rows` come after a whole run of each action, on or off.
 
     Args:
-        actions: of the whole panel.
-        rows: which are counted; those whose earlier periods were not all observed are left out.
-        mask: where the panel was observed.
+        panel: says where units were observed, and the actions' kinds.
+        actions: of the whole panel, as they were or as a plan has them.
+        rows: which are counted.
         frame: what the belief is made of.
     """
-    found = {}
-    for name, depth in depths(frame).items():
-        own = actions[..., frame.names[2].index(name)] > 0
-        counted = rows & (_before(mask, depth) == depth)
-        if counted.any():
-            many = _before(own & mask, depth)[counted]
-            found[name] = Run(depth, float((many == depth).mean()), float((many == 0).mean()))
+    found, mask = {}, panel.arrays.mask
+    for name, lags in lags_of(frame).items():
+        if panel.schema.column(name).kind == "continuous":
+            continue
+        on = actions[..., panel.action_index(name)] > 0
+        past = np.stack([_earlier(mask, k) for k in lags])
+        counted = rows & past.all(0)
+        many = np.sum([_earlier(on & mask, k) for k in lags], axis=0)[counted]
+        if many.size:
+            found[name] = Run(lags, many.size, float((many == len(lags)).mean()), float((many == 0).mean()))
     return found
 
 
-def _before(events: Bool[np.ndarray, "unit time"], depth: int) -> np.ndarray:
-    """Count the events of the last `depth` periods before each."""
-    before = np.pad(np.cumsum(events, axis=1), ((0, 0), (1, 0)))[:, :-1]
-    return before - np.pad(before, ((0, 0), (depth, 0)))[:, : events.shape[1]]
+def _earlier(marks: Bool[np.ndarray, "unit time"], lag: int) -> Bool[np.ndarray, "unit time"]:
+    """Read each period's mark `lag` periods before; none before the first."""
+    return np.pad(marks, ((0, 0), (lag, 0)))[:, : marks.shape[1]]
 
 
 def warnings_of_plans(
-    seen: Mapping[str, Sequence[float | int]],
+    seen: Mapping[str, Sequence[Any]],
     panel: Panel,
     start: int,
     *plans: Float[np.ndarray, "unit time action"],
     frame: Frame,
 ) -> list[str]:
-    """Say of which actions plans make runs that were seldom seen, each thing once.
+    """Say of which actions plans make runs that were seldom seen, once each, of the plan that makes the most.
 
     Args:
         seen: `shares` of the train rows.
@@ -82,14 +88,20 @@ def warnings_of_plans(
         plans: the whole panel's actions, of which those from `start` on are lived.
         frame: what the belief is made of.
     """
-    found, later = [], np.arange(panel.num_times) >= start
+    later, most = np.arange(panel.num_times) >= start, {}
     for plan in plans:
         lived = np.where(later[:, None], plan, panel.arrays.actions)
-        for name, own in shares(lived, panel.arrays.mask & later, panel.arrays.mask, frame=frame).items():
-            for value, share, was in zip(("on", "off"), own[1:], seen.get(name, own)[1:], strict=True):
-                if share > MUCH and was < SELDOM:
-                    found.append(
-                        f"{name}: {share:.0%} of the rolled rows come after {own.depth} periods in which it was all "
-                        f"{value}, {was:.1%} of the rows learnt from did; what such a history leads to is extrapolated"
-                    )
-    return list(dict.fromkeys(found))
+        for name, own in shares(panel, lived, panel.arrays.mask & later, frame=frame).items():
+            for value in ("on", "off"):
+                most[name, value] = max(most.get((name, value), 0.0), getattr(own, value))
+    found = []
+    for (name, value), share in most.items():
+        was = Run(*seen[name]) if name in seen else Run((), 0, 0.0, 0.0)
+        if was.rows >= FEW and share > MUCH and getattr(was, value) < SELDOM:
+            lags = ", ".join(map(str, was.lags))
+            found.append(
+                f"{name}: {share:.0%} of the rolled rows with a known past had it {value} at every lag that is read "
+                f"({lags}), {getattr(was, value):.1%} of the rows learnt from did; what such a history leads to is "
+                "extrapolated"
+            )
+    return found
