@@ -129,7 +129,7 @@ def effect(
     """
     from wmjax.report import console
     from wmjax.report.run import Run
-    from wmjax.worlds.consumer import tables
+    from wmjax.worlds.consumer import support, tables
     from wmjax.worlds.consumer.tables import Question
 
     path = _place(run, f"effect_{action}.parquet", out, panel)
@@ -139,7 +139,10 @@ def effect(
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
     average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
     # Support is asked of the rows themselves: the table has a row an outcome, and none where the effect is NaN.
-    supported = world.supported(world.observed(data, times), action, t0, t1)
+    rows = world.observed(data, times)
+    supported = world.supported(rows, action, t0, t1)
+    for line in support.circumstances(world.schema.column(action), rows.actions[:, data.action_index(action)], t1):
+        console.say(line)
     for line in world.warnings_for(action, supported):
         console.warning(line)
     if not supported.any():
@@ -204,6 +207,7 @@ def traits(
         if bool(effects.supported.any()):
             told = f"{action}: {t1:g} instead of {t0:g}, in each row from the unit's past"
             console.table(traits.spread(effects), title=told)
+            console.say(traits.MEANING)
         rows = traits.effects(effects)
         _write(path.with_name(f"traits_{action}.parquet"), rows, world, data, action=action, t0=t0, t1=t1, alpha=alpha)
 

@@ -41,6 +41,12 @@ def comparison(traits: ConsumerTraits) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+MEANING = (
+    "above 0, below 0: shares of rows whose own interval is. It holds what the past leaves open of the unit's traits and "
+    "of the population's effect, given the first member's belief; not, as `wmjax effect`, other members and other units"
+)
+
+
 def spread(found: xr.Dataset) -> pd.DataFrame:
     """Say how an effect differs from row to row, over the supported rows: an outcome a row, on the outcome's scale.
 

@@ -144,6 +144,25 @@ def warnings_of_effect(
     return found
 
 
+def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float) -> list[str]:
+    """Say what any effect of an action stands on: how it was chosen, and in how many rows a bit had the value asked.
+
+    Args:
+        column: the action's.
+        values: of the rows that are asked about.
+        t1: the value asked.
+    """
+    name, found = column.name, []
+    if not column.randomised:
+        found.append(
+            f"{name} is not declared randomised: this is an effect only if nothing that moved both it and an outcome "
+            "is missing from the table"
+        )
+    if column.kind == "binary":
+        found.append(f"{name} was {t1:g} in {np.count_nonzero(values == t1):,} of the {len(values):,} rows asked about")
+    return found
+
+
 def reasons(reports: Mapping[str, OverlapReport], common: Mapping[str, int], moved: Collection[str]) -> list[str]:
     """Say of moved actions why no answer about them is to be believed as it stands.
 
