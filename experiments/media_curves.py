@@ -27,6 +27,8 @@ from wmjax.worlds import media
 NAME = "media_curves"
 SETTING = "confounding=2"
 BAND, TRUE = "#2f6fb0", "#1a1a1a"
+NOW = int(np.argmin(np.abs(np.asarray(recovery.GRID) - 1)))
+"""Where on the grid the spend is as it was."""
 
 
 def curves(seed: int, size: recovery.Size) -> dict[str, Any]:
@@ -46,16 +48,16 @@ def curves(seed: int, size: recovery.Size) -> dict[str, Any]:
 
 def draw(told: dict[str, Any], path: Path) -> None:
     """Draw one panel a channel."""
-    count, now = len(told["names"]), int(np.argmin(np.abs(np.asarray(recovery.GRID) - 1)))
+    count = len(told["names"])
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(2.6 * count, 2.5), layout="constrained")
         canvas = FigureCanvasAgg(figure)
-        for axes, at in zip(np.atleast_1d(figure.subplots(1, count)), range(count), strict=True):
+        for at, axes in enumerate(np.atleast_1d(figure.subplots(1, count))):
             spend = told["spend"][at]
             axes.fill_between(spend, told["lo"][at], told["hi"][at], color=BAND, alpha=0.2, lw=0, label="90 % interval")
             axes.plot(spend, told["mean"][at], color=BAND, lw=2, label="world")
             axes.plot(spend, told["truth"][at], color=TRUE, lw=1.2, ls="--", label="truth")
-            axes.plot(spend[now], told["mean"][at, now], "o", color=BAND, ms=5)
+            axes.plot(spend[NOW], told["mean"][at, NOW], "o", color=BAND, ms=5)
             axes.set_title(told["names"][at], loc="left", fontsize=9)
             axes.set_xlabel("spend")
             axes.set_ylim(0, None)
@@ -73,14 +75,13 @@ def work(options: common.Options, observer: Any = silent) -> Path:
     told = curves(seed, size)
     observer(Event("world", 1, 1, unit="fit"))
     draw(told, options.out / f"{NAME}.png")
-    now = int(np.argmin(np.abs(np.asarray(recovery.GRID) - 1)))
     inside = (told["lo"] <= told["truth"]) & (told["truth"] <= told["hi"])
     scores: Scores = {
         Cell(SETTING, name, quantity): float(value)
         for at, name in enumerate(told["names"])
         for quantity, value in (
-            ("over_truth", told["mean"][at, now] / told["truth"][at, now]),
-            ("truth_inside", inside[at, now]),
+            ("over_truth", told["mean"][at, NOW] / told["truth"][at, NOW]),
+            ("truth_inside", inside[at, NOW]),
         )
     }
     rows = common.summarise([scores])

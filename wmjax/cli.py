@@ -192,6 +192,7 @@ def traits(
     """
     from wmjax.report import console, traits
     from wmjax.report.run import Run
+    from wmjax.worlds.consumer import support
 
     path = _place(run, "traits.parquet", out, panel)
     world, data = Run(run).open("traits", panel)
@@ -202,6 +203,9 @@ def traits(
     _write(path, traits.units(found, data), world, data)
     if action is not None:
         effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
+        values = world.observed(data).actions[:, data.action_index(action)]
+        for line in support.circumstances(world.schema.column(action), values, t1):
+            console.say(line)
         for line in effects.attrs["warnings"]:
             console.warning(line)
         if bool(effects.supported.any()):

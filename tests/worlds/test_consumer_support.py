@@ -1,5 +1,7 @@
 """Support given the history and the other actions, on hand-made rows."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,3 +86,13 @@ def test_a_pair_that_was_seen_three_times_passes_the_regressions_and_not_the_cou
     plan = both[:, None]
     told = support.warnings_of_plans(reports, joint, rows, plan, common={})
     assert [line.split(" of the ")[0] for line in told] == ["tv: 2,735", "push: 2,707"]
+
+
+def test_what_an_effect_stands_on_is_said():
+    values = np.array([0.0, 1.0, 1.0])
+    push = SCHEMA.column("push")
+    chosen, count = support.circumstances(push, values, 1.0)
+    assert "push is not declared randomised" in chosen
+    assert count == "push was 1 in 2 of the 3 rows asked about"
+    drawn = dataclasses.replace(push, randomised=True, propensity=0.5)
+    assert support.circumstances(drawn, values, 1.0) == [count]

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.worlds import untrained
 from wmjax import cli
 from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
@@ -226,7 +225,7 @@ def test_bootstrap_weights_cover_the_train_weeks_once_on_average():
 
 
 def test_a_gappy_national_panel_of_months_is_fitted_and_answered():
-    """One series, two months missing, a belief about one channel's return; as the start's regression has it."""
+    """One series, two months missing, a belief about one channel's return."""
     rng = np.random.default_rng(0)
     spend = rng.random((40, 2)) * 100
     spend[::5, 0] = 0
@@ -244,8 +243,7 @@ def test_a_gappy_national_panel_of_months_is_fitted_and_answered():
     }
     national = read_panel(table.drop(index=[20, 21]), schema)
     belief = media.ROIPrior(channel="tv", a=2.0, b=0.2)
-    cfg = dataclasses.replace(SMOKE, alpha=0.0, warm=150, roi=(belief,))
-    world = untrained.fit(media.fit, jax.random.key(0), national, cfg)
+    world = media.fit(jax.random.key(0), national, dataclasses.replace(SMOKE, alpha=0.0, warm=150, roi=(belief,)))
     got = world.attribute(national, times=slice(30, 38), grid=(1.0,), chunk=4)
     assert float(got.spend.sel(unit="all", channel="tv")) == pytest.approx(spend[30:38, 0].sum(), rel=1e-5)
     assert got.contribution.sel(unit="all", channel="tv") > got.contribution.sel(unit="all", channel="radio")

@@ -319,10 +319,10 @@ def _costs(
         paid = found[own[0]]
         paid = paid.mean([d for d in paid.dims if d not in (*dims, "unit")], skipna=False)
         return _plans_by_units(paid, dims).values.astype(np.float64)
-    if budget is not None and not cost:
-        raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
     if not cost:
-        return None
+        if budget is None:
+            return None
+        raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
     total = np.zeros(gain.sizes["plan"])
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):

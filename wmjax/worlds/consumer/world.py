@@ -24,7 +24,7 @@ from wmjax.evaluate.overlap import OverlapReport
 from wmjax.evaluate.together import Together
 from wmjax.worlds import contract
 from wmjax.worlds.consumer import model as pure
-from wmjax.worlds.consumer import runs, support
+from wmjax.worlds.consumer import repeats, support
 from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
@@ -348,8 +348,8 @@ class ConsumerWorld(contract.Named):
         rows = self.observed(panel, slice(start, panel.num_times))
         common = self.common_actions
         warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline, common=common)
-        seen, frame = self.facts.get("runs", {}), self.model.frame
-        warnings += runs.warnings_of_plans(seen, panel, start, plan, baseline, frame=frame)
+        seen, frame = self.facts.get("repeats", {}), self.model.frame
+        warnings += repeats.warnings_of_plans(seen, panel, start, plan, baseline, frame=frame)
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:

@@ -1,4 +1,4 @@
-"""Runs of an action: counted as by hand, and told of where a plan repeats what the data seldom did."""
+"""Actions that repeat: counted as by hand, and told of where a plan repeats what the data seldom did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from wmjax.data.frame import fit_frame
 from wmjax.data.readers import read_panel
 from wmjax.data.recipes import Lag
-from wmjax.worlds.consumer import runs
+from wmjax.worlds.consumer import repeats
 
 UNITS, DAYS, LAGS = 40, 60, (1, 3)
 
@@ -31,8 +31,8 @@ def frame(panel):
     return fit_frame(panel, (Lag("push", LAGS), Lag("visit", (1,))), train=np.ones(DAYS, bool))
 
 
-def test_runs_are_those_counted_one_by_one(panel, frame):
-    assert runs.lags_of(frame) == {"push": LAGS}
+def test_repeats_are_those_counted_one_by_one(panel, frame):
+    assert repeats.lags_of(frame) == {"push": LAGS}
     push, mask = panel.arrays.actions[..., 0] > 0, panel.arrays.mask
     rows = mask & (np.arange(DAYS) < 45)
     counted = [
@@ -41,13 +41,13 @@ def test_runs_are_those_counted_one_by_one(panel, frame):
         for t in range(max(LAGS), DAYS)
         if rows[u, t] and all(mask[u, t - k] for k in LAGS)
     ]
-    found = runs.shares(panel, panel.arrays.actions, rows, frame=frame)["push"]
+    found = repeats.shares(panel, panel.arrays.actions, rows, frame=frame)["push"]
     assert found == (LAGS, len(counted), np.mean([all(c) for c in counted]), np.mean([not any(c) for c in counted]))
 
 
 def test_what_was_seldom_repeated_is_told_of(panel, frame):
     """A push a day: a coin of three in ten has both lags on in .09 of the rows, which is made one in a hundred."""
-    seen = runs.shares(panel, panel.arrays.actions, panel.arrays.mask, frame=frame)
+    seen = repeats.shares(panel, panel.arrays.actions, panel.arrays.mask, frame=frame)
     assert 0.065 < seen["push"].on < 0.115  # .09 +- 4 standard errors of 2,280 rows
     seldom = {"push": seen["push"]._replace(on=0.01)}
     daily, weekly = (panel.arrays.actions.copy() for _ in range(2))
@@ -55,7 +55,7 @@ def test_what_was_seldom_repeated_is_told_of(panel, frame):
     weekly[:, 30:, 0] = np.arange(DAYS - 30) % 7 == 0
 
     def told(plan, seen=seldom):
-        return runs.warnings_of_plans(seen, panel, 30, plan, panel.arrays.actions, frame=frame)
+        return repeats.warnings_of_plans(seen, panel, 30, plan, panel.arrays.actions, frame=frame)
 
     (line,) = told(daily)
     assert line.startswith("push: 9")

@@ -1,4 +1,4 @@
-"""Runs of an action: a plan that repeats what the data seldom repeated makes histories that no belief has learnt.
+"""Actions that repeat: a plan that repeats what the data seldom repeated makes histories that no belief has learnt.
 
 A roll-out feeds a plan's own actions back as lags. A push a day, where pushes fell by a coin, fills every lag, as one
 row in a hundred did; the row's other values may be common, so that the overlap of a period's action says nothing of it.
@@ -19,11 +19,11 @@ from wmjax.data.panel import Panel
 from wmjax.data.recipes import Lag
 
 SELDOM, MUCH, FEW = 0.02, 0.1, 100
-"""Runs are told of that less than the first share of the train rows, and more than the second of a plan's rows, come
+"""Repeats are told of that less than the first share of the train rows, and more than the second of a plan's rows, come
 after; where fewer train rows than the last have a past to count, nothing is told."""
 
 
-class Run(NamedTuple):
+class Repeat(NamedTuple):
     """lags: at which the belief reads an action. rows: how many were observed at all of them. on, off: shares of these
     that had the action at every lag, or at none."""
 
@@ -35,7 +35,8 @@ class Run(NamedTuple):
 
 def lags_of(frame: Frame) -> dict[str, tuple[int, ...]]:
     """Say at which lags the belief reads each action, of those that it does."""
-    read = {name: set() for name in frame.names[2]}
+    _, _, actions, _ = frame.names
+    read = {name: set() for name in actions}
     for recipe in frame.recipes:
         if isinstance(recipe, Lag):
             for column in set(recipe.columns) & read.keys():
@@ -45,8 +46,8 @@ def lags_of(frame: Frame) -> dict[str, tuple[int, ...]]:
 
 def shares(
     panel: Panel, actions: Float[np.ndarray, "unit time action"], rows: Bool[np.ndarray, "unit time"], *, frame: Frame
-) -> dict[str, Run]:
-    """Count which of `rows` come after a whole run of each action, on or off.
+) -> dict[str, Repeat]:
+    """Count which of `rows` have each action on, or off, at every lag that is read.
 
     Args:
         panel: says where units were observed, and the actions' kinds.
@@ -63,7 +64,7 @@ def shares(
         counted = rows & past.all(0)
         many = np.sum([_earlier(on & mask, k) for k in lags], axis=0)[counted]
         if many.size:
-            found[name] = Run(lags, many.size, float((many == len(lags)).mean()), float((many == 0).mean()))
+            found[name] = Repeat(lags, many.size, float((many == len(lags)).mean()), float((many == 0).mean()))
     return found
 
 
@@ -79,7 +80,7 @@ def warnings_of_plans(
     *plans: Float[np.ndarray, "unit time action"],
     frame: Frame,
 ) -> list[str]:
-    """Say of which actions plans make runs that were seldom seen, once each, of the plan that makes the most.
+    """Say which actions plans repeat as was seldom seen, once each, of the plan that makes the most.
 
     Args:
         seen: `shares` of the train rows.
@@ -96,7 +97,9 @@ def warnings_of_plans(
                 most[name, value] = max(most.get((name, value), 0.0), getattr(own, value))
     found = []
     for (name, value), share in most.items():
-        was = Run(*seen[name]) if name in seen else Run((), 0, 0.0, 0.0)
+        if name not in seen:
+            continue
+        was = Repeat(*seen[name])
         if was.rows >= FEW and share > MUCH and getattr(was, value) < SELDOM:
             lags = ", ".join(map(str, was.lags))
             found.append(
