@@ -55,17 +55,22 @@ def test_the_population_is_recovered(fitted):
 
 
 def test_the_effects_variance_is_that_of_their_curvature(drawn, fitted):
-    """The inverse of the second derivative of the penalised log-likelihood, the traits held."""
+    """Of the inverse of the whole information matrix, population and traits in one, in NumPy float64."""
     (data, _), (params, state) = drawn, fitted
-
-    def loss(at):
-        more = 1 + (data.moderators @ params.moderators + state.mean[:, 1])[:, None]
-        eta = at[0] + data.features @ at[1:3] + (data.actions @ at[3:]) * more + state.mean[:, :1]
-        return (jnp.logaddexp(0, eta) - data.outcomes * eta).sum() + 0.5 * (at[1:] ** 2).sum()
-
-    at = jnp.concatenate([params.bias[None], params.base, params.effects])
-    expected = np.diag(np.linalg.inv(np.asarray(jax.hessian(loss)(at), np.float64)))[3:]
-    np.testing.assert_allclose(params.effects_variance, expected, rtol=0.02)
+    x, a, m = (np.asarray(v, np.float64) for v in (data.features, data.actions, data.moderators))
+    own, effects = np.asarray(state.mean, np.float64), np.asarray(params.effects, np.float64)
+    more = 1 + (m @ np.asarray(params.moderators) + own[:, 1])[:, None]
+    eta = float(params.bias) + x @ np.asarray(params.base) + (a @ effects) * more + own[:, :1]
+    unit = np.repeat(np.arange(UNITS), TIMES)
+    rows = np.zeros((UNITS * TIMES, 6 + 2 * UNITS))
+    rows[:, :6] = np.concatenate([np.ones((*eta.shape, 1)), x, a * more[..., None]], axis=-1).reshape(-1, 6)
+    rows[np.arange(len(rows)), 6 + 2 * unit] = 1
+    rows[np.arange(len(rows)), 7 + 2 * unit] = (a @ effects).ravel()
+    chance = expit(eta).reshape(-1, 1)
+    information = (rows * chance * (1 - chance)).T @ rows
+    information[:6, :6] += np.diag([0, 1, 1, 1, 1, 1])
+    information[6:, 6:] += np.kron(np.eye(UNITS), np.linalg.inv(params.covariance))
+    np.testing.assert_allclose(params.effects_variance, np.diag(np.linalg.inv(information))[3:6], rtol=0.01)
 
 
 def test_traits_are_found_and_their_intervals_hold(drawn, fitted):
@@ -131,6 +136,21 @@ def test_a_rare_outcome_and_a_feature_of_spikes_are_fitted_as_by_scikit_learn(se
     got = np.concatenate([params.bias[None], params.base, params.effects])
     # Newton in float32 ends where 1,200 rows' rounding, some 1e-4 of slope, hides what is left of the hill.
     np.testing.assert_allclose(got, [*expected.intercept_, *expected.coef_[0]], atol=2e-3)
+
+
+def test_a_units_weight_is_how_many_of_it_there_are(drawn):
+    """Weights 2, 1 and 0 give the population that a panel with doubles and without the rest has."""
+    data = jax.tree.map(lambda x: x[:90, :40], drawn[0])
+    weights = np.arange(90) % 3
+    taken = np.repeat(np.arange(90), weights)
+    cfg = TraitConfig(rounds=6)
+    weighted, states = fit(data, jnp.asarray(weights, jnp.float32), cfg=cfg)
+    repeated, again = fit(jax.tree.map(lambda x: x[taken], data), cfg=cfg)
+    for name, value in weighted._asdict().items():
+        np.testing.assert_allclose(value, getattr(repeated, name), rtol=2e-3, atol=2e-4, err_msg=name)
+    np.testing.assert_allclose(states.mean[taken], again.mean, atol=2e-3)
+    plain, _ = fit(data, cfg=cfg)
+    assert np.abs(np.asarray(plain.effects - weighted.effects)).max() > 0.01
 
 
 def test_the_filter_agrees_with_integration(drawn):

@@ -9,11 +9,11 @@ at time t with features x, actions a and unit features m,
 Tied actions' effects are scaled by one responsiveness, so that what a unit showed under one action speaks for the
 others, in proportion to what they do on average; an action without an effect says nothing. An action that the features
 determine (a sale that is a matter of the month) is not tied: its effect cannot be told from theirs, it could take any
-size, and the responsiveness would follow whatever moves with it. The population's numbers are
-fitted by penalised quasi-likelihood (Breslow and Clayton 1993) with the covariance by EM (empirical Bayes), the traits
-by Laplace's method, and a new period updates a unit's posterior in closed form (extended Kalman filter). Effects are
-linear in the traits: they come on the logit scale with a variance, and by draws on any other. Where a unit was seen
-for few periods, penalised quasi-likelihood takes the spread of traits for smaller than it is: intervals are narrow.
+size, and the responsiveness would follow whatever moves with it. The population's numbers are fitted with the traits
+by penalised quasi-likelihood (Breslow and Clayton 1993), the covariance by EM (empirical Bayes), and a new period
+updates a unit's posterior in closed form (extended Kalman filter). Effects are linear in the traits: they come on the
+logit scale with a variance, and by draws on any other. Where a unit was seen for few periods, penalised
+quasi-likelihood takes the spread of traits for smaller than it is: intervals are narrow.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from jaxtyping import Array, Bool, Float, Key
 Table = Float[Array, "units times"]
 SHORTEST = 2.0**-10
 """Share of a Newton step down to which it is halved; then none is taken."""
+
+EM_STEPS = 10
+"""Of the covariance in each round: they see units, not rows, and where these say little one moves little."""
 
 
 class TraitParams(NamedTuple):
@@ -74,8 +77,8 @@ class TraitConfig:
     """How the population is fitted.
 
     Attributes:
-        rounds: of fitting the population, the traits and their covariance in turn.
-        newton: steps of each.
+        rounds: of fitting the population with the traits, and their covariance, in turn.
+        newton: Newton steps of the population and the traits in each round.
         ridge: precision of the prior of `base` and `effects` (in logits a unit of a feature or action): where features
             and an action say the same, they share what it does.
         moderator_sd: standard deviation of the moderators' coefficients before the first round; 0 leaves them out.
@@ -83,8 +86,8 @@ class TraitConfig:
         start_sd: of level and of responsiveness, before the first round.
     """
 
-    rounds: int = 20
-    newton: int = 3
+    rounds: int = 10
+    newton: int = 1
     ridge: float = 1.0
     moderator_sd: float = 0.1
     unexplained: float = 1e-3
@@ -184,34 +187,45 @@ def replay(params: TraitParams, data: TraitData, start: TraitState | None = None
     return before, last
 
 
-def fit(data: TraitData, *, cfg: TraitConfig) -> tuple[TraitParams, TraitState]:
+def fit(
+    data: TraitData, weights: Float[Array, " units"] | None = None, *, cfg: TraitConfig
+) -> tuple[TraitParams, TraitState]:
     """Fit the population and every unit's traits on the periods that were seen.
+
+    Args:
+        data: the panel.
+        weights: how many units each stands for in the population, as a bootstrap of units has it; one if not given.
+        cfg: how.
 
     Returns:
         The population, and what all periods together say of each unit.
     """
     units, _, width = data.features.shape
-    seen = data.seen.astype(jnp.float32)
+    weights = jnp.ones(units) if weights is None else weights
+    own = data.seen.astype(jnp.float32)
+    # The population counts a unit as often as it weighs; what a unit shows of itself is its own.
+    seen = own * weights[:, None]
     rate = (data.outcomes * seen).sum() / seen.sum()
     params = TraitParams(
         bias=jnp.log(rate) - jnp.log1p(-rate),
         base=jnp.zeros(width),
         effects=jnp.zeros(data.actions.shape[-1]),
         effects_variance=jnp.zeros(data.actions.shape[-1]),
-        tied=(unexplained(data) > cfg.unexplained).astype(jnp.float32),
+        tied=(unexplained(data._replace(seen=seen)) > cfg.unexplained).astype(jnp.float32),
         moderator_variance=jnp.asarray(cfg.moderator_sd**2, jnp.float32),
         moderators=jnp.zeros(data.moderators.shape[-1]),
         covariance=jnp.diag(jnp.square(jnp.asarray(cfg.start_sd))),
     )
 
+    def step(_: Any, both: tuple[TraitParams, TraitState]) -> tuple[TraitParams, TraitState]:
+        params, state = both
+        return _together(params, state, data, own, weights, cfg)
+
     def round_(carry: tuple[TraitParams, TraitState], _: Any) -> tuple[tuple[TraitParams, TraitState], None]:
-        params, state = carry
-        params = jax.lax.fori_loop(0, cfg.newton, lambda _, p: _population(p, state, data, seen, cfg), params)
+        params, state = jax.lax.fori_loop(0, cfg.newton, step, carry)
         if cfg.moderator_sd > 0:
-            params = _moderators(params, state, data, seen)
-        state = jax.lax.fori_loop(0, cfg.newton, lambda _, s: _traits(params, s, data, seen), state)
-        spread = jnp.linalg.inv(state.precision) + state.mean[:, :, None] * state.mean[:, None, :]
-        return (params._replace(covariance=spread.mean(0)), state), None
+            params = _moderators(params, state, data, own, weights)
+        return (params._replace(covariance=_covariance(params, state, data, own, weights)), state), None
 
     (params, state), _ = jax.lax.scan(round_, (params, begin(params, units)), None, length=cfg.rounds)
     return params, state
@@ -238,37 +252,82 @@ def _parts(params: TraitParams, state: TraitState, data: TraitData) -> tuple[Arr
     return more, strength, sigmoid(known + strength * more + state.mean[:, :1])
 
 
-def _population(params: TraitParams, state: TraitState, data: TraitData, seen: Table, cfg: TraitConfig) -> TraitParams:
-    """One Newton step of bias, base and effects, the traits held; shorter where a whole one would lose likelihood.
+def _together(
+    params: TraitParams,
+    state: TraitState,
+    data: TraitData,
+    seen: Table,
+    weights: Float[Array, " units"],
+    cfg: TraitConfig,
+) -> tuple[TraitParams, TraitState]:
+    """One Newton step of the population and of every unit's traits at once; shorter where a whole one would lose.
 
-    With a rare outcome a whole step can go so far that all chances are 0 or 1, from where none leads back.
+    In turn they would take many rounds: a unit's level says what a feature of it says. The traits are eliminated unit
+    by unit, so a step costs no more than one of the population alone. With a rare outcome a whole step can go so far
+    that all chances are 0 or 1, from where none leads back.
     """
-    more, _, chance = _parts(params, state, data)
+    more, strength, chance = _parts(params, state, data)
     ones = jnp.ones((*seen.shape, 1))
     design = jnp.concatenate([ones, data.features, data.actions * (1 + params.tied * more[..., None])], axis=-1)
-    width = params.base.shape[0]
+    reach = jnp.stack([jnp.ones_like(strength), strength], axis=-1)
+    prior, width = jnp.linalg.inv(params.covariance), params.base.shape[0]
     ridge = jnp.concatenate([jnp.zeros(1), jnp.full(width + params.effects.shape[0], cfg.ridge)])
     at = jnp.concatenate([params.bias[None], params.base, params.effects])
-    score, hessian = _slopes(design, chance, data.outcomes, seen, ridge, at)
-    move = jnp.linalg.solve(hessian, score)
+    off, slope = (data.outcomes - chance) * seen, chance * (1 - chance) * seen
+
+    rows, counted = design.reshape(-1, design.shape[-1]), weights[:, None]
+    hessian = (rows * (slope * counted).reshape(-1, 1)).T @ rows + jnp.diag(ridge) + 1e-6 * jnp.eye(rows.shape[1])
+    score = rows.T @ (off * counted).reshape(-1) - ridge * at
+    precision = prior + jnp.einsum("uti,utj,ut->uij", reach, reach, slope)
+    pull = jnp.einsum("uti,ut->ui", reach, off) - state.mean @ prior
+    across = jnp.einsum("utp,uti->upi", design * slope[..., None], reach)
+    solved = jnp.linalg.solve(precision, jnp.swapaxes(across, 1, 2))  # [units, 2, p]
+    hessian = hessian - jnp.einsum("upi,uiq,u->pq", across, solved, weights)
+    move = jnp.linalg.solve(hessian, score - jnp.einsum("uip,ui,u->p", solved, pull, weights))
+    shift = jnp.linalg.solve(precision, pull[..., None])[..., 0] - solved @ move
+
     eta, along = design @ at + state.mean[:, :1], design @ move
+    turn = jnp.einsum("uti,ui->ut", reach, shift)
 
     def likelihood(step: Array) -> Array:
-        now = eta + step * along
-        gain = jnp.where(seen > 0, data.outcomes * now - jax.nn.softplus(now), 0.0).sum()
-        return gain - 0.5 * (ridge * jnp.square(at + step * move)).sum()
+        mean = state.mean + step * shift
+        now = eta + step * (along + turn)
+        rows = jnp.where(seen > 0, counted * (data.outcomes * now - jax.nn.softplus(now)), 0.0).sum()
+        own = (weights * jnp.einsum("ui,ij,uj->u", mean, prior, mean)).sum()
+        return rows - 0.5 * (own + (ridge * jnp.square(at + step * move)).sum())
 
     now = likelihood(jnp.zeros(()))
     # Less than rounding is no loss: near the end a whole step changes nothing that float32 could tell.
     least = now - 1e-6 * jnp.abs(now)
     # A likelihood that is NaN does not hold.
     step = jax.lax.while_loop(lambda s: (s > SHORTEST) & ~(likelihood(s) >= least), lambda s: s / 2, jnp.ones(()))
-    at = jnp.where(step > SHORTEST, at + step * move, at)
+    step = jnp.where(step > SHORTEST, step, 0.0)
+    at, mean = (jnp.where(step > 0, old + step * change, old) for old, change in ((at, move), (state.mean, shift)))
     variance = jnp.diag(jnp.linalg.inv(hessian))[1 + width :]
-    return params._replace(bias=at[0], base=at[1 : 1 + width], effects=at[1 + width :], effects_variance=variance)
+    fitted = {"bias": at[0], "base": at[1 : 1 + width], "effects": at[1 + width :], "effects_variance": variance}
+    return params._replace(**fitted), TraitState(mean, precision)
 
 
-def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitParams:
+def _covariance(
+    params: TraitParams, state: TraitState, data: TraitData, seen: Table, weights: Float[Array, " units"]
+) -> Float[Array, "2 2"]:
+    """Estimate the traits' covariance by steps of EM, on what each unit's rows say near its present traits."""
+    _, strength, chance = _parts(params, state, data)
+    reach = jnp.stack([jnp.ones_like(strength), strength], axis=-1)
+    told = jnp.einsum("uti,utj,ut->uij", reach, reach, chance * (1 - chance) * seen)
+    pull = jnp.einsum("uti,ut->ui", reach, (data.outcomes - chance) * seen) + (told @ state.mean[..., None])[..., 0]
+
+    def step(_: Any, covariance: Array) -> Array:
+        variance = jnp.linalg.inv(jnp.linalg.inv(covariance) + told)
+        mean = (variance @ pull[..., None])[..., 0]
+        return jnp.average(variance + mean[:, :, None] * mean[:, None, :], 0, weights)
+
+    return jax.lax.fori_loop(0, EM_STEPS, step, params.covariance)
+
+
+def _moderators(
+    params: TraitParams, state: TraitState, data: TraitData, seen: Table, weights: Float[Array, " units"]
+) -> TraitParams:
     """One Newton step of the moderators, all else held; the traits keep what moderators do not explain.
 
     Their variance follows by EM, as the traits' does.
@@ -281,27 +340,8 @@ def _moderators(params: TraitParams, state: TraitState, data: TraitData, seen: T
     # moderators say it has the population's variance besides.
     shrunk = 1 + weight * params.covariance[1, 1]
     m, precision = data.moderators, 1 / params.moderator_variance
-    hessian = (m * (weight / shrunk)[:, None]).T @ m + precision * jnp.eye(m.shape[1])
-    pinned = (weight * state.mean[:, 1] + score) / shrunk
+    hessian = (m * (weights * weight / shrunk)[:, None]).T @ m + precision * jnp.eye(m.shape[1])
+    pinned = weights * (weight * state.mean[:, 1] + score) / shrunk
     at = params.moderators + jnp.linalg.solve(hessian, m.T @ pinned - precision * params.moderators)
     spread = (jnp.square(at) + jnp.diag(jnp.linalg.inv(hessian))).mean()
     return params._replace(moderators=at, moderator_variance=spread)
-
-
-def _traits(params: TraitParams, state: TraitState, data: TraitData, seen: Table) -> TraitState:
-    """One Newton step of every unit's traits towards their mode, and the curvature there."""
-    _, strength, chance = _parts(params, state, data)
-    reach = jnp.stack([jnp.ones_like(strength), strength], axis=-1)
-    prior = jnp.linalg.inv(params.covariance)
-    curvature = jnp.einsum("uti,utj,ut->uij", reach, reach, chance * (1 - chance) * seen)
-    score = jnp.einsum("uti,ut->ui", reach, (data.outcomes - chance) * seen) - state.mean @ prior
-    precision = prior + curvature
-    return TraitState(state.mean + jnp.linalg.solve(precision, score[..., None])[..., 0], precision)
-
-
-def _slopes(design: Array, chance: Table, outcomes: Table, seen: Table, ridge: Array, at: Array) -> tuple[Array, Array]:
-    """Gradient of the penalised log-likelihood of a linear logit, and its negative Hessian."""
-    rows = design.reshape(-1, design.shape[-1])
-    weight = (chance * (1 - chance) * seen).reshape(-1, 1)
-    hessian = (rows * weight).T @ rows + jnp.diag(ridge) + 1e-6 * jnp.eye(rows.shape[1])
-    return rows.T @ ((outcomes - chance) * seen).reshape(-1) - ridge * at, hessian

@@ -42,9 +42,8 @@ def comparison(traits: ConsumerTraits) -> pd.DataFrame:
 
 
 MEANING = (
-    "above 0, below 0: shares of rows whose own interval is. It holds what the past leaves open of the unit's traits "
-    "and of the population's effect, given the first member's belief; not, as `wmjax effect`, other members and "
-    "other units"
+    "above 0, below 0: shares of rows whose own interval is. It holds what the past leaves open of the unit's traits, "
+    "other units and other members; 10 %, 90 %: how the rows' effects differ, which is not an interval"
 )
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 import xarray as xr
 from jaxtyping import Array, Bool, Float
 
@@ -31,13 +32,14 @@ from wmjax.data.panel import Panel
 from wmjax.heads import traits
 from wmjax.heads.traits import TraitConfig, TraitData, TraitParams, TraitState
 from wmjax.train import checkpoint
-from wmjax.worlds.consumer import machine
+from wmjax.worlds.consumer import machine, trait_effects
 from wmjax.worlds.consumer.world import ConsumerWorld
 
 Features = Literal["belief", "visible"]
-FORMAT = 1
-DRAWS = 400
-"""Of traits, for an interval on the probability scale: its ends are then off by a twentieth of its width."""
+FORMAT = 2
+SCALES = (("effect", "lo", "hi"), ("effect_linear", "lo_linear", "hi_linear"))
+REPLICATES = 8
+"""Fits of the population on other units: the interval of level .9 is then wider than with many by a seventh."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,7 @@ class ConsumerTraits:
         outcomes: names of the outcomes that have traits.
         features: what each outcome's head reads.
         params: the population, one an outcome.
+        replicates: the same, each of a bootstrap of the units and one member's belief; leaves `[replicates, ..]`.
         moderators: positions of the visible units that never change within a unit and may move its responsiveness.
         centre: their means.
         facts: validation log loss of each outcome by features, of the same head without traits, and of the world, and
@@ -59,6 +62,7 @@ class ConsumerTraits:
     outcomes: tuple[str, ...]
     features: tuple[Features, ...]
     params: tuple[TraitParams, ...]
+    replicates: tuple[TraitParams, ...]
     moderators: tuple[int, ...]
     centre: tuple[float, ...]
     facts: dict[str, Any]
@@ -83,8 +87,8 @@ class ConsumerTraits:
 
         Returns:
             Over (outcome, unit): `level` (log odds above what a unit of these features has) and `responsiveness`
-            (effects of the tied actions over the population's, 1 is average), each with its posterior `_sd`; over
-            (unit): `periods`, how many were seen.
+            (effects of the tied actions over the population's, 1 is average), each with its posterior `_sd`, given
+            the population; over (unit): `periods`, how many were seen.
         """
         values = {name: [] for name in ("level", "level_sd", "responsiveness", "responsiveness_sd")}
         own = self._moderators(panel)
@@ -101,9 +105,8 @@ class ConsumerTraits:
     def predict(self, panel: Panel, *, times: slice | None = None) -> xr.DataArray:
         """Forecast each period from all before it: probabilities over (outcome, unit, time), NaN where not observed."""
         before, _ = self.follow(panel)
-        chances = [
-            jax.nn.sigmoid(_logits(p, s, d)) for p, s, d in zip(self.params, before, self._data(panel), strict=True)
-        ]
+        parts = zip(self.params, before, self._data(panel), strict=True)
+        chances = [jax.nn.sigmoid(trait_effects.logits(params, states, data)) for params, states, data in parts]
         return self._label(panel, {"mean": np.stack(chances)}, times)["mean"]
 
     def effect_interval(
@@ -118,8 +121,9 @@ class ConsumerTraits:
     ) -> xr.Dataset:
         """Contrast `action = T1` with `T0` in each row, given what the unit has shown before that period.
 
-        Bounds hold the uncertainty of the unit's own traits and of the population's effect, not that of the features'
-        part, and not the model's error; where few periods were seen they are narrow (see `heads.traits`).
+        Bounds hold what the past leaves open of the unit's own traits, and of the population and the belief, as far
+        as these differ between bootstraps of the units and between members; half-widths are added in quadrature, the
+        second by Student's t over the replicates. They do not hold the model's own error.
 
         Returns:
             Over (outcome, unit, time): `effect`, `lo`, `hi` (risk difference), `effect_linear`, `lo_linear`,
@@ -132,27 +136,48 @@ class ConsumerTraits:
             raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
         self.world._check_values(action, T0, T1)
         index = panel.action_index(action)
-        scales = jax.tree.map(lambda x: np.asarray(x[0]), self.world.params.scales)
-        t0, t1 = ((t - scales.action_centre[index]) / scales.action_scale[index] for t in (T0, T1))
+        units = jax.tree.map(lambda x: np.asarray(x[0]), self.world.params.scales)
+        t0, t1 = (float((t - units.action_centre[index]) / units.action_scale[index]) for t in (T0, T1))
         before, _ = self.follow(panel)
-        names = ("effect", "lo", "hi", "effect_linear", "lo_linear", "hi_linear")
-        found: dict[str, list[Any]] = {name: [] for name in names}
+        found: dict[str, list[Any]] = {name: [] for name in (*SCALES[0], *SCALES[1])}
+        spread = self._spread(panel, index, t0, t1) * scipy.stats.t.ppf(1 - alpha / 2, REPLICATES - 1)
         for at, (params, states, data) in enumerate(zip(self.params, before, self._data(panel), strict=True)):
             key = key_for(jax.random.key(0), "traits", at)
-            for name, value in zip(names, _contrast(key, params, states, data, index, t0, t1, alpha), strict=True):
-                found[name].append(np.asarray(value))
-        result = self._label(panel, {name: np.stack(value) for name, value in found.items()}, times)
+            scales = trait_effects.contrast(key, params, states, data, index, t0, t1, alpha)
+            for names, own, wider in zip(SCALES, scales, spread[:, at], strict=True):
+                effect, lo, hi, known = map(np.asarray, own)
+                for name, value in zip(names, trait_effects.widen(effect, lo, hi, known, wider), strict=True):
+                    found[name].append(value)
+        # No two probabilities differ by more than one.
+        limits = {name: (-1.0, 1.0) if name in SCALES[0] else (-np.inf, np.inf) for name in found}
+        values = {name: np.clip(np.stack(value), *limits[name]) for name, value in found.items()}
+        result = self._label(panel, values, times)
         rows = self.world.observed(panel, times)
         supported = self.world.supported(rows, action, T0, T1)
         result["supported"] = (("unit", "time"), rows.scatter(supported, fill=False))
         told = {"warnings": self.world.warnings_for(action, supported), "alpha": alpha}
         return result.assign_attrs(action=action, T0=T0, T1=T1, provenance=dict(self.world.provenance), **told)
 
+    def _spread(self, panel: Panel, action: int, t0: float, t1: float) -> np.ndarray:
+        """Standard deviation of an effect over the replicates: `[scales, outcomes, units, times]`, response first."""
+        own, members = self._moderators(panel), self.world.members
+        found: list[list[Any]] = [[] for _ in self.outcomes]
+        for member in range(min(members, REPLICATES)):
+            grids = {kind: features_of(self.world, panel, kind, member=member) for kind in dict.fromkeys(self.features)}
+            for at, (outcome, kind) in enumerate(zip(self.outcomes, self.features, strict=True)):
+                data = lay_out(self.world, panel, outcome, grids[kind], own)
+                for which in range(member, REPLICATES, members):
+                    params = jax.tree.map(lambda x: x[which], self.replicates[at])  # noqa: B023
+                    gains = trait_effects.gains(params, _replay(params, data, None)[0], data, action, t0, t1)
+                    found[at].append(np.stack([np.asarray(gain) for gain in gains]))
+        return np.stack([np.std(replicates, axis=0, ddof=1) for replicates in found], axis=1)
+
     def save(self, path: str | Path) -> None:
         """Write a folder, whole or not at all; the world is saved apart."""
 
         def fill(folder: Path) -> None:
             checkpoint.save_tree(folder / "params", self.params)
+            checkpoint.save_tree(folder / "replicates", self.replicates)
             fields = ("outcomes", "features", "moderators", "centre", "facts")
             about = {name: to_plain(getattr(self, name)) for name in fields}
             sizes = {"base": [len(p.base) for p in self.params], "actions": len(self.params[0].effects)}
@@ -208,14 +233,14 @@ def fit(
     known = frames.build(world.model.frame, panel)[:, train]
     moderators = _constant(known[units], seen[units])
     first = known[units, seen[units].argmax(1)][:, moderators]
-    empty = ConsumerTraits(world, (), (), (), tuple(map(int, moderators)), tuple(map(float, first.mean(0))), {})
+    empty = ConsumerTraits(world, (), (), (), (), tuple(map(int, moderators)), tuple(map(float, first.mean(0))), {})
     own = empty._moderators(panel)
     grids: dict[Features, np.ndarray] = {kind: features_of(world, panel, kind) for kind in ("belief", "visible")}
     chosen, params, facts = [], [], {}
     count = itertools.count()
 
     def tell() -> None:
-        observer(Event("traits", next(count), 3 * len(binary), unit="fit"))
+        observer(Event("traits", next(count), (3 + REPLICATES) * len(binary), unit="fit"))
 
     for outcome in binary:
         losses, heads = {}, {}
@@ -235,36 +260,64 @@ def fit(
         facts[outcome] = {"val_log_loss": losses, "level_sd": float(spread[0]), "responsiveness_sd": float(spread[1])}
         chosen.append(best)
         params.append(heads[best])
+    done = dataclasses.replace(empty, outcomes=tuple(binary), features=tuple(chosen), params=tuple(params), facts=facts)
+    found = _replicates(done, panel, train, cfg, tell)
     tell()
-    return dataclasses.replace(empty, outcomes=tuple(binary), features=tuple(chosen), params=tuple(params), facts=facts)
+    return dataclasses.replace(done, replicates=found)
+
+
+def _replicates(
+    found: ConsumerTraits, panel: Panel, train: slice, cfg: TraitConfig, tell: Callable[[], None]
+) -> tuple[TraitParams, ...]:
+    """Fit each outcome's population again on Bayesian bootstraps of the units (Rubin 1981), members taking turns."""
+    own, world = found._moderators(panel), found.world
+    heads: dict[tuple[int, int], TraitParams] = {}
+    for member in range(min(world.members, REPLICATES)):
+        grids = {kind: features_of(world, panel, kind, member=member) for kind in dict.fromkeys(found.features)}
+        for at, (outcome, kind) in enumerate(zip(found.outcomes, found.features, strict=True)):
+            data = _between(lay_out(world, panel, outcome, grids[kind], own), train)
+            for which in range(member, REPLICATES, world.members):
+                tell()
+                # The same units weigh alike in every outcome.
+                key = key_for(jax.random.key(0), "units", which)
+                heads[at, which], _ = _fit(data, jax.random.exponential(key, (panel.num_units,)), cfg=cfg)
+    stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
+    return tuple(
+        jax.tree.map(stack, *(heads[at, which] for which in range(REPLICATES))) for at in range(len(found.outcomes))
+    )
 
 
 def load(path: str | Path, world: ConsumerWorld) -> ConsumerTraits:
     """Open what `ConsumerTraits.save` wrote, of the same world."""
     about = read_json(Path(path) / "traits.json")
     if about["format"] != FORMAT:
-        raise UserError(f"{path}: written in format {about['format']}, this version reads {FORMAT}")
+        raise UserError(
+            f"{path}: written in format {about['format']}, this version reads {FORMAT}; delete the folder, and traits "
+            "are fitted anew"
+        )
     actions, moderators = about["actions"], len(about["moderators"])
 
-    def like(base: int) -> TraitParams:
+    def like(base: int, *lead: int) -> TraitParams:
         shapes = ((), (base,), (actions,), (actions,), (actions,), (moderators,), (), (2, 2))
-        leaves: list[Any] = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        leaves: list[Any] = [jax.ShapeDtypeStruct((*lead, *shape), jnp.float32) for shape in shapes]
         return TraitParams(*leaves)
 
     params = checkpoint.load_tree(Path(path) / "params", tuple(map(like, about["base"])))
+    replicas = checkpoint.load_tree(Path(path) / "replicates", tuple(like(n, REPLICATES) for n in about["base"]))
     names = ("outcomes", "features", "moderators", "centre")
-    return ConsumerTraits(world=world, params=params, facts=about["facts"], **{n: tuple(about[n]) for n in names})
+    kept = {name: tuple(about[name]) for name in names}
+    return ConsumerTraits(world=world, params=params, replicates=replicas, facts=about["facts"], **kept)
 
 
 def features_of(
-    world: ConsumerWorld, panel: Panel, kind: Features, times: slice | None = None
+    world: ConsumerWorld, panel: Panel, kind: Features, times: slice | None = None, *, member: int = 0
 ) -> Float[np.ndarray, "units times f"]:
-    """Lay out what a head reads of every row: the first member's belief, or the visible units; 0 where not observed."""
+    """Lay out what a head reads of every row: one member's belief, or the visible units; 0 where not observed."""
     rows = world.observed(panel, times)
     found = rows.visible
     if kind == "belief":
-        first = jax.tree.map(lambda x: x[:1], world.params.machine)
-        found = np.asarray(_beliefs(first, rows.visible, model=world.model)[0])
+        one = jax.tree.map(lambda x: x[member : member + 1], world.params.machine)
+        found = np.asarray(_beliefs(one, rows.visible, model=world.model)[0])
     return rows.scatter(np.asarray(found, np.float32), fill=0)
 
 
@@ -306,9 +359,8 @@ def _without(cfg: TraitConfig) -> TraitConfig:
 def _loss(params: TraitParams, data: TraitData, times: slice) -> float:
     """Score forecasts of some periods, each from all before it: mean log loss."""
     before, _ = _replay(params, data, None)
-    eta, y, seen = (
-        np.asarray(x, np.float64)[:, times] for x in (_logits(params, before, data), data.outcomes, data.seen)
-    )
+    eta = trait_effects.logits(params, before, data)
+    eta, y, seen = (np.asarray(x, np.float64)[:, times] for x in (eta, data.outcomes, data.seen))
     return float(((np.logaddexp(0, eta) - y * eta) * seen).sum() / seen.sum())
 
 
@@ -323,57 +375,3 @@ def _world_loss(world: ConsumerWorld, panel: Panel, outcome: str, times: slice) 
 _fit = jax.jit(traits.fit, static_argnames="cfg")
 _replay = jax.jit(traits.replay)
 _beliefs = jax.jit(machine.beliefs, static_argnames="model")
-
-
-@jax.jit
-def _logits(params: TraitParams, before: TraitState, data: TraitData) -> Float[Array, "units times"]:
-    def at(state: TraitState, features: Array, actions: Array) -> Array:
-        return traits.logits(params, state, features, actions, data.moderators)
-
-    return jax.vmap(at, (0, 1, 1), 1)(before, data.features, data.actions)
-
-
-def tails(draws: Float[Array, "draws units"], alpha: float) -> tuple[Float[Array, " units"], Float[Array, " units"]]:
-    """Take the quantiles `alpha / 2` and `1 - alpha / 2` of every unit's draws; NaN where a draw is.
-
-    `jnp.quantile` would sort all draws, which on a CPU takes many times as long as putting the tails in order.
-    """
-    place = (len(draws) - 1) * alpha / 2
-    first, share = int(place), place - int(place)
-
-    def end(values: Array) -> Array:
-        # Without the barrier XLA turns a cut of the ordered part back into a sort of the whole.
-        highest, _ = jax.lax.optimization_barrier(jax.lax.top_k(values.T, min(first + 2, len(draws))))
-        return (1 - share) * highest[:, first] + share * highest[:, min(first + 1, len(draws) - 1)]
-
-    bad = jnp.isnan(draws).any(0)
-    return jnp.where(bad, jnp.nan, -end(-draws)), jnp.where(bad, jnp.nan, end(draws))
-
-
-@partial(jax.jit, static_argnums=(4, 7))
-def _contrast(
-    key: Any, params: TraitParams, before: TraitState, data: TraitData, action: int, t0: Any, t1: Any, alpha: float
-) -> tuple[Array, ...]:
-    """Contrast an action in every row `[units, times]`: effect and bounds on the probability scale, then the logit's.
-
-    One set of standard draws a unit is carried by each period's posterior: traits move slowly.
-    """
-    shared = jax.random.normal(key_for(key, "population"), (DRAWS, 1)) * jnp.sqrt(params.effects_variance[action])
-    tied, step = (params.effects * params.tied)[action], t1 - t0
-
-    def at(inputs: Any) -> tuple[Array, ...]:
-        state, features, actions = inputs
-        eta = traits.logits(params, state, features, actions.at[:, action].set(t0), data.moderators)
-        # At t0 the action's own push moves with the unit's responsiveness: its draws move the base as well.
-        gain, sd = traits.effect(params, state, data.moderators, action=action)
-        scale = 1 + params.tied[action] * (data.moderators @ params.moderators + state.mean[:, 1])
-        drawn = traits.draws(key, state, DRAWS) - state.mean
-        own = gain + tied * drawn[..., 1] + shared * scale
-        level = eta + drawn[..., 0] + traits.push(params, actions.at[:, action].set(t0)) * drawn[..., 1]
-        low, high = tails(jax.nn.sigmoid(level + step * own) - jax.nn.sigmoid(level), alpha)
-        effect = jax.nn.sigmoid(eta + step * gain) - jax.nn.sigmoid(eta)
-        half = jnp.abs(step) * sd * jax.scipy.stats.norm.ppf(1 - alpha / 2)
-        return effect, low, high, step * gain, step * gain - half, step * gain + half
-
-    by_time = (before, jnp.swapaxes(data.features, 0, 1), jnp.swapaxes(data.actions, 0, 1))
-    return tuple(x.T for x in jax.lax.map(at, by_time))
