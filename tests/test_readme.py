@@ -57,6 +57,8 @@ def test_a_fit_leaves_every_file_the_readme_names(run):
     summary = json.loads((run / "summary.json").read_text())
     for outcome in ("visit", "purchase"):
         assert summary["outcomes"][outcome]["auc"].keys() == {"world", "logistic", "mlp"}
+        expected = pd.read_parquet(run / "predictions.parquet").query("part == 'test' and outcome == @outcome")["mean"]
+        assert summary["outcomes"][outcome]["expected_rate"] == pytest.approx(expected.mean(), rel=1e-4)
     assert any("sale1" in line and "dow" in line for line in summary["warnings"])
     assert summary["provenance"]["seed"] == 0
     provenance = files.read_provenance(run / "effects.parquet")
@@ -64,7 +66,7 @@ def test_a_fit_leaves_every_file_the_readme_names(run):
 
 
 def test_commands_answer_from_a_finished_run(run, tmp_path, monkeypatch, capsys):
-    cli.main(["effect", str(run), "--action", "push", "--t0", "0", "--t1", "1", "--out", str(tmp_path / "e.parquet")])
+    cli.main(["effect", str(run), "--action", "push", "--out", str(tmp_path / "e.parquet")])
     assert set(pd.read_parquet(tmp_path / "e.parquet").outcome) == {"visit", "purchase"}
     answer = files.read_provenance(tmp_path / "e.parquet")["answer"]
     assert answer.items() >= {"action": "push", "t0": 0.0, "t1": 1.0, "alpha": 0.1}.items()
@@ -98,7 +100,7 @@ def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, c
     """Only the run's folder and the names of the actions and the outcome are this table's own."""
     (block,) = (b for b in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) if "wmjax best" in b)
     names = {"runs/demo": str(run), "campaign_a": "push", "mailer_exposure": "coupon", "shopped": "visit"}
-    names |= {"0:0.3:31": "0,1"}  # this table's coupon is binary
+    names |= {"0:0.3:31": "0,1", "member=0:3": "member=0:1"}  # this table's coupon is binary, its members are two
     for name, own in names.items():
         block = block.replace(name, own)
     monkeypatch.chdir(tmp_path)
@@ -106,7 +108,7 @@ def test_the_readmes_sweep_and_best_run_as_written(run, tmp_path, monkeypatch, c
     assert [words[:2] for words in commands] == [["wmjax", "sweep"], ["wmjax", "best"]]
     for words in commands:
         cli.main(words[1:])
-    assert "none is above" in capsys.readouterr().out
+    assert "summed over units and periods; cost " in capsys.readouterr().out
     chosen = pd.read_parquet("s.best.parquet")
     assert len(chosen) == 48
     assert {"push", "coupon", "value", "cost"} <= set(chosen.columns)

@@ -105,8 +105,8 @@ def effect(
     run: RunFolder,
     *,
     action: str,
-    t0: float = 0.0,
-    t1: float = 1.0,
+    t0: float | None = None,
+    t1: float | None = None,
     out: Path | None = None,
     panel: Path | None = None,
     by: str | None = None,
@@ -118,8 +118,9 @@ def effect(
     Args:
         run: folder of a finished run.
         action: the action's column.
-        t0: the baseline value.
-        t1: the value asked about.
+        t0: the baseline value; by default that of the run's report: 0 of a binary action, a usual low one of any other.
+        t1: the value asked about; by default that of the run's report: 1 of a binary action, a usual high one of any
+            other.
         out: Parquet file of the effects by row; by default `effect_ACTION.parquet` in the run's folder.
         panel: another table of the same columns, which needs `--out`; by default the run's own.
         by: a static column, to average by its levels.
@@ -127,13 +128,14 @@ def effect(
             panel and `all` for another one.
         alpha: intervals hold with probability 1 - alpha.
     """
-    from wmjax.report import console
+    from wmjax.report import console, consumer
     from wmjax.report.run import Run
     from wmjax.worlds.consumer import support, tables
     from wmjax.worlds.consumer.tables import Question
 
     path = _place(run, f"effect_{action}.parquet", out, panel)
     world, data = Run(run).open("effect", panel)
+    t0, t1 = _contrast(run, world, action, t0, t1)
     asked = periods or ("test" if panel is None else "all")
     times = world.periods(data) if asked == "test" else None
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
@@ -147,7 +149,7 @@ def effect(
         console.warning(line)
     if not supported.any():
         console.warning(f"{action}: no row is supported; the average is over all rows, not to be believed")
-    console.table(average.drop(columns=["action", "t0", "t1"]), title=f"{action}: {t1:g} instead of {t0:g}")
+    console.table(consumer.averages(average, data), title=f"{action}: {t1:g} instead of {t0:g}")
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
 
@@ -171,8 +173,8 @@ def traits(
     run: RunFolder,
     *,
     action: str | None = None,
-    t0: float = 0.0,
-    t1: float = 1.0,
+    t0: float | None = None,
+    t1: float | None = None,
     out: Path | None = None,
     panel: Path | None = None,
     alpha: float = 0.1,
@@ -183,8 +185,9 @@ def traits(
         run: folder of a finished run; what is fitted on its panel is kept there in `traits/`.
         action: an action; then its effect in every row, from the unit's past before that row, is written too, to
             `traits_ACTION.parquet` beside the other file.
-        t0: the baseline value.
-        t1: the value asked about.
+        t0: the baseline value; by default that of the run's report: 0 of a binary action, a usual low one of any other.
+        t1: the value asked about; by default that of the run's report: 1 of a binary action, a usual high one of any
+            other.
         out: Parquet file of the units; by default `traits.parquet` in the run's folder.
         panel: another table of the same columns, which needs `--out`; by default the run's own. A longer table of the
             same units moves them on.
@@ -202,6 +205,7 @@ def traits(
     console.table(traits.comparison(found), title="Log loss of validation periods, lower is better")
     _write(path, traits.units(found, data), world, data)
     if action is not None:
+        t0, t1 = _contrast(run, world, action, t0, t1)
         effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
         values = world.observed(data).actions[:, data.action_index(action)]
         for line in support.circumstances(world.schema.column(action), values, t1):
@@ -212,7 +216,7 @@ def traits(
             told = f"{action}: {t1:g} instead of {t0:g}, in each row from the unit's past"
             console.table(traits.spread(effects), title=told)
             console.say(traits.MEANING)
-        rows = traits.effects(effects)
+        rows = traits.effects(effects, data)
         _write(path.with_name(f"traits_{action}.parquet"), rows, world, data, action=action, t0=t0, t1=t1, alpha=alpha)
 
 
@@ -416,6 +420,21 @@ def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
     if out is None and panel is not None:
         raise UserError(f"--panel asks about another table; name a file with --out, {run / name} is the run's own")
     return out or run / name
+
+
+def _contrast(run: Path, world: Any, action: str, t0: float | None, t1: float | None) -> tuple[float, float]:
+    """Fill in what was not asked for: 0 and 1 of a binary action, else the values that the run's report contrasts."""
+    from wmjax.data.schema import near
+    from wmjax.report.run import Run
+    from wmjax.worlds.consumer import tables
+
+    if t0 is None or t1 is None:
+        own = Run(run).panel(world.levels)
+        questions = {q.action: q for q in tables.default_questions(own, world.periods(own, "train"))}
+        if action not in questions:
+            raise UserError(f"no action {action!r}; {near(action, questions)}")
+        t0, t1 = questions[action].t0 if t0 is None else t0, questions[action].t1 if t1 is None else t1
+    return float(t0), float(t1)
 
 
 def _write(path: Path, table: Any, world: Any, panel: Panel, **question: Any) -> None:

@@ -92,6 +92,14 @@ def test_other_actions_keep_the_rest_and_respect_the_mask(panel):
         panel.with_actions(other[:, :-1])
 
 
+def test_a_panel_is_shown_in_a_line(panel):
+    told = repr(panel)
+    assert told.startswith(f"Panel({panel.num_units} units, daily, {panel.num_times} periods, ")
+    assert f"{int(panel.arrays.mask.sum()):,} rows; " in told
+    assert "action push, spend" in told
+    assert "\n" not in told
+
+
 def test_indices_and_their_errors(panel):
     assert panel.action_index("spend") == 1
     assert panel.outcome_index("visit") == 0

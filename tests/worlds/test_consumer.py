@@ -117,7 +117,7 @@ def test_a_declared_coin_that_is_none_is_told(world, panel):
 def test_an_action_of_everyone_at_once_is_told_by_its_periods_and_has_no_lags(world, panel):
     seen = panel.arrays.actions[0, world.periods(panel, "train")]
     days = {name: int(seen[:, panel.action_index(name)].sum()) for name in ("sale1", "sale2")}
-    assert world.common_actions == days
+    assert world.facts["common_actions"] == days
     read = {f.column for f in world.model.frame.features if f.recipe == "lag"}
     assert {"push", "coupon"} <= read
     assert not {"sale1", "sale2"} & read
@@ -206,21 +206,25 @@ def test_plans_meet_the_same_luck(world, panel):
 
 
 def test_a_plan_beyond_what_was_seen_comes_with_a_warning(world, panel):
-    """Pushes are randomised, a Sunday's sale is a matter of the calendar, and a push of 3 has never been."""
-    told = {}
-    for action, value in (("push", 1.0), ("push", 3.0), ("sale1", 1.0)):
+    """Pushes are randomised, a Sunday's sale is a matter of the calendar, and half a push is none."""
+
+    def told(action, value):
         plan = np.array(panel.arrays.actions)
         plan[..., panel.action_index(action)] = value
-        compared = world.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=66, draws=1)
-        told[action, value] = compared.attrs["warnings"]
-    assert told["push", 1.0] == []  # too few days for its lags to fill
+        found = world.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=66, draws=1)
+        return found.attrs["warnings"]
+
+    assert told("push", 1.0) == []  # too few days for its lags to fill
+    assert told("sale1", 1.0)[0].startswith("sale1: not identified")
+    with pytest.raises(
+        UserError, match=r"'push': 6,720 actions of the plan are no binary values, first 0\.5 at unit 0"
+    ):
+        told("push", 0.5)
     daily = np.array(panel.arrays.actions)
     daily[:, 60:, panel.action_index("push")] = 1.0
     (line,) = world.compare(jax.random.key(0), panel, daily, daily, start=60, draws=1).attrs["warnings"]
     assert "push: 6" in line
     assert "had it on at every lag that is read (1, 2, 3, 4), 0." in line
-    assert "push: 384 of the 384 rows" in told["push", 3.0][0]
-    assert told["sale1", 1.0][0].startswith("sale1: not identified")
 
 
 def test_a_rollout_remakes_lags_from_what_it_drew(world, panel):

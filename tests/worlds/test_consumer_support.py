@@ -8,6 +8,7 @@ import pytest
 
 from wmjax.core.visible import Visible
 from wmjax.data.schema import read_schema
+from wmjax.evaluate import overlap
 from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.rows import Rows
 
@@ -84,8 +85,35 @@ def test_a_pair_that_was_seen_three_times_passes_the_regressions_and_not_the_cou
     both = rows.actions.copy()
     both[:, :2] = 1
     plan = both[:, None]
-    told = support.warnings_of_plans(reports, joint, rows, plan, common={})
+    told = support.warnings_of_plans(reports, joint, rows, plan, facts={})
     assert [line.split(" of the ")[0] for line in told] == ["tv: 2,735", "push: 2,707"]
+
+
+def test_a_value_that_few_rows_or_units_had_is_told_of():
+    """Of 4,000 rows two in three pushed, 99 on tv: the rarer value counts, by rows and by units."""
+    actions = np.zeros((4000, 3), np.float32)
+    actions[:99, 0] = 1
+    actions[:2667, 1] = 1
+    rows = Rows(
+        visible=np.zeros((4000, 3), np.float32),
+        actions=actions,
+        outcomes=np.zeros((4000, 1), np.float32),
+        unit=np.arange(4000) % 50,
+        time=np.arange(4000) // 50,
+        units=tuple(range(50)),
+        times=pd.RangeIndex(80),
+        first=0,
+    )
+    counts = support.rarer(rows, schema=SCHEMA)
+    assert counts == {"tv": (1, 99, 50), "push": (0, 1333, 50)}
+    noise = np.random.default_rng(0).normal(size=(60, 2))
+    report = overlap.fit_overlap("tv", noise, np.arange(60) % 2, kind="binary")
+    reports = {"tv": report, "push": report}
+    (line,) = support.reasons(reports, {"rarer": counts}, ("tv", "push"))
+    assert line.startswith("tv: was 1 in 99 of the rows learnt from, of 50 units")
+    assert support.reasons(reports, {"rarer": counts}, ("push",)) == []
+    (line,) = support.reasons(reports, {"rarer": {"push": (0, 1333, 29)}}, ("push",))
+    assert "push: was 0 in 1,333" in line
 
 
 def test_what_an_effect_stands_on_is_said():

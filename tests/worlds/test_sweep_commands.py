@@ -275,7 +275,7 @@ def test_best_within_a_budget(run, swept, panel, capsys):
         np.testing.assert_allclose(table["value"], gain[plan, at], rtol=1e-6)
         np.testing.assert_allclose(table["cost"], cost[plan, at], rtol=1e-6)
         assert table["cost"].sum() <= budget + 1e-6
-    assert "none is above" in capsys.readouterr().out
+    assert "(no choice within the budget is above " in capsys.readouterr().out
     # Prices of the axes instead of the sweep's own costs.
     table, chosen = sweeping.best(swept, budget=0.0, cost="push=1 coupon=1", outcome="purchase")
     assert chosen.cost == 0.0

@@ -200,7 +200,7 @@ def test_a_sweep_goes_on_and_another_worlds_does_not(world, ragged, tmp_path):
         (GRID, dataclasses.replace(ASKED, start=69), "periods 69 to 71 are asked for; the panel has 70"),
         (GRID, dataclasses.replace(ASKED, worth=(("boy", 1.0),)), "no outcome 'boy' to price"),
         (GRID, dataclasses.replace(ASKED, by="shoe"), "by is 'shoe', must be a static column"),
-        (axes.axis("discont", [0.0]), ASKED, "no axis of the grid"),
+        (axes.axis("pusch", [0.0]), ASKED, "no axis of the grid .*; did you mean 'push'"),
         (axes.axis("push", [0, 7]), ASKED, "push is binary, 0 or 1; the grid's axis 'push' has 7"),
         (axes.linear("push", 0, 1, 3), ASKED, "push is binary, 0 or 1; the grid's axis 'push' has 0.5"),
         (axes.axis("add.push", [1, 2]), ASKED, "push is binary, 0 or 1; at add.push=1 the plan makes it 2"),

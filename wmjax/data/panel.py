@@ -35,7 +35,7 @@ class PanelArrays(NamedTuple):
     mask: Bool[np.ndarray, "unit time"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Panel:
     """Units over time, with names on everything.
 
@@ -52,6 +52,13 @@ class Panel:
     units: tuple[int, ...] | tuple[str, ...]
     times: pd.Index
     levels: dict[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        roles = ("static", "covariate", "action", "outcome")
+        named = [f"{role} {', '.join(names)}" for role in roles if (names := self.schema.names(role))]
+        span = f"{self.num_times} periods, {show_time(self.times[0])} to {show_time(self.times[-1])}"
+        rows = int(self.arrays.mask.sum())
+        return f"Panel({self.num_units:,} units, {self.schema.frequency}, {span}, {rows:,} rows; {'; '.join(named)})"
 
     def __post_init__(self) -> None:
         names = (self.static_names, self.covariate_names, self.action_names, self.outcome_names)

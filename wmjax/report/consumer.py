@@ -159,7 +159,9 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
             quantity: {r.model: _number(r.value) for r in part.itertuples()}
             for quantity, part in mine.groupby("quantity", sort=False)
         }
-        outcomes[outcome] = {**found, "base_rate": answers.judgement.base_rates[outcome]}
+        judged = answers.judgement
+        rates = {"base_rate": judged.base_rates[outcome], "expected_rate": judged.expected_rates[outcome]}
+        outcomes[outcome] = {**found, **rates}
     segments: Any = answers.segments
     # The response scale first: it is the one that a person reads.
     rows: Any = segments[segments["segment"] == "all"].sort_values("scale", ascending=False, kind="stable")
@@ -214,6 +216,17 @@ def headline(summary: dict[str, Any]) -> pd.DataFrame:
     table = table[table["scale"] != "logit"]
     table["supported"] = (table["n_supported"] / table["n"]).map("{:.0%}".format)
     return table[["action", "outcome", "t0", "t1", "ate", "lo", "hi", "supported"]]
+
+
+def averages(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """Lay average effects out for the terminal: scales in people's words, and the rows that the averages are of."""
+    named = with_scales(table, panel)
+    every, shares = frames.column(named, "n"), frames.column(named, "supported_share")
+    counts = np.round(every * shares)
+    # Where no row of a level is supported, its average is of all.
+    rows = np.where(counts > 0, counts, every).astype(int)
+    shown: Any = named[["outcome", "segment", "level", "scale", "effect", "lo", "hi"]]
+    return shown.assign(rows=rows, of=every.astype(int))
 
 
 def odd_share(table: pd.DataFrame) -> float | None:

@@ -32,7 +32,8 @@ class ReportInput:
 
     Attributes:
         title: what was asked, as the page's heading.
-        summary: `panel` (facts), `outcomes` (per outcome `auc`, `log_loss`, `base_rate`), `effects` (list of `outcome,
+        summary: `panel` (facts), `outcomes` (per outcome `auc`, `log_loss`, `base_rate`, and optionally
+            `expected_rate`), `effects` (list of `outcome,
             action, t0, t1, scale, ate, lo, hi, n_supported, n`, and optionally `level`, the interval's, and `counted`,
             what n counts), `plausibility` (facts), `warnings`, `provenance`.
         training: `stage, epoch, member, metric, value`.

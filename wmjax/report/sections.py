@@ -221,8 +221,11 @@ def accuracy(report: ReportInput) -> Section | None:
     for _, part in frames.groups(report.accuracy, "outcome", "quantity"):
         drawn.append(Figure(svg=figures.accuracy(part), source=report.source("accuracy")))
     for (outcome,), part in frames.groups(report.calibration, "outcome"):
-        base = report.summary.get("outcomes", {}).get(outcome, {}).get("base_rate")
+        told = report.summary.get("outcomes", {}).get(outcome, {})
+        base, expected = told.get("base_rate"), told.get("expected_rate")
         caption = f"{outcome} happened in {percent(base)} of held-out rows." if base is not None else ""
+        if caption and expected is not None:
+            caption = f"{caption[:-1]}; the world expected {percent(expected)}."
         drawn.append(Figure(svg=figures.calibration(part), caption=caption, source=report.source("calibration")))
     if not drawn:
         return None

@@ -147,8 +147,12 @@ def best(
     paid = "with costs taken off" if of == "profit" else "the sweep kept no costs, and no --cost is given"
     if priced:
         paid = f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
-    value = f"value {chosen.gain:,.6g} (none is above {chosen.bound:,.6g})"
-    console.say(f"{value}, {of} in {unit}, summed over units and periods; {paid}")
+    value = f"value {chosen.gain:,.6g}"
+    if "supported" in table and not (known := table["supported"].to_numpy(bool)).all():
+        value += f", of which {table['value'].to_numpy()[known].sum():,.6g} of supported plans"
+    if chosen.bound > chosen.gain * (1 + 1e-6):
+        value += f" (no choice within the budget is above {chosen.bound:,.6g})"
+    console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     absent = attrs["provenance"].get("absent", [])

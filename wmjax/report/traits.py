@@ -66,9 +66,15 @@ def spread(found: xr.Dataset) -> pd.DataFrame:
 
 def units(traits: ConsumerTraits, panel: Panel) -> pd.DataFrame:
     """Tidy table of every unit after the panel's last period: outcome, unit, level, responsiveness, `_sd`, periods."""
-    return traits.profile(panel).to_dataframe().reset_index()
+    return _named(traits.profile(panel).to_dataframe().reset_index(), panel)
 
 
-def effects(found: xr.Dataset) -> pd.DataFrame:
+def _named(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
+    """Give units and times the names of the user's own columns."""
+    plain = panel.schema.plain()
+    return table.rename(columns={"unit": str(plain.unit), "time": str(plain.time)})
+
+
+def effects(found: xr.Dataset, panel: Panel) -> pd.DataFrame:
     """Tidy table of an effect in every observed row: outcome, unit, time, effect, lo, hi, both scales, supported."""
-    return found.to_dataframe().reset_index().dropna(subset=["effect"])
+    return _named(found.to_dataframe().reset_index().dropna(subset=["effect"]), panel)

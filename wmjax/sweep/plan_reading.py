@@ -99,5 +99,7 @@ def plan_from_axes(names: Iterable[str], actions: tuple[str, ...]) -> Plan:
             when = {k: v for k, v in window.items() if verb != "shift" or k != "every"}
             plan.append(VERBS[verb](action=action, **{field: Axis(name)}, **when))
     if not plan:
-        raise UserError(f"no axis of the grid ({', '.join(names)}) is one of the actions {', '.join(actions)}")
+        told = f"no axis of the grid ({', '.join(names)}) is one of the actions {', '.join(actions)}"
+        close = [hint for name in names if (hint := near(name, actions)).startswith("did you mean")]
+        raise UserError("; ".join([told, *close[:1]]))
     return tuple(plan)

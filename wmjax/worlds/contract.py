@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_json
 from wmjax.core.provenance import provenance
-from wmjax.data.panel import Panel
+from wmjax.data.panel import Panel, show_time
 from wmjax.data.schema import PanelSchema
 
 KINDS = {
@@ -151,7 +152,35 @@ def member_key(key: Key[Array, ""], member: int) -> Key[Array, ""]:
     return jax.random.fold_in(key, member)
 
 
-def check_start(panel: Panel, start: int, *, least: int = 0) -> None:
-    """Refuse a first simulated period that the panel does not have, or that has too few before it."""
+def check_key(key: Any) -> None:
+    """Refuse what is no single random key."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed or key.ndim:
+        told = f"keys of shape {key.shape}" if typed else repr(key) if isinstance(key, int) else type(key).__name__
+        raise UserError(f"key is {told}, must be one random key; give jax.random.key(0)")
+
+
+def check_plan(panel: Panel, actions: Float[Any, "unit time action"]) -> None:
+    """Refuse a plan that gives an action a value which its kind does not have: half a bit, less than no money."""
+    planned = panel.with_actions(np.asarray(actions)).arrays.actions
+    for at, name in enumerate(panel.action_names):
+        kind, values = panel.schema.column(name).kind, planned[..., at]
+        if kind == "binary":
+            bad = ~np.isin(values, (0, 1))
+        elif kind in ("count", "currency"):
+            bad = values < 0
+        else:
+            continue
+        if bad.any():
+            unit, time = (int(i[0]) for i in np.nonzero(bad))
+            raise UserError(
+                f"column {name!r}: {int(bad.sum()):,} actions of the plan are no {kind} values, first "
+                f"{values[unit, time]:g} at unit {panel.units[unit]!r}, time {show_time(panel.times[time])}"
+            )
+
+
+def check_roll_out(key: Any, panel: Panel, start: int, *, least: int = 0) -> None:
+    """Refuse what is no key, and a first period that the panel does not have, or that has too few before it."""
+    check_key(key)
     if not least <= start < panel.num_times:
         raise UserError(f"start is {start}, must be a position from {least} to {panel.num_times - 1}")

@@ -36,7 +36,7 @@ from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
 from wmjax.worlds.consumer.rows import Rows, take_rows
 from wmjax.worlds.consumer.world import ConsumerWorld
-from wmjax.worlds.contract import origin
+from wmjax.worlds.contract import check_key, origin
 
 BELIEF_BYTES = 512 * 2**20
 """Beliefs of as many members as fit in here are held at once while adapters are trained."""
@@ -79,6 +79,7 @@ def fit(
         UserError: where the panel has one unit or no action, cannot be split, or the folder belongs to another fit.
         DivergedError: where every member of a stage meets values that are not finite.
     """
+    check_key(key)
     _check(panel)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     _check_parts(panel, split)
@@ -113,6 +114,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
+            "rarer": support.rarer(parts.train, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
         },
         provenance=origin(key, seed, cfg, panel) | {"recipes_fingerprint": fingerprint(*made_of)},

@@ -189,7 +189,7 @@ def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
     lost = frozenset(name for name, report in world.overlap.items() if report.deterministic)
 
     def reasons(moved: frozenset[str]) -> list[str]:
-        return support.reasons(world.overlap, world.common_actions, moved)
+        return support.reasons(world.overlap, world.facts, moved)
 
     where = "have no like row at their value, or too few at their combination with the other actions"
     return Reach(beyond, where, lost, reasons)

@@ -29,13 +29,14 @@ class Judgement(NamedTuple):
 
     accuracy: outcome, model, quantity, value, lo, hi; intervals by bootstrap of the units.
     calibration: outcome, model, bin, predicted, observed, lo, hi, n; binary outcomes only.
-    base_rates: mean of each outcome in the test periods.
+    base_rates, expected_rates: mean of each outcome in the test periods, as it happened and as the world expected it.
     warnings: outcomes that the world predicts worse than the train rows' mean does, or far off their rate.
     """
 
     accuracy: pd.DataFrame
     calibration: pd.DataFrame
     base_rates: dict[str, float]
+    expected_rates: dict[str, float]
     warnings: list[str]
 
 
@@ -58,12 +59,16 @@ def judge(
             if kind == "binary":
                 table = metrics.calibration_table(labels, values[:, at], alpha=alpha)
                 calibration.append(table.assign(outcome=outcome, model=model))
-    base_rates = {name: float(test.outcomes[:, at].mean()) for at, name in enumerate(panel.outcome_names)}
+    happened, awaited = (
+        dict(zip(panel.outcome_names, values.mean(0, np.float64).tolist(), strict=True))
+        for values in (test.outcomes, expected["world"])
+    )
     columns = ["outcome", "model", "quantity", "value", "lo", "hi"]
     return Judgement(
         pd.DataFrame(accuracy, columns=columns),
         pd.concat(calibration, ignore_index=True) if calibration else pd.DataFrame(),
-        base_rates,
+        happened,
+        awaited,
         _worse_than_the_mean(panel.outcome_names, world, split, expected["world"])
         + _off_the_mark(panel.outcome_names, world.model.kinds, test, expected["world"]),
     )
@@ -102,13 +107,13 @@ def _worse_than_the_mean(
 def _off_the_mark(names: tuple[str, ...], kinds: tuple[str, ...], test: Rows, expected: np.ndarray) -> list[str]:
     """Say which binary outcomes happen in the test rows at a rate far from the one that was expected there.
 
-    Far: by more than half of the smaller one, and 90 % of the difference, over units, on one side of zero.
+    Far: by more than a fifth of the smaller one, and 90 % of the difference, over units, on one side of zero.
     """
     found = []
     for at, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         labels, values = test.outcomes[:, at], expected[:, at]
         own, seen = float(values.mean()), float(labels.mean())
-        if kind != "binary" or max(own, seen) < 1.5 * min(own, seen):
+        if kind != "binary" or max(own, seen) < 1.2 * min(own, seen):
             continue
         gap = bootstrap.cluster_bootstrap(
             jax.random.key(0), lambda y, p: float((p - y).mean()), test.unit, labels, values, draws=DRAWS, alpha=0.1
@@ -116,7 +121,8 @@ def _off_the_mark(names: tuple[str, ...], kinds: tuple[str, ...], test: Rows, ex
         if gap.lo > 0 or gap.hi < 0:
             found.append(
                 f"{name}: the world expects {own:.1%} in the test rows, {seen:.1%} happened ({int(labels.sum()):,} of "
-                f"{len(labels):,} rows, {len(np.unique(test.unit)):,} units); they are unlike the rows it learnt from"
+                f"{len(labels):,} rows, {len(np.unique(test.unit)):,} units); "
+                "they are unlike the rows it learnt from, and effects there may be too"
             )
     return found
 

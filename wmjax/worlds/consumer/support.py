@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -24,6 +25,8 @@ from wmjax.worlds.consumer.rows import Rows
 
 LEVELS = 64
 """Values of an action at which a plan's support is looked up, where it has more."""
+FEW_ROWS, FEW_UNITS = 100, 30
+"""A binary action's rarer value is told of where it has fewer: an interval rests on how these few happened to be."""
 TOLD = 0.65
 """Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
 
@@ -79,12 +82,24 @@ def fit_together(rows: Rows, reports: Mapping[str, OverlapReport], *, schema: Pa
     )
 
 
+def rarer(rows: Rows, *, schema: PanelSchema) -> dict[str, tuple[int, int, int]]:
+    """Count what the train rows have of each binary action's rarer value: the value, its rows, their units."""
+    found = {}
+    for at, name in enumerate(schema.names("action")):
+        if schema.column(name).kind == "binary":
+            on = rows.actions[:, at] > 0.5
+            value = int(on.mean() < 0.5)
+            chosen = on == value
+            found[name] = (value, int(chosen.sum()), len(np.unique(rows.unit[chosen])))
+    return found
+
+
 def warnings_of_plans(
     reports: Mapping[str, OverlapReport],
     joint: Together,
     rows: Rows,
     *plans: Float[np.ndarray, "unit time action"],
-    common: Mapping[str, int],
+    facts: Mapping[str, Any],
 ) -> list[str]:
     """Say of which actions plans move rows to values that the data cannot speak for, each thing once.
 
@@ -93,14 +108,14 @@ def warnings_of_plans(
         joint: how the actions come together.
         rows: as observed; what a later period's history would be under the plan is not known here.
         plans: the whole panel's actions.
-        common: see `reasons`.
+        facts: of the world.
     """
     found: list[str] = []
     strata = joint.strata_of(rows.visible)
     for plan in plans:
         planned = np.asarray(plan)[rows.unit, rows.time]
         moves = (planned != rows.actions).any(0)
-        found += reasons(reports, common, [name for name, moved in zip(reports, moves, strict=True) if moved])
+        found += reasons(reports, facts, [name for name, moved in zip(reports, moves, strict=True) if moved])
         beyond = alone(reports, rows, planned) | joint.apart(planned, planned != rows.actions, strata)
         counts = beyond.sum(0), (planned != rows.actions).sum(0)
         for name, few, moved in zip(reports, *counts, strict=True):
@@ -113,7 +128,7 @@ def warnings_of_plans(
 
 
 def warnings_of_effect(
-    column: Column, report: OverlapReport, supported: np.ndarray, *, members: int, common: Mapping[str, int]
+    column: Column, report: OverlapReport, supported: np.ndarray, *, members: int, facts: Mapping[str, Any]
 ) -> list[str]:
     """Say in words why an effect of an action is not to be believed, where it is not.
 
@@ -122,10 +137,10 @@ def warnings_of_effect(
         report: its overlap.
         supported: bool [rows], of those that the effect is of.
         members: of the ensemble.
-        common: see `reasons`.
+        facts: of the world.
     """
     action = column.name
-    found = reasons({action: report}, common, (action,))
+    found = reasons({action: report}, facts, (action,))
     if not report.deterministic and not supported.all():
         found.append(
             f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
@@ -133,8 +148,8 @@ def warnings_of_effect(
         )
     # A propensity in a column may well follow from what came before: that is what it is for. And a coin tossed once a
     # period for all units is found in other rows of the same period, whatever came before.
-    coin = column.randomised and not isinstance(column.propensity, str) and action not in common
-    if coin and report.score > TOLD:
+    chance = column.randomised and not isinstance(column.propensity, str)
+    if chance and action not in facts.get("common_actions", {}) and report.score > TOLD:
         found.append(
             f"{action}: declared randomised, but what came before it tells it (AUC {report.score:.2f}, .5 is a "
             "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
@@ -163,15 +178,16 @@ def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float)
     return found
 
 
-def reasons(reports: Mapping[str, OverlapReport], common: Mapping[str, int], moved: Collection[str]) -> list[str]:
+def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], moved: Collection[str]) -> list[str]:
     """Say of moved actions why no answer about them is to be believed as it stands.
 
     Args:
         reports: of every action.
-        common: actions that fall on all units at once, and how many train periods tell of each.
+        facts: of the world: `common_actions`, which fall on all units at once, and how many train periods tell of each;
+            `rarer`, see there.
         moved: names.
     """
-    found = []
+    found, common = [], facts.get("common_actions", {})
     for name, report in reports.items():
         if name in moved and report.deterministic:
             found.append(f"{name}: not identified, {report.reason}")
@@ -180,6 +196,13 @@ def reasons(reports: Mapping[str, OverlapReport], common: Mapping[str, int], mov
                 f"{name}: falls on all units at once; {common[name]:,} train periods with another value than most "
                 "often tell of it, not the rows, and an interval, which counts units, is too narrow"
             )
+        elif name in moved and name in facts.get("rarer", {}):
+            value, rows, units = facts["rarer"][name]
+            if rows < FEW_ROWS or units < FEW_UNITS:
+                found.append(
+                    f"{name}: was {value} in {rows:,} of the rows learnt from, of {units:,} units; from so few an "
+                    "answer and its interval are rough"
+                )
     return found
 
 

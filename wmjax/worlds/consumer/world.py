@@ -295,7 +295,7 @@ class ConsumerWorld(contract.Named):
         Raises:
             UserError: a start outside the panel, or a plan of another shape or with values that are not finite.
         """
-        contract.check_start(panel, start)
+        contract.check_roll_out(key, panel, start)
         check_same_columns(self.schema, self.levels, panel)
         planned = panel.with_actions(np.asarray(actions)).arrays.actions
         history = self.history(panel, start)
@@ -336,7 +336,12 @@ class ConsumerWorld(contract.Named):
         Returns:
             `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`;
             `warnings` among its attributes where either goes beyond what was seen.
+
+        Raises:
+            UserError: as `simulate`; and where a plan has a value that its action's kind does not.
         """
+        for asked in (plan, baseline):
+            contract.check_plan(panel, asked)
         sums = [
             self.simulate(key, panel, x, start=start, draws=draws)["mean"].sum("unit").mean("draw").cumsum("time")
             for x in (plan, baseline)
@@ -346,8 +351,7 @@ class ConsumerWorld(contract.Named):
         mean = gap.mean("member")
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
         rows = self.observed(panel, slice(start, panel.num_times))
-        common = self.common_actions
-        warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline, common=common)
+        warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline, facts=self.facts)
         seen, frame = self.facts.get("repeats", {}), self.model.frame
         warnings += repeats.warnings_of_plans(seen, panel, start, plan, baseline, frame=frame)
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
@@ -374,13 +378,8 @@ class ConsumerWorld(contract.Named):
     def warnings_for(self, action: str, supported: np.ndarray) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""
         column = self.schema.column(action)
-        report, common = self.overlap[action], self.common_actions
-        return support.warnings_of_effect(column, report, supported, members=self.members, common=common)
-
-    @property
-    def common_actions(self) -> Mapping[str, int]:
-        """Actions that fall on all units at once, with how many train periods tell of each."""
-        return self.facts.get("common_actions", {})
+        report = self.overlap[action]
+        return support.warnings_of_effect(column, report, supported, members=self.members, facts=self.facts)
 
     def save(self, path: str | Path) -> None:
         """Write the world's folder, whole or not at all."""

@@ -22,7 +22,7 @@ from wmjax.graph.learn import LearnConfig, LearnState
 from wmjax.graph.series import Batch, Split
 from wmjax.graph.support import Support
 from wmjax.train import loop, many
-from wmjax.worlds.contract import origin
+from wmjax.worlds.contract import check_key, origin
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.config import GraphConfig
 from wmjax.worlds.graph.model import GraphModel, GraphParams
@@ -72,6 +72,7 @@ def fit(
     Raises:
         UserError: where the panel does not fit, or the folder belongs to another fit.
     """
+    check_key(key)
     values = values_of(panel)
     if panel.num_units < 8:
         raise UserError(f"{panel.num_units} units: the graph world needs at least 8 to tell an edge from luck")

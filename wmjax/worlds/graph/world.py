@@ -203,7 +203,7 @@ class GraphWorld(contract.Named):
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        contract.check_start(panel, start, least=1)
+        contract.check_roll_out(key, panel, start, least=1)
         history = self._values(panel)[:, :start]
         plan = jnp.asarray(np.asarray(actions)[:, start:], jnp.float32)
         keys = jax.random.split(key, (self.members, draws, panel.num_units))

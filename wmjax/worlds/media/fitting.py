@@ -18,7 +18,7 @@ from wmjax.data.splits import Split, split_times
 from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
-from wmjax.worlds.contract import member_key, origin
+from wmjax.worlds.contract import check_key, member_key, origin
 from wmjax.worlds.media import posterior, prepare
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
@@ -53,6 +53,7 @@ def fit(
         UserError: see `prepare.check`; or the folder belongs to another fit.
         DivergedError: where every member meets values that are not finite.
     """
+    check_key(key)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     scales = prepare.fit_scales(panel, split.train, cfg)
     learner = Learner(cfg.compiled, panel.action_names, int(split.train.sum()))

@@ -121,7 +121,7 @@ class MediaWorld(contract.Named):
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
         """
-        contract.check_start(panel, start)
+        contract.check_roll_out(key, panel, start)
         if (np.asarray(actions)[:, start:] < 0).any():
             raise UserError("the plan has negative spend")
         plan = np.array(panel.arrays.actions)
