@@ -6,8 +6,10 @@ nothing. `funnel` (`--data`, geo_full_funnel_data.csv): brand search lies betwee
 declared a mediator; the placebo is another geo's display spend of the same weeks. `funnel_search_held`: the same with
 search declared a covariate that is known ahead, a bad control. Every claim but the placebo's is made; the verdict is
 `wmjax certify`'s. `placebo_influence` is over the mean of the others; `placebo_roi_covers_0` whether the placebo's
-interval reaches below a twentieth of the mean ROI (a response curve cannot be negative) and up to nothing. `ols` is a
-linear regression with the same covariates, asked for the same: returns in the train weeks.
+interval reaches below a twentieth of the mean ROI (a response curve cannot be negative) and up to nothing.
+`placebo_doubted` and `others_doubted` say which channels `wmjax fit media` itself warns of, because a copy of their
+spend is given as much as their interval's lower end (`wmjax.worlds.media.placebo`; `copy_share`, of the placebo's
+return). `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
 from wmjax.simulate import media as simulated
 from wmjax.worlds import certifying, media
+from wmjax.worlds.media import placebo as placebos
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 NAME = "certify_media"
@@ -123,7 +126,13 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     train = slice(0, int(split_times(panel, val=cfg.val, test=cfg.test).train.sum()))
     answered = world.attribute(panel, times=train, carry=0, grid=(0.0, 1.0)).sel(unit="all")
     roi, low, high = (answered[name].to_numpy() for name in ("roi", "roi_lo", "roi_hi"))
+    # What `wmjax fit media` does by itself: which channels' returns reach down to what a copy of theirs is given?
+    checked = placebos.check(jax.random.key(seed), world, panel)
+    doubted, told = checked.like_placebos(), placebos.table(checked).set_index("channel")
     values = {
+        "copy_share": float(told.loc[PLACEBO, "share"]),
+        "placebo_doubted": float(PLACEBO in doubted),
+        "others_doubted": float(np.mean([name in doubted for name in panel.action_names if name != PLACEBO])),
         "along_claims": found.along,
         "skill": found.skill,
         "skill_kept": found.kept,

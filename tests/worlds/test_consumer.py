@@ -216,9 +216,7 @@ def test_a_plan_beyond_what_was_seen_comes_with_a_warning(world, panel):
 
     assert told("push", 1.0) == []  # too few days for its lags to fill
     assert told("sale1", 1.0)[0].startswith("sale1: not identified")
-    with pytest.raises(
-        UserError, match=r"'push': 6,720 actions of the plan are no binary values, first 0\.5"
-    ):
+    with pytest.raises(UserError, match=r"'push': 6,720 actions of the plan are no binary values, first 0\.5"):
         told("push", 0.5)
     daily = np.array(panel.arrays.actions)
     daily[:, 60:, panel.action_index("push")] = 1.0

@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.worlds import untrained
 from wmjax import cli
 from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
+from wmjax.data.splits import split_times
 from wmjax.report.run import Run
 from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import budget, learning, prepare, tables
+from wmjax.worlds.media import budget, learning, placebo, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
@@ -314,3 +316,51 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     table = pd.read_parquet(run.folder / "outcome.parquet")
     np.testing.assert_allclose(table["observed"], panel.arrays.outcomes[..., 0].sum(0), rtol=1e-5)
     assert (table["baseline"] < table["expected"]).all()
+
+
+def test_a_copy_of_a_channel_has_its_values_and_not_its_weeks(panel):
+    """Rank by rank the unit's own spend, in other weeks: what is the channel's own does not come along."""
+    gone = panel.arrays.mask.copy()
+    gone[1, 3:9] = False
+    holey = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=gone))
+    found = placebo.copies(jax.random.key(0), holey, SMOKE)
+    for unit, seen in enumerate(gone):
+        own = panel.arrays.actions[unit, seen]
+        np.testing.assert_array_equal(np.sort(found[unit, seen], axis=0), np.sort(own, axis=0))
+    assert not found[1, 3:9].any()
+    # Channel 0's spend made to follow the first covariate exactly: its copy follows too. A channel of luck does not.
+    rng, spend = np.random.default_rng(0), panel.arrays.actions.copy()
+    spend[..., 0] = 5 + panel.arrays.covariates[..., 0] - panel.arrays.covariates[..., 0].min()
+    spend[..., 1] = rng.exponential(size=gone.shape)
+    told = panel.with_actions(spend)
+    copy = placebo.copies(jax.random.key(0), told, SMOKE)
+    corr = [np.corrcoef(copy[..., k].ravel(), spend[..., k].ravel())[0, 1] for k in (0, 1)]
+    assert corr[0] > 0.99
+    # 240 weeks of luck: a correlation beyond .26 has a chance of 1 in 20,000.
+    assert abs(corr[1]) < 0.26
+
+
+def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
+    """The second fit trains nothing here: its copies are given what the prior's centre gives them."""
+    checked = untrained.fit(placebo.check, jax.random.key(1), world, panel)
+    kept = checked.facts["placebo"]
+    assert set(kept) == set(world.channels)
+    table = placebo.table(checked).set_index("channel")
+    train = int(split_times(panel, val=SMOKE.val, test=SMOKE.test).train.sum())
+    own = world.attribute(panel, times=slice(0, train), carry=0, grid=(0.0, 1.0)).sel(unit="all")
+    np.testing.assert_allclose(table["roi"], own.roi.values, rtol=1e-5)
+    assert (table["placebo"] > 0).all()
+    name = world.channels[0]
+    low = {name: {**kept[name], "placebo": 0.99 * kept[name]["lo"]} for name in kept}
+    assert dataclasses.replace(world, facts={**world.facts, "placebo": low}).like_placebos() == {}
+    high = {**low, name: {**kept[name], "placebo": 1.01 * kept[name]["lo"]}}
+    told = dataclasses.replace(world, facts={**world.facts, "placebo": high})
+    assert told.like_placebos() == {name: pytest.approx(1.01 * kept[name]["lo"] / kept[name]["roi"])}
+    assert any(line.startswith(f"{name}: a copy of its spend that does nothing") for line in told.warnings())
+    told.save(tmp_path / "world")
+    assert contract.load(tmp_path / "world").warnings() == told.warnings()
+    # A channel that lowers the outcome is doubted where its copy lowers it as much.
+    minus = {n: {"roi": -p["roi"], "lo": -p["hi"], "hi": -p["lo"], "placebo": -p["placebo"]} for n, p in high.items()}
+    cfg = dataclasses.replace(world.cfg, negative=world.channels)
+    lowering = dataclasses.replace(world, cfg=cfg, facts={**world.facts, "placebo": minus})
+    assert set(lowering.like_placebos()) == {name}

@@ -71,13 +71,15 @@ def outcome_table(added: xr.Dataset, expected: xr.Dataset, panel: Panel, outcome
 
 def flagged(world: MediaWorld) -> pd.DataFrame:
     """Add to the world's support what to think of each channel: `supported`, `partly` or `not`, and why."""
-    lost, on = world.unidentified(), world.always_on()
+    lost, on, alike = world.unidentified(), world.always_on(), world.like_placebos()
 
     def judge(channel: str) -> tuple[str, str]:
         if channel in lost:
             return "not", "covariates explain its spend all but wholly"
         if channel in on:
             return "partly", "always on: no week shows the outcome without it"
+        if channel in alike:
+            return "partly", f"a copy that does nothing is given {percent(alike[channel])} of its return"
         return "supported", "weeks with and without it are there"
 
     judged = [judge(str(c)) for c in world.support["channel"]]

@@ -20,6 +20,7 @@ def fit_media(
     out: Path,
     seed: int = 0,
     overwrite: bool = False,
+    placebos: bool = True,
     cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
 ) -> None:
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
@@ -30,20 +31,30 @@ def fit_media(
         out: folder of the run; the same command goes on with a run that was killed.
         seed: seed of everything random.
         overwrite: begin anew where the folder holds another run.
+        placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given.
         cfg: how the world is fitted.
     """
     import jax
 
+    from wmjax.core.keys import key_for
     from wmjax.data.readers import read_panel
     from wmjax.report import console
     from wmjax.report.run import Run
     from wmjax.worlds import media
+    from wmjax.worlds.media import placebo
 
     table = read_panel(panel, schema, min_units=1)
     Run(out).claim(table, cfg, seed, overwrite=overwrite)
     with console.console_observer() as observer:
         world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        if placebos:
+            key, folder = key_for(jax.random.key(seed), "placebos"), out / "checkpoints" / "placebos"
+            world = placebo.check(key, world, table, folder=folder, observer=observer)
         world.save(out / "world")
+    if placebos:
+        told = placebo.table(world)
+        console.table(told, title="Returns of the train periods, and what copies that do nothing are given")
+        _write(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
 
 

@@ -35,6 +35,7 @@ def fit(
     creative: np.ndarray | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
+    stage: str = "media",
 ) -> MediaWorld:
     """Fit a media world.
 
@@ -48,6 +49,7 @@ def fit(
         creative: [channels, c], vectors of the channels' advertisements (CLIP, BERT); the `free` head reads them.
         folder: where checkpoints are kept; a killed fit goes on from them, bitwise.
         observer: told of progress.
+        stage: what it is told by.
 
     Raises:
         UserError: see `prepare.check`; or the folder belongs to another fit.
@@ -68,7 +70,7 @@ def fit(
         data=data,
         folder=folder,
         observer=observer,
-        stage="media",
+        stage=stage,
         snapshot=many.members(averaged, 1),
         fingerprint=fingerprint(cfg, panel.schema) + panel.fingerprint,
     )

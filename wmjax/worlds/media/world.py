@@ -355,6 +355,17 @@ class MediaWorld(contract.Named):
         columns = (self.support[name] for name in ("channel", "idle"))
         return frozenset(channel for channel, idle in zip(*columns, strict=True) if idle < 0.02)
 
+    def like_placebos(self) -> dict[str, float]:
+        """Name the channels whose return's interval reaches down to what a copy that does nothing was given, and the
+        copy's share of the return; none before `placebo.check`.
+        """
+        found = {}
+        for channel, told in self.facts.get("placebo", {}).items():
+            sign = -1 if channel in self.cfg.negative else 1
+            if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
+                found[channel] = told["placebo"] / told["roi"]
+        return found
+
     def warnings(self) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
         found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
@@ -365,6 +376,11 @@ class MediaWorld(contract.Named):
                 found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
             elif channel in on:
                 found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
+        found += [
+            f"{channel}: a copy of its spend that does nothing is given {share:.0%} of its return, and the interval "
+            "reaches down to that: the data do not tell this channel from one without effect"
+            for channel, share in self.like_placebos().items()
+        ]
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
         return found
