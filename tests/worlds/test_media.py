@@ -298,13 +298,17 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     """The page and every file behind it; what channels added by week is what the page says they added in all."""
     run = Run(tmp_path / "run")
     run.claim(panel, SMOKE, 0, overwrite=False)
-    world.save(run.folder / "world")
+    given = {name: {"roi": 2.0, "lo": 1.0, "hi": 3.0, "placebo": 0.5} for name in world.channels}
+    given["channel_0"]["placebo"] = 1.5
+    dataclasses.replace(world, facts={**world.facts, "placebo": given}).save(run.folder / "world")
     cli.main(["report", str(run.folder), "--title", "Worth it?"])
     page = (run.folder / "report.html").read_text()
     assert "Worth it?" in page
     # Returns, marginal returns, shares; a response and a course a channel; the outcome; training curves.
     assert page.count("<svg") >= 3 + 3 + 3 + 1 + 2
     assert "always on: no week shows the outcome without it" in page
+    assert "a copy that does nothing is given 75" in page
+    assert pd.read_parquet(run.folder / "placebos.parquet")["placebo"].tolist() == [1.5, 0.5, 0.5]
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     by_week = pd.read_parquet(run.folder / "contributions.parquet")
     assert (by_week["lo"] <= by_week["mean"] + 1e-6).all()

@@ -18,7 +18,7 @@ from wmjax.report.inputs import ReportInput
 from wmjax.report.numbers import amount, as_float, number, percent
 from wmjax.report.parts import Answer, Fact, Figure, Page, Section, Table, tabulate
 from wmjax.report.sections import ANSWER, BELIEF
-from wmjax.worlds.media import tables
+from wmjax.worlds.media import placebo, tables
 from wmjax.worlds.media.world import ALL, MediaWorld
 
 FILES = (
@@ -28,6 +28,10 @@ FILES = (
     ("outcome.parquet", "every period: the outcome observed, expected and without media, all geos together"),
     ("support.parquet", "every channel: weeks without spend, largest spend, how far covariates explain it"),
     ("training.parquet", "training curves"),
+)
+COPIES = (
+    "placebos.parquet",
+    "every channel: its return in the train periods, and that of a copy that does nothing",
 )
 MOST_CHANNELS = 12
 """Channels with pictures of their own; the tables hold all."""
@@ -47,6 +51,8 @@ def write(folder: Path, world: MediaWorld, panel: Panel, *, title: str, alpha: f
         "support": flagged(world),
         "training": world.training.assign(stage="media"),
     }
+    if "placebo" in world.facts:
+        told["placebos"] = placebo.table(world)
     for name, table in told.items():
         write_parquet(folder / f"{name}.parquet", table, dict(world.provenance))
     page = compose(world, panel, told, found, title=title, alpha=alpha)
@@ -97,14 +103,15 @@ def compose(
         frames.distinct(frames.where(support, ~frames.equal(support, "standing", "supported")), "channel")
     )
     provenance = dict(world.provenance)
+    listed = [*FILES, *([COPIES] if "placebos" in told else [])]
     files = ReportInput(
-        title=title, columns=columns(panel), training=told["training"], files=list(FILES), provenance=provenance
+        title=title, columns=columns(panel), training=told["training"], files=listed, provenance=provenance
     )
     made = (
         _worth(total, told["roi"], support, hollow, outcome, level),
         _responses(told["curves"], outcome, level),
         _periods(told, world, outcome),
-        _support(support),
+        _support(support, told.get("placebos")),
         _accuracy(world, panel, told["outcome"], outcome),
         *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
     )
@@ -217,7 +224,7 @@ def _periods(told: dict[str, pd.DataFrame], world: MediaWorld, outcome: str) -> 
     return Section(title="When did it work?", lead=lead, figures=figures, chapter=ANSWER)
 
 
-def _support(support: pd.DataFrame) -> Section:
+def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
     shown = {
         "channel": ("channel", None),
         "idle": ("periods without it", percent),
@@ -230,8 +237,16 @@ def _support(support: pd.DataFrame) -> Section:
         "is then made by the model's form and its prior. A cause of both spend and outcome that is not in the table "
         "shows nowhere on this page."
     )
-    made: Table = tabulate(support, shown)
-    return Section(title="Do the data tell the channels apart?", lead=lead, tables=(made,), chapter=BELIEF)
+    made: list[Table] = [tabulate(support, shown)]
+    if copies is not None:
+        columns = {"channel": ("channel", None), "roi": ("return in the train periods", number)}
+        columns |= {"lo": ("low", number), "hi": ("high", number), "placebo": ("given to its copy", number)}
+        caption = (
+            "What a copy of each channel that does nothing is given: its spend follows what the covariates and the "
+            "last period's outcome tell, the rest of it is moved to other periods."
+        )
+        made.append(tabulate(copies, columns, caption=caption))
+    return Section(title="Do the data tell the channels apart?", lead=lead, tables=tuple(made), chapter=BELIEF)
 
 
 def _accuracy(world: MediaWorld, panel: Panel, outcome: pd.DataFrame, name: str) -> Section:
