@@ -130,7 +130,7 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     checked = placebos.check(jax.random.key(seed), world, panel)
     doubted, told = checked.like_placebos(), placebos.table(checked).set_index("channel")
     values = {
-        "copy_share": float(told.loc[PLACEBO, "share"]),
+        "copy_share": float(told.loc[PLACEBO, "placebo"] / told.loc[PLACEBO, "roi"]),
         "placebo_doubted": float(PLACEBO in doubted),
         "others_doubted": float(np.mean([name in doubted for name in panel.action_names if name != PLACEBO])),
         "along_claims": found.along,
@@ -147,7 +147,8 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
 def piece(options: common.Options, seed: int, setting: str) -> Scores:
     """Work one fit out, or read what an earlier command found."""
     path = options.out / "pieces" / f"certify-{setting}-{seed}.json"
-    if not path.exists():
+    known = {row[2] for row in files.read_json(path)} if path.exists() else set()
+    if "placebo_doubted" not in known:
         rows = [[*cell, value] for cell, value in scores_of(setting, seed, options).items()]
         files.write_json(path, [[*r[:3], files.finite(r[3])] for r in rows])
     return {Cell(*r[:3]): np.nan if r[3] is None else r[3] for r in files.read_json(path)}

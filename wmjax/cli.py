@@ -149,6 +149,9 @@ def effect(
         console.warning(line)
     if not supported.any():
         console.warning(f"{action}: no row is supported; the average is over all rows, not to be believed")
+    elif lost := average.loc[average["supported_share"] == 0, "level"].drop_duplicates().tolist():
+        named = ", ".join(map(str, lost[:5])) + (", .." if len(lost) > 5 else "")
+        console.warning(f"{action}: no row is supported at {by} {named}; that average is over all rows of it")
     console.table(consumer.averages(average, data), title=f"{action}: {t1:g} instead of {t0:g}")
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 

@@ -99,6 +99,16 @@ def test_segments_are_shown_once_and_on_the_scale_of_the_outcome(fitted):
     assert shown["scale"].tolist() == ["probability"] * 2 + ["outcome"] * 4
 
 
+def test_averages_tell_how_many_rows_are_supported(fitted):
+    table = pd.read_parquet(fitted.run.folder / "segments.parquet").query("segment == 'region'")
+    table.loc[table["level"] == "south", "supported_share"] = 0.0
+    table.loc[table["level"] == "north", ["n", "supported_share"]] = 40, 0.75
+    shown = consumer.averages(table, fitted.run.panel())
+    assert set(shown["scale"]) == {"probability", "logit", "outcome"}
+    assert (shown.loc[shown["level"] == "south", "supported"] == 0).all()
+    assert (shown.loc[shown["level"] == "north", ["supported", "rows"]] == [30, 40]).all(axis=None)
+
+
 def test_the_page_speaks_of_the_outcomes_units(fitted):
     assert "higher outcome units" not in fitted.page
     assert "lower outcome units" not in fitted.page

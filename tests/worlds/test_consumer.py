@@ -434,7 +434,7 @@ def test_a_world_that_loses_to_the_mean_is_told_of(world, panel):
 
 
 def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
-    """Half and twice what happened are; a tenth more is not."""
+    """A third more than happened, half and twice are; a tenth more is not."""
     test = world.observed(panel, world.periods(panel))
     rates = test.outcomes.mean(0)
 
@@ -443,6 +443,7 @@ def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
         return judging._off_the_mark(panel.outcome_names, world.model.kinds, test, expected)
 
     assert told(1.1, 0.95) == []
+    assert [line.split(":")[0] for line in told(1.33, 1.1)] == ["visit"]
     assert [line.split(":")[0] for line in told(0.5, 2.0)] == ["visit", "purchase"]
     assert f"{rates[0]:.1%} happened ({int(test.outcomes[:, 0].sum()):,} of {len(test):,} rows" in told(0.5, 1.0)[0]
 

@@ -44,6 +44,34 @@ def test_half_widths_add_in_quadrature_and_only_what_is_not_known_yet():
     )
 
 
+def test_replicates_span_bootstraps_and_beliefs_each_with_its_own_t():
+    """Of two members in turn: 6 degrees of freedom within, 1 between; without either part the other is left."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(8, 3))
+    values[1::2] += 10
+    groups = values[::2], values[1::2]
+    within = sum(g.var(0, ddof=1) for g in groups) / 2
+    between = np.stack([g.mean(0) for g in groups]).var(0, ddof=1) - within / 4
+    expected = np.sqrt((1.9432 * np.sqrt(within)) ** 2 + (6.3138 * np.sqrt(between)) ** 2)
+    np.testing.assert_allclose(trait_effects.half_width(values, 2, 0.1), expected, rtol=1e-4)
+    same = np.repeat(rng.normal(size=(4, 1, 3)), 2, axis=1).reshape(8, 3)  # members agree, bootstraps do not
+    freedom6 = 1.9432 * np.sqrt(sum(same[m::2].var(0, ddof=1) for m in (0, 1)) / 2)
+    np.testing.assert_allclose(trait_effects.half_width(same, 2, 0.1), freedom6, rtol=1e-4)
+    for members in (1, 8, 20):
+        np.testing.assert_allclose(
+            trait_effects.half_width(values, members, 0.1), 1.8946 * values.std(0, ddof=1), rtol=1e-4
+        )
+
+
+def test_what_replicates_differ_by_is_in_the_intervals(fitted, found, panel):
+    """Replicates of one population, which still read their own members' beliefs, span less."""
+    alike = tuple(jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), r) for r in fitted.replicates)
+    less = dataclasses.replace(fitted, replicates=alike).effect_interval(panel, "push", 0, 1)
+    np.testing.assert_array_equal(less.effect, found.effect)
+    for width, narrow in zip(found.hi - found.lo, less.hi - less.lo, strict=True):
+        assert float((width - narrow).mean()) > 0.05 * float(narrow.mean())
+
+
 def test_answers_carry_names_and_only_where_a_unit_was_seen(fitted, found, panel):
     assert dict(found.sizes) == {"outcome": 2, "unit": panel.num_units, "time": panel.num_times}
     assert list(found.outcome.values) == ["visit", "purchase"]

@@ -1,4 +1,4 @@
-"""What every world refuses alike."""
+"""What is refused before anything is rolled out."""
 
 import dataclasses
 

@@ -235,7 +235,7 @@ def unexplained(data: TraitData) -> Float[Array, " actions"]:
     """Share of each action's variance, over the rows seen, that a linear function of the features leaves."""
     width, seen = data.features.shape[-1], data.seen.astype(jnp.float32)[..., None]
     rows = seen.sum()
-    centre = lambda x: ((x - (x * seen).sum((0, 1)) / rows) * seen).reshape(-1, x.shape[-1])  # noqa: E731
+    centre = lambda x: ((x - (x * seen).sum((0, 1)) / rows) * jnp.sqrt(seen)).reshape(-1, x.shape[-1])  # noqa: E731
     features, actions = centre(data.features), centre(data.actions)
     gram = features.T @ features / rows + 1e-6 * jnp.eye(width)
     cross = features.T @ actions / rows
@@ -288,10 +288,12 @@ def _together(
 
     eta, along = design @ at + state.mean[:, :1], design @ move
     turn = jnp.einsum("uti,ui->ut", reach, shift)
+    # Effects and responsiveness multiply, so a step in both bends.
+    bend = (data.actions @ (params.tied * move[1 + width :])) * shift[:, 1:]
 
     def likelihood(step: Array) -> Array:
         mean = state.mean + step * shift
-        now = eta + step * (along + turn)
+        now = eta + step * (along + turn) + jnp.square(step) * bend
         rows = jnp.where(seen > 0, counted * (data.outcomes * now - jax.nn.softplus(now)), 0.0).sum()
         own = (weights * jnp.einsum("ui,ij,uj->u", mean, prior, mean)).sum()
         return rows - 0.5 * (own + (ridge * jnp.square(at + step * move)).sum())

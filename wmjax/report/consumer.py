@@ -219,14 +219,14 @@ def headline(summary: dict[str, Any]) -> pd.DataFrame:
 
 
 def averages(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
-    """Lay average effects out for the terminal: scales in people's words, and the rows that the averages are of."""
+    """Lay average effects out for the terminal: scales in people's words, and how many rows are supported.
+
+    The averages are of these; where there is none, of all rows of the level.
+    """
     named = with_scales(table, panel)
     every, shares = frames.column(named, "n"), frames.column(named, "supported_share")
-    counts = np.round(every * shares)
-    # Where no row of a level is supported, its average is of all.
-    rows = np.where(counts > 0, counts, every).astype(int)
     shown: Any = named[["outcome", "segment", "level", "scale", "effect", "lo", "hi"]]
-    return shown.assign(rows=rows, of=every.astype(int))
+    return shown.assign(supported=np.round(every * shares).astype(int), rows=every.astype(int))
 
 
 def odd_share(table: pd.DataFrame) -> float | None:

@@ -82,10 +82,10 @@ def flagged(world: MediaWorld) -> pd.DataFrame:
     def judge(channel: str) -> tuple[str, str]:
         if channel in lost:
             return "not", "covariates explain its spend all but wholly"
-        if channel in on:
-            return "partly", "always on: no week shows the outcome without it"
-        if channel in alike:
-            return "partly", f"a copy that does nothing is given {percent(alike[channel])} of its return"
+        reasons = ["always on: no week shows the outcome without it"] if channel in on else []
+        reasons += [alike[channel]] if channel in alike else []
+        if reasons:
+            return "partly", "; ".join(reasons)
         return "supported", "weeks with and without it are there"
 
     judged = [judge(str(c)) for c in world.support["channel"]]
@@ -239,11 +239,11 @@ def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
     )
     made: list[Table] = [tabulate(support, shown)]
     if copies is not None:
-        columns = {"channel": ("channel", None), "roi": ("return in the train periods", number)}
+        columns = {"channel": ("channel", None), "roi": ("return in that fit", number)}
         columns |= {"lo": ("low", number), "hi": ("high", number), "placebo": ("given to its copy", number)}
         caption = (
-            "What a copy of each channel that does nothing is given: its spend follows what the covariates and the "
-            "last period's outcome tell, the rest of it is moved to other periods."
+            "What a copy of each channel that does nothing is given, in a fit of both: its spend follows what the "
+            "covariates and the last period's outcome tell, the rest of it is moved to other periods."
         )
         made.append(tabulate(copies, columns, caption=caption))
     return Section(title="Do the data tell the channels apart?", lead=lead, tables=tuple(made), chapter=BELIEF)

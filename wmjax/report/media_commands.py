@@ -36,6 +36,7 @@ def fit_media(
     """
     import jax
 
+    from wmjax.core.errors import DivergedError, UserError
     from wmjax.core.keys import key_for
     from wmjax.data.readers import read_panel
     from wmjax.report import console
@@ -47,13 +48,18 @@ def fit_media(
     Run(out).claim(table, cfg, seed, overwrite=overwrite)
     with console.console_observer() as observer:
         world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        world.save(out / "world")
         if placebos:
             key, folder = key_for(jax.random.key(seed), "placebos"), out / "checkpoints" / "placebos"
-            world = placebo.check(key, world, table, folder=folder, observer=observer)
-        world.save(out / "world")
-    if placebos:
+            # The world stands without them.
+            try:
+                world = placebo.check(key, world, table, folder=folder, observer=observer)
+                world.save(out / "world")
+            except (UserError, DivergedError) as error:
+                console.warning(f"no placebos: {error}")
+    if "placebo" in world.facts:
         told = placebo.table(world)
-        console.table(told, title="Returns of the train periods, and what copies that do nothing are given")
+        console.table(told, title="Returns in the train periods beside copies that do nothing, and the copies' own")
         _write(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
 

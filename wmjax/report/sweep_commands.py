@@ -150,7 +150,7 @@ def best(
     value = f"value {chosen.gain:,.6g}"
     if "supported" in table and not (known := table["supported"].to_numpy(bool)).all():
         value += f", of which {table['value'].to_numpy()[known].sum():,.6g} of supported plans"
-    if chosen.bound > chosen.gain * (1 + 1e-6):
+    if chosen.bound > chosen.gain + 1e-6 * abs(chosen.gain):
         value += f" (no choice within the budget is above {chosen.bound:,.6g})"
     console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     opened = store.read(sweep)

@@ -43,15 +43,15 @@ def comparison(traits: ConsumerTraits) -> pd.DataFrame:
 
 MEANING = (
     "above 0, below 0: shares of rows whose own interval is. It holds what the past leaves open of the unit's traits, "
-    "other units and other members; 10 %, 90 %: how the rows' effects differ, which is not an interval"
+    "and other units and beliefs; 10 %, 90 %: how the rows' effects differ, which is not an interval"
 )
 
 
 def spread(found: xr.Dataset) -> pd.DataFrame:
     """Say how an effect differs from row to row, over the supported rows: an outcome a row, on the outcome's scale.
 
-    `above 0` and `below 0` are shares of rows whose own interval is; of rows without any effect each would hold
-    `alpha / 2`.
+    `above 0` and `below 0` are shares of rows whose own interval is. Rows share the population's numbers, and so their
+    error: without any effect a share is `alpha / 2` on average over tables, not in each.
     """
     rows = []
     for outcome in found.outcome.values:

@@ -168,7 +168,7 @@ def check_plan(panel: Panel, actions: Float[Any, "unit time action"]) -> None:
         if kind == "binary":
             bad = ~np.isin(values, (0, 1))
         elif kind in ("count", "currency"):
-            bad = values < 0
+            bad = (values < 0) | ((kind == "count") & (values != np.round(values)))
         else:
             continue
         if bad.any():

@@ -122,7 +122,7 @@ def _off_the_mark(names: tuple[str, ...], kinds: tuple[str, ...], test: Rows, ex
             found.append(
                 f"{name}: the world expects {own:.1%} in the test rows, {seen:.1%} happened ({int(labels.sum()):,} of "
                 f"{len(labels):,} rows, {len(np.unique(test.unit)):,} units); "
-                "they are unlike the rows it learnt from, and effects there may be too"
+                "the level of its forecasts is off there, and effects may be too"
             )
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from jaxtyping import Array, Float
 
 from wmjax.core.keys import key_for
@@ -43,6 +44,23 @@ def tails(draws: Float[Array, "draws units"], alpha: float) -> tuple[Float[Array
 
     bad = jnp.isnan(draws).any(0)
     return jnp.where(bad, jnp.nan, -end(-draws)), jnp.where(bad, jnp.nan, end(draws))
+
+
+def half_width(values: Float[np.ndarray, "replicates *axes"], members: int, alpha: float) -> np.ndarray:
+    """Half of the interval that replicates of an effect span; replicate r reads the belief of member `r % members`.
+
+    Of the units, replicates of one member differ by their bootstraps alone; of the beliefs, members differ by more than
+    that. Each part has its own Student's t, and they add in quadrature.
+    """
+    count = len(values)
+    if members >= count or members == 1:
+        return scipy.stats.t.ppf(1 - alpha / 2, count - 1) * values.std(0, ddof=1)
+    groups = [values[member::members] for member in range(members)]
+    within = sum(np.square(own - own.mean(0)).sum(0) for own in groups) / (count - members)
+    means = np.stack([own.mean(0) for own in groups])
+    between = np.maximum(means.var(0, ddof=1) - within * np.mean([1 / len(own) for own in groups]), 0)
+    parts = ((within, count - members), (between, members - 1))
+    return np.sqrt(sum(np.square(scipy.stats.t.ppf(1 - alpha / 2, freedom)) * part for part, freedom in parts))
 
 
 def widen(

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 import xarray as xr
 from jaxtyping import Array, Bool, Float
 
@@ -39,7 +38,7 @@ Features = Literal["belief", "visible"]
 FORMAT = 2
 SCALES = (("effect", "lo", "hi"), ("effect_linear", "lo_linear", "hi_linear"))
 REPLICATES = 8
-"""Fits of the population on other units: the interval of level .9 is then wider than with many by a seventh."""
+"""Fits of the population on other units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +121,8 @@ class ConsumerTraits:
         """Contrast `action = T1` with `T0` in each row, given what the unit has shown before that period.
 
         Bounds hold what the past leaves open of the unit's own traits, and of the population and the belief, as far
-        as these differ between bootstraps of the units and between members; half-widths are added in quadrature, the
-        second by Student's t over the replicates. They do not hold the model's own error.
+        as these differ between bootstraps of the units and, on beliefs, between members; half-widths are added in
+        quadrature (`trait_effects.half_width`). They do not hold the model's own error.
 
         Returns:
             Over (outcome, unit, time): `effect`, `lo`, `hi` (risk difference), `effect_linear`, `lo_linear`,
@@ -140,7 +139,7 @@ class ConsumerTraits:
         t0, t1 = (float((t - units.action_centre[index]) / units.action_scale[index]) for t in (T0, T1))
         before, _ = self.follow(panel)
         found: dict[str, list[Any]] = {name: [] for name in (*SCALES[0], *SCALES[1])}
-        spread = self._spread(panel, index, t0, t1) * scipy.stats.t.ppf(1 - alpha / 2, REPLICATES - 1)
+        spread = self._spread(panel, index, t0, t1, alpha)
         for at, (params, states, data) in enumerate(zip(self.params, before, self._data(panel), strict=True)):
             key = key_for(jax.random.key(0), "traits", at)
             scales = trait_effects.contrast(key, params, states, data, index, t0, t1, alpha)
@@ -158,10 +157,10 @@ class ConsumerTraits:
         told = {"warnings": self.world.warnings_for(action, supported), "alpha": alpha}
         return result.assign_attrs(action=action, T0=T0, T1=T1, provenance=dict(self.world.provenance), **told)
 
-    def _spread(self, panel: Panel, action: int, t0: float, t1: float) -> np.ndarray:
-        """Standard deviation of an effect over the replicates: `[scales, outcomes, units, times]`, response first."""
+    def _spread(self, panel: Panel, action: int, t0: float, t1: float, alpha: float) -> np.ndarray:
+        """Half-widths of an effect over the replicates: `[scales, outcomes, units, times]`, response first."""
         own, members = self._moderators(panel), self.world.members
-        found: list[list[Any]] = [[] for _ in self.outcomes]
+        found: list[dict[int, Any]] = [{} for _ in self.outcomes]
         for member in range(min(members, REPLICATES)):
             grids = {kind: features_of(self.world, panel, kind, member=member) for kind in dict.fromkeys(self.features)}
             for at, (outcome, kind) in enumerate(zip(self.outcomes, self.features, strict=True)):
@@ -169,8 +168,13 @@ class ConsumerTraits:
                 for which in range(member, REPLICATES, members):
                     params = jax.tree.map(lambda x: x[which], self.replicates[at])  # noqa: B023
                     gains = trait_effects.gains(params, _replay(params, data, None)[0], data, action, t0, t1)
-                    found[at].append(np.stack([np.asarray(gain) for gain in gains]))
-        return np.stack([np.std(replicates, axis=0, ddof=1) for replicates in found], axis=1)
+                    found[at][which] = np.stack([np.asarray(gain) for gain in gains])
+        halves = []
+        for kind, replicates in zip(self.features, found, strict=True):
+            values = np.stack([replicates[which] for which in range(REPLICATES)])
+            # The visible units are the same for all members.
+            halves.append(trait_effects.half_width(values, members if kind == "belief" else 1, alpha))
+        return np.stack(halves, axis=1)
 
     def save(self, path: str | Path) -> None:
         """Write a folder, whole or not at all; the world is saved apart."""
@@ -280,7 +284,10 @@ def _replicates(
                 tell()
                 # The same units weigh alike in every outcome.
                 key = key_for(jax.random.key(0), "units", which)
-                heads[at, which], _ = _fit(data, jax.random.exponential(key, (panel.num_units,)), cfg=cfg)
+                drawn = jax.random.exponential(key, (panel.num_units,))
+                heads[at, which], _ = _fit(data, drawn / drawn.mean(), cfg=cfg)
+                if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(heads[at, which])):
+                    raise DivergedError(f"traits of {outcome}: a bootstrap's fit has left the finite numbers")
     stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
     return tuple(
         jax.tree.map(stack, *(heads[at, which] for which in range(REPLICATES))) for at in range(len(found.outcomes))

@@ -1,10 +1,11 @@
 """Placebos: what a media world gives to copies of its channels that do nothing.
 
 A copy's spend is the part of the channel's that covariates and the last period's outcome tell, and the rest of it moved
-in time within the unit, so that it follows demand as far as the table knows demand, and what is its own in it meets
-other weeks. Then its values are put in the place of those of the channel's own that have the same rank: as many weeks
-without it, as large peaks. It did nothing in any week, and yet a world gives it something: what model, prior and demand
-that the controls leave make of spend like this. A return that is no more than its copy's is no evidence.
+in time, for all units by as much: it follows demand as far as the table knows demand, it is as common to the units as
+the channel is, and what is its own in it meets other weeks. Then its values are put in the place of those of the
+channel's own that have the same rank: as many weeks without it, as large peaks. It did nothing in any week, and yet a
+world gives it something: what model, prior and demand that the controls leave make of spend like this. A return that is
+no more than its copy's is no evidence.
 
 The idea is that of knockoffs (Barber and Candes 2015), without their guarantee: demand that the table does not know
 stays with the channel and is not in the copy, so a copy that is given little proves nothing.
@@ -12,7 +13,6 @@ stays with the channel and is not in the copy, so a copy that is given little pr
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,38 +22,57 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float, Key
 
+from wmjax.core.errors import UserError
+from wmjax.core.files import finite
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
 from wmjax.data.panel import Panel
 from wmjax.data.splits import split_times
+from wmjax.worlds.contract import check_key
 from wmjax.worlds.media import fitting, prepare
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.world import ALL, MediaWorld
 
 MARK = " (placebo)"
+MEMBERS = 3
 
 
 def copies(key: Key[Array, ""], panel: Panel, cfg: MediaConfig) -> Float[np.ndarray, "unit time channel"]:
-    """Make a copy of every channel's spend, of the whole panel; no spend where a unit was not observed."""
-    split = split_times(panel, val=cfg.val, test=cfg.test)
-    scales = prepare.fit_scales(panel, split.train, cfg)
+    """Make a copy of every channel's spend in the train periods; in later ones, which nobody asks of, it is its own.
+
+    Args:
+        key: of the shift, at least a quarter of the periods long either way.
+        panel: whose later periods have no say.
+        cfg: of the world.
+    """
+    train = split_times(panel, val=cfg.val, test=cfg.test).train
+    scales = prepare.fit_scales(panel, train, cfg)
     series = prepare.series(panel, scales, cfg)
-    mask = np.asarray(panel.arrays.mask)
-    before = np.concatenate([np.zeros((len(mask), 1)), np.asarray(series.outcome)[:, :-1]], axis=1)
-    told = np.concatenate([np.asarray(series.covariates), before[..., None]], axis=-1).astype(np.float64)
-    spend = panel.arrays.actions.astype(np.float64)
-    found, rng = np.zeros_like(spend), np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    x, y = (np.concatenate([v[u, mask[u]] - v[u, mask[u]].mean(0) for u in range(len(mask))]) for v in (told, spend))
-    slopes = np.linalg.lstsq(x, y, rcond=None)[0]
-    for unit, seen in enumerate(mask):
-        own, periods = spend[unit, seen], int(seen.sum())
-        explained = (told[unit, seen] - told[unit, seen].mean(0)) @ slopes
-        # At least a quarter of the periods away, so that no channel meets its own neighbours.
-        by = int(rng.integers(periods // 4, periods - periods // 4 + 1))
-        moved = explained + np.roll(own - explained, by, axis=0)
+    rows = np.asarray(series.observed)[:, train]
+    before = np.concatenate([np.zeros((len(rows), 1)), np.asarray(series.outcome)[:, :-1]], axis=1)
+    told = np.concatenate([np.asarray(series.covariates), before[..., None]], axis=-1).astype(np.float64)[:, train]
+    # Per unit of size, so that units of any size say alike what a channel follows.
+    spend = np.asarray(series.spend, np.float64)[:, train]
+    units = np.flatnonzero(rows.any(1))
+
+    def within(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values[u, rows[u]] - values[u, rows[u]].mean(0) for u in units])
+
+    slopes = np.linalg.lstsq(within(told), within(spend), rcond=None)[0]
+    periods = rows.shape[1]
+    least = max(1, periods // 4)
+    by = int(jax.random.randint(key, (), least, periods - least + 1))
+    found = panel.arrays.actions.copy()
+    for unit in units:
+        at = np.flatnonzero(rows[unit])
+        explained = (told[unit, at] - told[unit, at].mean(0)) @ slopes
+        # What stood `by` periods before, around the end; where the unit was not there, at its next period.
+        there = np.searchsorted(at, (at - by) % periods) % len(at)
+        moved = explained + (spend[unit, at] - explained)[there]
         ranks = moved.argsort(0, kind="stable").argsort(0, kind="stable")
-        found[unit, seen] = np.take_along_axis(np.sort(own, axis=0), ranks, axis=0)
-    return found.astype(np.float32)
+        own = np.sort(found[unit, np.flatnonzero(train)[at]], axis=0)
+        found[unit, np.flatnonzero(train)[at]] = np.take_along_axis(own, ranks, axis=0)
+    return found
 
 
 def beside(panel: Panel, spend: Float[np.ndarray, "unit time channel"]) -> Panel:
@@ -73,39 +92,46 @@ def check(
     folder: str | Path | None = None,
     observer: Observer = silent,
 ) -> MediaWorld:
-    """Fit a smaller ensemble to channels and copies, and keep in the world's facts what the copies were given.
+    """Fit a smaller ensemble to channels and copies, and keep in the world's facts what either was given there.
 
     Args:
         key: of the copies and of the fit.
-        world: fitted on this panel; its configuration, with two members.
+        world: fitted on this panel, of two members at least; its configuration, with three members at most. What is
+            believed of a channel's return is not believed of its copy's.
         panel: that it was fitted on.
-        alpha: of the returns' intervals that are kept.
+        alpha: of the returns' intervals.
         folder: where the fit's checkpoints are kept; a killed one goes on from them.
         observer: told of progress.
 
     Returns:
-        The world with `facts["placebo"]`: by channel `roi`, `lo` and `hi` of the train periods, and `placebo`, what
-        its copy was given in the other fit; `warnings` tell of channels whose interval reaches down to their copy's.
+        The world with `facts["placebo"]`: by channel `roi`, `lo`, `hi` and `placebo`, its copy's return, of the train
+        periods in that fit, and `alpha`; `warnings` tell of channels whose interval reaches down to their copy's.
+
+    Raises:
+        UserError: a world of one member, which has no intervals; and as `media.fit` does.
+        DivergedError: where every member meets values that are not finite.
     """
-    cfg = dataclasses.replace(
-        world.cfg, members=2, negative=(*world.cfg.negative, *(n + MARK for n in world.cfg.negative))
-    )
+    check_key(key)
+    if world.members < 2:
+        raise UserError("a world of one member has no intervals to compare with placebos; fit with two members or more")
+    marked = tuple(name + MARK for name in world.cfg.negative)
+    cfg = replace(world.cfg, members=min(world.members, MEMBERS), negative=(*world.cfg.negative, *marked))
     both = beside(panel, copies(key_for(key, "copies"), panel, cfg))
-    other = fitting.fit(key_for(key, "placebos"), both, cfg, folder=folder, observer=observer, stage="placebos")
-    periods = slice(0, int(split_times(panel, val=cfg.val, test=cfg.test).train.sum()))
-    kept: dict[str, Any] = {}
-    own, beside_it = (
-        w.attribute(p, times=periods, carry=0, grid=(0.0, 1.0), alpha=alpha).sel(unit=ALL)
-        for w, p in ((world, panel), (other, both))
+    creative = np.concatenate([world.creative, world.creative]) if world.creative.shape[-1] else None
+    other = fitting.fit(
+        key_for(key, "fit"), both, cfg, creative=creative, folder=folder, observer=observer, stage="placebos"
     )
+    periods = slice(0, int(split_times(panel, val=cfg.val, test=cfg.test).train.sum()))
+    found = other.attribute(both, times=periods, carry=0, grid=(0.0, 1.0), alpha=alpha).sel(unit=ALL)
+    kept: dict[str, Any] = {}
     for channel in world.channels:
-        mine, copy = own.sel(channel=channel), beside_it.sel(channel=channel + MARK)
-        numbers = (mine.roi, mine.roi_lo, mine.roi_hi, copy.roi)
-        kept[channel] = {n: float(v) for n, v in zip(("roi", "lo", "hi", "placebo"), numbers, strict=True)}
+        mine, copy = found.sel(channel=channel), found.sel(channel=channel + MARK)
+        numbers = {"roi": mine.roi, "lo": mine.roi_lo, "hi": mine.roi_hi, "placebo": copy.roi}
+        kept[channel] = {name: finite(float(value)) for name, value in numbers.items()} | {"alpha": alpha}
     return replace(world, facts={**world.facts, "placebo": kept})
 
 
 def table(world: MediaWorld) -> pd.DataFrame:
-    """Tabulate what `check` found: channel, roi, lo, hi, placebo, and its share of the return."""
+    """Tabulate what `check` found: channel, roi, lo, hi, placebo."""
     found = pd.DataFrame.from_dict(world.facts.get("placebo", {}), orient="index").rename_axis("channel").reset_index()
-    return found.assign(share=found["placebo"] / found["roi"]) if len(found) else found
+    return found.drop(columns="alpha", errors="ignore")

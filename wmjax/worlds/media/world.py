@@ -355,15 +355,20 @@ class MediaWorld(contract.Named):
         columns = (self.support[name] for name in ("channel", "idle"))
         return frozenset(channel for channel, idle in zip(*columns, strict=True) if idle < 0.02)
 
-    def like_placebos(self) -> dict[str, float]:
-        """Name the channels whose return's interval reaches down to what a copy that does nothing was given, and the
-        copy's share of the return; none before `placebo.check`.
+    def like_placebos(self) -> dict[str, str]:
+        """Say of each channel whose return's interval reaches down to what a copy that does nothing was given, what the
+        two were given; of none before `placebo.check`.
         """
         found = {}
         for channel, told in self.facts.get("placebo", {}).items():
+            if None in told.values():
+                continue
             sign = -1 if channel in self.cfg.negative else 1
             if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
-                found[channel] = told["placebo"] / told["roi"]
+                found[channel] = (
+                    f"a copy that does nothing is given a return of {told['placebo']:.3g}, the channel beside it "
+                    f"{told['roi']:.3g} ({told['lo']:.3g} to {told['hi']:.3g})"
+                )
         return found
 
     def warnings(self) -> list[str]:
@@ -377,9 +382,8 @@ class MediaWorld(contract.Named):
             elif channel in on:
                 found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
         found += [
-            f"{channel}: a copy of its spend that does nothing is given {share:.0%} of its return, and the interval "
-            "reaches down to that: the data do not tell this channel from one without effect"
-            for channel, share in self.like_placebos().items()
+            f"{channel}: {told}: the data do not tell this channel from one without effect"
+            for channel, told in self.like_placebos().items()
         ]
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
