@@ -135,7 +135,7 @@ def effect(
 
     path = _place(run, f"effect_{action}.parquet", out, panel)
     world, data = Run(run).open("effect", panel)
-    t0, t1 = _contrast(run, world, action, t0, t1)
+    t0, t1 = Run(run).contrast(world, action, t0, t1)
     asked = periods or ("test" if panel is None else "all")
     times = world.periods(data) if asked == "test" else None
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
@@ -208,7 +208,7 @@ def traits(
     console.table(traits.comparison(found), title="Log loss of validation periods, lower is better")
     _write(path, traits.units(found, data), world, data)
     if action is not None:
-        t0, t1 = _contrast(run, world, action, t0, t1)
+        t0, t1 = Run(run).contrast(world, action, t0, t1)
         effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
         values = world.observed(data).actions[:, data.action_index(action)]
         for line in support.circumstances(world.schema.column(action), values, t1):
@@ -423,21 +423,6 @@ def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
     if out is None and panel is not None:
         raise UserError(f"--panel asks about another table; name a file with --out, {run / name} is the run's own")
     return out or run / name
-
-
-def _contrast(run: Path, world: Any, action: str, t0: float | None, t1: float | None) -> tuple[float, float]:
-    """Fill in what was not asked for: 0 and 1 of a binary action, else the values that the run's report contrasts."""
-    from wmjax.data.schema import near
-    from wmjax.report.run import Run
-    from wmjax.worlds.consumer import tables
-
-    if t0 is None or t1 is None:
-        own = Run(run).panel(world.levels)
-        questions = {q.action: q for q in tables.default_questions(own, world.periods(own, "train"))}
-        if action not in questions:
-            raise UserError(f"no action {action!r}; {near(action, questions)}")
-        t0, t1 = questions[action].t0 if t0 is None else t0, questions[action].t1 if t1 is None else t1
-    return float(t0), float(t1)
 
 
 def _write(path: Path, table: Any, world: Any, panel: Panel, **question: Any) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.data.tables import SCHEMA, table
-from wmjax import cli
 from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
 from wmjax.report.run import Run
@@ -33,7 +32,7 @@ def test_commands_ask_the_reports_contrast_where_none_is_given(monkeypatch):
     monkeypatch.setattr(Run, "panel", lambda self, levels: panel)
     world = SimpleNamespace(levels=panel.levels, periods=lambda panel, part: slice(0, 30))
     push, spend = default_questions(panel, slice(0, 30))
-    ask = lambda action, t0=None, t1=None: cli._contrast(Path("run"), world, action, t0, t1)  # noqa: E731
+    ask = lambda action, t0=None, t1=None: Run(Path("run")).contrast(world, action, t0, t1)  # noqa: E731
     assert ask("push") == (push.t0, push.t1) == (0, 1)
     assert ask("spend") == (spend.t0, spend.t1) != (0, 1)
     assert ask("spend", t1=7.0) == (spend.t0, 7)

@@ -17,6 +17,7 @@ from wmjax.core.files import read_json, read_provenance, write_json, write_parqu
 from wmjax.core.provenance import provenance, to_plain
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
+from wmjax.data.schema import near
 from wmjax.worlds import storing
 from wmjax.worlds.contract import load
 
@@ -112,6 +113,18 @@ class Run:
         schema, levels = storing.columns(self._need("world"))
         table = read_panel(panel, schema, purpose="ask", levels=levels)
         return self.world(), table
+
+    def contrast(self, world: Any, action: str, t0: float | None, t1: float | None) -> tuple[float, float]:
+        """Fill in what was not asked of a consumer world's action: the values that the run's report contrasts."""
+        from wmjax.worlds.consumer import tables
+
+        if t0 is None or t1 is None:
+            own = self.panel(world.levels)
+            questions = {q.action: q for q in tables.default_questions(own, world.periods(own, "train"))}
+            if action not in questions:
+                raise UserError(f"no action {action!r}; {near(action, questions)}")
+            t0, t1 = questions[action].t0 if t0 is None else t0, questions[action].t1 if t1 is None else t1
+        return float(t0), float(t1)
 
     def doubts(self) -> list[str]:
         """Give the warnings of the run's own report that hold whatever is asked of the world."""
