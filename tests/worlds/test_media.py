@@ -307,7 +307,7 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     # Returns, marginal returns, shares; a response and a course a channel; the outcome; training curves.
     assert page.count("<svg") >= 3 + 3 + 3 + 1 + 2
     assert "always on: no week shows the outcome without it" in page
-    assert "a copy that does nothing is given a return of 1.5, the channel beside it 2 (1 to 3)" in page
+    assert "a copy that does nothing is given a return of 1.5, the channel beside it 2 (90% interval 1 to 3)" in page
     assert pd.read_parquet(run.folder / "placebos.parquet")["placebo"].tolist() == [1.5, 0.5, 0.5]
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     by_week = pd.read_parquet(run.folder / "contributions.parquet")
@@ -387,7 +387,9 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     told.save(tmp_path / "world")
     assert contract.load(tmp_path / "world").warnings() == told.warnings()
     # A channel that lowers the outcome is doubted where its copy lowers it as much.
-    minus = {n: {"roi": -p["roi"], "lo": -p["hi"], "hi": -p["lo"], "placebo": -p["placebo"]} for n, p in high.items()}
+    minus = {
+        n: {**p, "roi": -p["roi"], "lo": -p["hi"], "hi": -p["lo"], "placebo": -p["placebo"]} for n, p in high.items()
+    }
     cfg = dataclasses.replace(world.cfg, negative=world.channels)
     lowering = dataclasses.replace(world, cfg=cfg, facts={**world.facts, "placebo": minus})
     assert set(lowering.like_placebos()) == {name}

@@ -49,11 +49,16 @@ def tails(draws: Float[Array, "draws units"], alpha: float) -> tuple[Float[Array
 def half_width(values: Float[np.ndarray, "replicates *axes"], members: int, alpha: float) -> np.ndarray:
     """Half of the interval that replicates of an effect span; replicate r reads the belief of member `r % members`.
 
-    Of the units, replicates of one member differ by their bootstraps alone; of the beliefs, members differ by more than
-    that. Each part has its own Student's t, and they add in quadrature.
+    Replicates of one member differ by their bootstraps of the units alone; members differ by more than that. Each part
+    has its own Student's t, and they add in quadrature.
+
+    Args:
+        values: of one effect; twice as many as members at least.
+        members: whose beliefs were read in turn.
+        alpha: the interval holds with probability `1 - alpha`.
     """
     count = len(values)
-    if members >= count or members == 1:
+    if members == 1:
         return scipy.stats.t.ppf(1 - alpha / 2, count - 1) * values.std(0, ddof=1)
     groups = [values[member::members] for member in range(members)]
     within = sum(np.square(own - own.mean(0)).sum(0) for own in groups) / (count - members)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +37,8 @@ from wmjax.worlds.consumer.world import ConsumerWorld
 Features = Literal["belief", "visible"]
 FORMAT = 2
 SCALES = (("effect", "lo", "hi"), ("effect_linear", "lo_linear", "hi_linear"))
-REPLICATES = 8
-"""Fits of the population on other units."""
+REPLICATES, MEMBERS = 8, 4
+"""Fits of the population on other units, and how many members' beliefs they read in turn, at most: twice each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,22 +159,27 @@ class ConsumerTraits:
 
     def _spread(self, panel: Panel, action: int, t0: float, t1: float, alpha: float) -> np.ndarray:
         """Half-widths of an effect over the replicates: `[scales, outcomes, units, times]`, response first."""
-        own, members = self._moderators(panel), self.world.members
-        found: list[dict[int, Any]] = [{} for _ in self.outcomes]
-        for member in range(min(members, REPLICATES)):
+        found: list[list[Any]] = [[None] * REPLICATES for _ in self.outcomes]
+        for at, which, data in self._in_turn(panel):
+            params = jax.tree.map(lambda x: x[which], self.replicates[at])  # noqa: B023
+            gains = trait_effects.gains(params, _replay(params, data, None)[0], data, action, t0, t1)
+            found[at][which] = np.stack([np.asarray(gain) for gain in gains])
+        halves = []
+        for kind, replicates in zip(self.features, found, strict=True):
+            # The visible units are the same for all members.
+            members = min(self.world.members, MEMBERS) if kind == "belief" else 1
+            halves.append(trait_effects.half_width(np.stack(replicates), members, alpha))
+        return np.stack(halves, axis=1)
+
+    def _in_turn(self, panel: Panel) -> Iterator[tuple[int, int, TraitData]]:
+        """Lay a panel out for each outcome's position and replicate, members taking turns, one's features at a time."""
+        own, members = self._moderators(panel), min(self.world.members, MEMBERS)
+        for member in range(members):
             grids = {kind: features_of(self.world, panel, kind, member=member) for kind in dict.fromkeys(self.features)}
             for at, (outcome, kind) in enumerate(zip(self.outcomes, self.features, strict=True)):
                 data = lay_out(self.world, panel, outcome, grids[kind], own)
                 for which in range(member, REPLICATES, members):
-                    params = jax.tree.map(lambda x: x[which], self.replicates[at])  # noqa: B023
-                    gains = trait_effects.gains(params, _replay(params, data, None)[0], data, action, t0, t1)
-                    found[at][which] = np.stack([np.asarray(gain) for gain in gains])
-        halves = []
-        for kind, replicates in zip(self.features, found, strict=True):
-            values = np.stack([replicates[which] for which in range(REPLICATES)])
-            # The visible units are the same for all members.
-            halves.append(trait_effects.half_width(values, members if kind == "belief" else 1, alpha))
-        return np.stack(halves, axis=1)
+                    yield at, which, data
 
     def save(self, path: str | Path) -> None:
         """Write a folder, whole or not at all; the world is saved apart."""
@@ -274,20 +279,14 @@ def _replicates(
     found: ConsumerTraits, panel: Panel, train: slice, cfg: TraitConfig, tell: Callable[[], None]
 ) -> tuple[TraitParams, ...]:
     """Fit each outcome's population again on Bayesian bootstraps of the units (Rubin 1981), members taking turns."""
-    own, world = found._moderators(panel), found.world
     heads: dict[tuple[int, int], TraitParams] = {}
-    for member in range(min(world.members, REPLICATES)):
-        grids = {kind: features_of(world, panel, kind, member=member) for kind in dict.fromkeys(found.features)}
-        for at, (outcome, kind) in enumerate(zip(found.outcomes, found.features, strict=True)):
-            data = _between(lay_out(world, panel, outcome, grids[kind], own), train)
-            for which in range(member, REPLICATES, world.members):
-                tell()
-                # The same units weigh alike in every outcome.
-                key = key_for(jax.random.key(0), "units", which)
-                drawn = jax.random.exponential(key, (panel.num_units,))
-                heads[at, which], _ = _fit(data, drawn / drawn.mean(), cfg=cfg)
-                if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(heads[at, which])):
-                    raise DivergedError(f"traits of {outcome}: a bootstrap's fit has left the finite numbers")
+    for at, which, data in found._in_turn(panel):
+        tell()
+        # The same units weigh alike in every outcome.
+        drawn = jax.random.exponential(key_for(jax.random.key(0), "units", which), (panel.num_units,))
+        heads[at, which], _ = _fit(_between(data, train), drawn / drawn.mean(), cfg=cfg)
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(heads[at, which])):
+            raise DivergedError(f"traits of {found.outcomes[at]}: a bootstrap's fit has left the finite numbers")
     stack = lambda *leaves: jnp.stack(leaves)  # noqa: E731
     return tuple(
         jax.tree.map(stack, *(heads[at, which] for which in range(REPLICATES))) for at in range(len(found.outcomes))

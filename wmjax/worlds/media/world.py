@@ -367,7 +367,7 @@ class MediaWorld(contract.Named):
             if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
                 found[channel] = (
                     f"a copy that does nothing is given a return of {told['placebo']:.3g}, the channel beside it "
-                    f"{told['roi']:.3g} ({told['lo']:.3g} to {told['hi']:.3g})"
+                    f"{told['roi']:.3g} ({1 - told['alpha']:.0%} interval {told['lo']:.3g} to {told['hi']:.3g})"
                 )
         return found
 
