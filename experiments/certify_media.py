@@ -9,7 +9,7 @@ search declared a covariate that is known ahead, a bad control. Every claim but 
 interval reaches below a twentieth of the mean ROI (a response curve cannot be negative) and up to nothing.
 `placebo_doubted` and `others_doubted` say which channels `wmjax fit media` itself warns of, because a copy of their
 spend is given as much as their interval's lower end (`wmjax.worlds.media.placebo`; `copy_share`, of the placebo's
-return). `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
+return); of the others, `paused_doubted` is of those whose spend pauses in some rows, `always_on_doubted` of the rest. `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
 from __future__ import annotations
@@ -128,11 +128,18 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     roi, low, high = (answered[name].to_numpy() for name in ("roi", "roi_lo", "roi_hi"))
     # What `wmjax fit media` does by itself: which channels' returns reach down to what a copy of theirs is given?
     checked = placebos.check(jax.random.key(seed), world, panel)
-    doubted, told = checked.like_placebos(), placebos.table(checked).set_index("channel")
+    doubted, told = set(checked.like_placebos()), placebos.table(checked).set_index("channel")
+    pauses = (panel.arrays.actions == 0).any((0, 1))
+    groups = {"others": np.ones_like(pauses), "paused": pauses, "always_on": ~pauses}
+    shares = {}
+    for group, chosen in groups.items():
+        names = [name for name, own in zip(panel.action_names, chosen, strict=True) if own and name != PLACEBO]
+        if names:
+            shares[f"{group}_doubted"] = float(np.mean([name in doubted for name in names]))
     values = {
         "copy_share": float(told.loc[PLACEBO, "placebo"] / told.loc[PLACEBO, "roi"]),
         "placebo_doubted": float(PLACEBO in doubted),
-        "others_doubted": float(np.mean([name in doubted for name in panel.action_names if name != PLACEBO])),
+        **shares,
         "along_claims": found.along,
         "skill": found.skill,
         "skill_kept": found.kept,
@@ -148,7 +155,7 @@ def piece(options: common.Options, seed: int, setting: str) -> Scores:
     """Work one fit out, or read what an earlier command found."""
     path = options.out / "pieces" / f"certify-{setting}-{seed}.json"
     known = {row[2] for row in files.read_json(path)} if path.exists() else set()
-    if "placebo_doubted" not in known:
+    if "others_doubted" not in known or not {"paused_doubted", "always_on_doubted"} & known:
         rows = [[*cell, value] for cell, value in scores_of(setting, seed, options).items()]
         files.write_json(path, [[*r[:3], files.finite(r[3])] for r in rows])
     return {Cell(*r[:3]): np.nan if r[3] is None else r[3] for r in files.read_json(path)}

@@ -26,9 +26,10 @@ def test_a_belief_may_be_made_of_ones_own_recipes(panel, cfg, tmp_path):
         functools.partial(consumer.fit, recipes=consumer_panel.published_recipes()),
         jax.random.key(0),
         panel,
-        dataclasses.replace(cfg, units="bernoulli"),
+        dataclasses.replace(cfg, units="bernoulli", skip=False),
     )
     assert world.model.frame.visible.size == 72
+    assert world.model.num_features == sum(cfg.machine.hidden)
     assert not any(label.startswith("sale") for label in world.model.frame.visible.labels)
     world.save(tmp_path / "world")
     again = wm.load(tmp_path / "world")
@@ -56,12 +57,12 @@ def test_one_member_answers_as_a_numpy_twin(world, panel, cfg):
     for _ in range(cfg.learn.mean_field_sweeps):
         h1 = expit(v @ w[0] + c1 + w[1] @ h2)
         h2 = expit(h1 @ w[1] + c2)
-    belief = np.r_[h1, h2]
+    read = np.r_[h1, h2, v]  # the belief, and what it was made of
     head = jax.tree.map(lambda x: np.asarray(x[member, 0], np.float64), world.params.adapters)
-    x = belief @ head["features"]["kernel"] + head["features"]["bias"]
+    x = read @ head["features"]["kernel"] + head["features"]["bias"]
     for layer in ("layer_0", "layer_1"):
         x = np.maximum(x, 0) @ head[layer]["kernel"] + head[layer]["bias"]
-    tau = belief @ head["tau"]["kernel"] + head["tau"]["bias"]
+    tau = read @ head["tau"]["kernel"] + head["tau"]["bias"]
     actions = rows.actions[at].astype(np.float64)
     push = panel.action_index("push")
     base = x[0] + tau @ np.where(np.arange(5) == push, 0, actions)

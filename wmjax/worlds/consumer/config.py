@@ -27,6 +27,8 @@ class ConsumerConfig:
         pretrain_epochs: passes for each layer of a greedy start; 0 starts from small weights, which centring allows.
         scheme: the greedy start's scheme, `textbook` (doubled weights) or `paper` (the source's).
         belief: hidden layers that the adapters read, `all` or the `top` one.
+        skip: the adapters read the visible units as well, past the machine. A belief is lossy: where a past action and
+            the outcome that it brought must cancel, what is lost of one of them grows with every period rolled forward.
         adapter: the adapters, one an outcome. Additive ones start from a regression's effects. What is monitored is the
             loss: an AUC is content with effects of any size.
         bootstrap: weigh units of each member by exponential draws (Bayesian bootstrap), so that the spread of the
@@ -44,6 +46,7 @@ class ConsumerConfig:
     pretrain_epochs: int = 0
     scheme: Literal["textbook", "paper"] = "textbook"
     belief: Literal["all", "top"] = "all"
+    skip: bool = True
     adapter: AdapterConfig = field(
         default_factory=lambda: AdapterConfig(form="additive", learning_rate=2e-3, monitor="loss")
     )

@@ -39,7 +39,7 @@ from wmjax.worlds.consumer.world import ConsumerWorld
 from wmjax.worlds.contract import check_key, origin
 
 BELIEF_BYTES = 512 * 2**20
-"""Beliefs of as many members as fit in here are held at once while adapters are trained."""
+"""What adapters read of as many members as fit in here is held at once while they are trained."""
 
 
 class Parts(NamedTuple):
@@ -218,7 +218,7 @@ def fit_adapters(
     stages: Stages,
     outcomes: tuple[str, ...],
 ) -> tuple[Any, pd.DataFrame]:
-    """Train one adapter an outcome on each member's frozen belief.
+    """Train one adapter an outcome on each member's frozen belief and, with `skip`, what it was made of.
 
     Returns:
         Parameters with leaves `[members, outcomes, ..]`, and their training curves.
@@ -226,7 +226,7 @@ def fit_adapters(
     cfg = model.cfg
     width = model.num_features
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
-    read = partial(_beliefs, model=model)
+    read = partial(_features, model=model)
     found, curves = [], []
     for first in range(0, cfg.members, at_once):
         chosen = slice(first, min(first + at_once, cfg.members))
@@ -263,7 +263,7 @@ def fit_adapters(
     return jax.tree.map(lambda *x: jnp.concatenate(x), *found), pd.concat(curves, ignore_index=True)
 
 
-_beliefs = jax.jit(machine.beliefs, static_argnames="model")
+_features = jax.jit(partial(machine.read_rows, read=pure.features), static_argnames="model")
 _main_effects = jax.jit(warm.main_effects, static_argnums=1)
 
 

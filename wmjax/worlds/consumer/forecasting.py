@@ -108,7 +108,7 @@ def _project(params: ConsumerParams, visible: Float[Array, "blocks size v"], mod
     num_actions = params.scales.action_centre.shape[-1]
 
     def member(p: ConsumerParams, rows: Array) -> Projected:
-        features = pure.belief(p, rows, model=model)
+        features = pure.features(p.machine, rows, model=model)
         one = partial(adapter.project, cfg=model.cfg.adapter, num_actions=num_actions)
         return jax.vmap(one, (0, None))(p.adapters, features)
 

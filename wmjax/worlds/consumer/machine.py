@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,12 @@ from wmjax.dbm import learn, meanfield, pretrain, readout, types
 from wmjax.dbm.learn import LearnConfig, LearnState
 from wmjax.dbm.types import DBMConfig, DBMParams
 from wmjax.train import loop, many
+from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.model import ConsumerModel
 from wmjax.worlds.consumer.rows import some_rows
+
+Read = Callable[..., Array]
+"""What is read of rows, given one member's machine, the rows, and `model`."""
 
 CHUNK = 8192
 """Rows whose belief is inferred at once."""
@@ -223,17 +228,13 @@ def _evaluate(cfg: LearnConfig, visible: Visible) -> Any:
     return many.members(one)
 
 
-def beliefs(
-    machine: DBMParams, visible: Float[Array, "rows units"], *, model: ConsumerModel
+def read_rows(
+    machine: DBMParams, visible: Float[Array, "rows units"], *, model: ConsumerModel, read: Read = pure.belief
 ) -> Float[Array, "members rows features"]:
-    """Infer the belief of every row by every member, a bounded number of rows at a time."""
-    cfg = model.cfg
+    """Let every member read every row (`pure.belief` or `pure.features`), a bounded number of rows at a time."""
 
     def member(params: DBMParams) -> Array:
-        def row(v: Array) -> Array:
-            v = v.astype(jnp.float32)
-            return meanfield.belief(params, v, layers=cfg.belief, sweeps=cfg.learn.mean_field_sweeps)
-
+        row = lambda v: read(params, v.astype(jnp.float32), model=model)  # noqa: E731
         return jax.lax.map(row, visible, batch_size=CHUNK)
 
     return jax.lax.map(member, machine)

@@ -1,7 +1,8 @@
 """The consumer world's pure functions: one member, no labels; `jit`, `vmap` and `grad` see these.
 
 A row is one unit in one period. Its *belief* is the machine's mean-field means given what was known before the period;
-the adapters read the belief and the period's actions. A counterfactual keeps the belief and varies the action.
+the adapters read the belief (with `skip`, what it was made of as well) and the period's actions. A counterfactual keeps
+these and varies the action.
 """
 
 from __future__ import annotations
@@ -66,9 +67,10 @@ class ConsumerModel:
 
     @property
     def num_features(self) -> int:
-        """Width of the belief."""
+        """Width of what the adapters read."""
         hidden = self.cfg.machine.hidden
-        return sum(hidden) if self.cfg.belief == "all" else hidden[-1]
+        belief = sum(hidden) if self.cfg.belief == "all" else hidden[-1]
+        return belief + (self.frame.visible.size if self.cfg.skip else 0)
 
     @property
     def floors(self) -> tuple[float, ...]:
@@ -109,10 +111,16 @@ class Contrast(NamedTuple):
     response: Float[Array, "rows outcomes"]
 
 
-def belief(params: ConsumerParams, visible: Float[Array, "rows units"], *, model: ConsumerModel) -> Array:
-    """Infer the belief of each row: `[rows, features]` in (0, 1)."""
+def belief(machine: DBMParams, visible: Float[Array, "*rows units"], *, model: ConsumerModel) -> Array:
+    """Infer the belief of each row: `[.., hidden]` in (0, 1)."""
     cfg = model.cfg
-    return meanfield.belief(params.machine, visible, layers=cfg.belief, sweeps=cfg.learn.mean_field_sweeps)
+    return meanfield.belief(machine, visible, layers=cfg.belief, sweeps=cfg.learn.mean_field_sweeps)
+
+
+def features(machine: DBMParams, visible: Float[Array, "*rows units"], *, model: ConsumerModel) -> Array:
+    """Lay out what the adapters read of each row, `[.., features]`: the belief, then with `skip` the visible units."""
+    found = belief(machine, visible, model=model)
+    return jnp.concatenate([found, visible], axis=-1) if model.cfg.skip else found
 
 
 def linear(
@@ -137,7 +145,8 @@ def respond_scaled(scales: Scales, eta: Float[Array, "*rows outcomes"], *, model
 
 def predict(params: ConsumerParams, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
     """Expected outcomes of each row: `[rows, outcomes]`."""
-    return respond(params, linear(params, belief(params, visible, model=model), actions, model=model), model=model)
+    read = features(params.machine, visible, model=model)
+    return respond(params, linear(params, read, actions, model=model), model=model)
 
 
 def contrast(
@@ -155,13 +164,13 @@ def contrast(
     The risk difference `s(x1) - s(x0)` is `-expm1(-tau) s(x1) s(-x0)` where tau = x1 - x0 is positive, and
     `expm1(tau) s(x0) s(-x1)` where it is not: no small difference of near numbers, and no infinity however far.
     """
-    features = belief(params, visible, model=model)
+    read = features(params.machine, visible, model=model)
     centre, scale = params.scales.action_centre, params.scales.action_scale
     scaled = (actions - centre) / scale
     a0, a1 = (t0 - centre[index]) / scale[index], (t1 - centre[index]) / scale[index]
     base = scaled.at[:, index].set(a0)
-    eta0 = jax.vmap(lambda p: adapter.apply(p, features, base, cfg=model.cfg.adapter), out_axes=-1)(params.adapters)
-    tau = jax.vmap(lambda p: adapter.effect(p, features, index, a0, a1, scaled, cfg=model.cfg.adapter), out_axes=-1)(
+    eta0 = jax.vmap(lambda p: adapter.apply(p, read, base, cfg=model.cfg.adapter), out_axes=-1)(params.adapters)
+    tau = jax.vmap(lambda p: adapter.effect(p, read, index, a0, a1, scaled, cfg=model.cfg.adapter), out_axes=-1)(
         params.adapters
     )
     s, eta1 = jax.nn.sigmoid, eta0 + tau
@@ -225,7 +234,7 @@ def period(
     """Live through one period, number `t`; `seen` are its static columns, calendar, covariates and who is present."""
     static, calendar, covariates, present = seen
     visible = frames.read(model.frame, state, static, calendar, covariates)
-    eta = linear(params, belief(params, visible, model=model), action, model=model)
+    eta = linear(params, features(params.machine, visible, model=model), action, model=model)
     mean = respond(params, eta, model=model)
     luck, noise = jax.random.split(key_for(key, "outcome", t))
     drawn = jnp.where(

@@ -380,4 +380,4 @@ def _world_loss(world: ConsumerWorld, panel: Panel, outcome: str, times: slice) 
 
 _fit = jax.jit(traits.fit, static_argnames="cfg")
 _replay = jax.jit(traits.replay)
-_beliefs = jax.jit(machine.beliefs, static_argnames="model")
+_beliefs = jax.jit(machine.read_rows, static_argnames="model")
