@@ -82,6 +82,33 @@ def annotations(request):
     jaxtyping.config.update("jaxtyping_disable", request.node.nodeid.startswith(UNCHECKED))
 
 
+LIVE = 400
+"""Programs that a worker keeps, or a file more. Each keeps an MLIR context, and to open another takes time in proportion
+to those that are open (measured: 9 ms at first, 55 after 2,400): most of what a long run would do is that."""
+
+
+class Programs:
+    """Counts what was lowered since the last clearance."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self.told)
+
+    def told(self, event: str, _: float, **__: object) -> None:
+        self.count += event.endswith("jaxpr_to_mlir_module_duration")
+
+
+PROGRAMS = Programs()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    yield
+    if PROGRAMS.count > LIVE:
+        jax.clear_caches()
+        PROGRAMS.count = 0
+
+
 class ByFamily(LoadFileScheduling):
     """Deals out files, and families whole."""
 
