@@ -9,7 +9,8 @@ search declared a covariate that is known ahead, a bad control. Every claim but 
 interval reaches below a twentieth of the mean ROI (a response curve cannot be negative) and up to nothing.
 `placebo_doubted` and `others_doubted` say which channels `wmjax fit media` itself warns of, because a copy of their
 spend is given as much as their interval's lower end (`wmjax.worlds.media.placebo`; `copy_share`, of the placebo's
-return); of the others, `paused_doubted` is of those whose spend pauses in some rows, `always_on_doubted` of the rest. `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
+return); of the others, `paused_doubted` is of those whose spend pauses in some rows, `always_on_doubted` of the rest.
+`ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def annotations(request):
 
 
 LIVE = 400
-"""Programs that a worker keeps, or a file more. Each keeps an MLIR context, and to open another takes time in proportion
-to those that are open (measured: 9 ms at first, 55 after 2,400): most of what a long run would do is that."""
+"""Programs that a worker keeps, and a file's more. Each holds an MLIR context, and to open one more takes time in
+proportion to those that are open (9 ms at first, 55 after 2,400): a long run would do little else."""
 
 
 class Programs:

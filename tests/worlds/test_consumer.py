@@ -57,7 +57,10 @@ def test_one_member_answers_as_a_numpy_twin(world, panel, cfg):
     for _ in range(cfg.learn.mean_field_sweeps):
         h1 = expit(v @ w[0] + c1 + w[1] @ h2)
         h2 = expit(h1 @ w[1] + c2)
-    read = np.r_[h1, h2, v]  # the belief, and what it was made of
+    labels = np.array(world.model.frame.visible.labels)
+    memory = np.array(["_lag" in label or "_within_" in label for label in labels])
+    assert 0 < memory.sum() < len(labels)
+    read = np.r_[h1, h2, v[memory]]
     head = jax.tree.map(lambda x: np.asarray(x[member, 0], np.float64), world.params.adapters)
     x = read @ head["features"]["kernel"] + head["features"]["bias"]
     for layer in ("layer_0", "layer_1"):

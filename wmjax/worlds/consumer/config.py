@@ -27,8 +27,8 @@ class ConsumerConfig:
         pretrain_epochs: passes for each layer of a greedy start; 0 starts from small weights, which centring allows.
         scheme: the greedy start's scheme, `textbook` (doubled weights) or `paper` (the source's).
         belief: hidden layers that the adapters read, `all` or the `top` one.
-        skip: the adapters read the visible units as well, past the machine. A belief is lossy: where a past action and
-            the outcome that it brought must cancel, what is lost of one of them grows with every period rolled forward.
+        skip: the adapters read lags and recency as well, past the machine. A belief is lossy: where a past action and
+            the outcome that it brought must cancel, what is lost of one of them adds up in a roll-out.
         adapter: the adapters, one an outcome. Additive ones start from a regression's effects. What is monitored is the
             loss: an AUC is content with effects of any size.
         bootstrap: weigh units of each member by exponential draws (Bayesian bootstrap), so that the spread of the

@@ -218,7 +218,7 @@ def fit_adapters(
     stages: Stages,
     outcomes: tuple[str, ...],
 ) -> tuple[Any, pd.DataFrame]:
-    """Train one adapter an outcome on each member's frozen belief and, with `skip`, what it was made of.
+    """Train one adapter an outcome on each member's frozen belief, and what skips it.
 
     Returns:
         Parameters with leaves `[members, outcomes, ..]`, and their training curves.

@@ -1,17 +1,19 @@
 """The consumer world's pure functions: one member, no labels; `jit`, `vmap` and `grad` see these.
 
 A row is one unit in one period. Its *belief* is the machine's mean-field means given what was known before the period;
-the adapters read the belief (with `skip`, what it was made of as well) and the period's actions. A counterfactual keeps
+the adapters read the belief (with `skip`, lags and recency as well) and the period's actions. A counterfactual keeps
 these and varies the action.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from wmjax.core.keys import key_for
@@ -70,7 +72,14 @@ class ConsumerModel:
         """Width of what the adapters read."""
         hidden = self.cfg.machine.hidden
         belief = sum(hidden) if self.cfg.belief == "all" else hidden[-1]
-        return belief + (self.frame.visible.size if self.cfg.skip else 0)
+        return belief + len(self.skipped)
+
+    @cached_property
+    def skipped(self) -> Int[np.ndarray, " units"]:
+        """Number the visible units that adapters read beside the belief: what moves from period to period and comes
+        back. Counts only grow, and statics and calendar are the same under every plan; these the belief alone tells."""
+        own = [np.full(len(f.labels), self.cfg.skip and f.recipe in ("lag", "recency")) for f in self.frame.features]
+        return np.flatnonzero(np.concatenate(own))
 
     @property
     def floors(self) -> tuple[float, ...]:
@@ -118,9 +127,8 @@ def belief(machine: DBMParams, visible: Float[Array, "*rows units"], *, model: C
 
 
 def features(machine: DBMParams, visible: Float[Array, "*rows units"], *, model: ConsumerModel) -> Array:
-    """Lay out what the adapters read of each row, `[.., features]`: the belief, then with `skip` the visible units."""
-    found = belief(machine, visible, model=model)
-    return jnp.concatenate([found, visible], axis=-1) if model.cfg.skip else found
+    """Lay out what the adapters read of each row, `[.., features]`: the belief, then the visible units that skip it."""
+    return jnp.concatenate([belief(machine, visible, model=model), visible[..., model.skipped]], axis=-1)
 
 
 def linear(
