@@ -55,7 +55,8 @@ def test_what_was_seldom_repeated_is_told_of(panel, frame):
     weekly[:, 30:, 0] = np.arange(DAYS - 30) % 7 == 0
 
     def told(plan, seen=seldom):
-        return repeats.warnings_of_plans(seen, panel, 30, plan, panel.arrays.actions, frame=frame)
+        lived = [x[:, 30:] for x in (plan, panel.arrays.actions)]
+        return repeats.warnings_of_plans(seen, panel, slice(30, DAYS), lived, frame=frame)
 
     (line,) = told(daily)
     assert line.startswith("push: 9")

@@ -15,8 +15,9 @@ from wmjax.sweep.moments import Moments
 from wmjax.sweep.plans import Axis
 from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full
-from wmjax.worlds import sweeping
+from wmjax.worlds import sweep_support, sweeping
 from wmjax.worlds.consumer import model as pure
+from wmjax.worlds.consumer import repeats
 from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.sweeping import Setting
 
@@ -163,6 +164,19 @@ def test_rollouts_of_many_plans_are_those_of_each(world, ragged):
                 np.testing.assert_allclose(got["gain_gain"], gain, atol=1e-4)
                 # What comes before every plan is not even computed twice.
                 assert (got["path_path"].values[:, :2] == found["path_path"].values[seed, 0, 0, :, :2]).all()
+
+
+@pytest.mark.parametrize(("feedback", "levels", "lines"), [(True, [0, 1], 1), (True, [0], 0), (False, [0, 1], 0)])
+def test_what_is_fed_back_and_was_seldom_repeated_is_told_of(world, panel, feedback, levels, lines):
+    lags = repeats.lags_of(world.model.frame)["push"]
+    facts = {**world.facts, "repeats": {"push": [list(lags), 5000, 0.001, 0.5]}}
+    setting = Setting(start=START, periods=panel.num_times - START, feedback=feedback)
+    evaluate, grid, _ = sweeping.prepare(world, panel, axes.axis("push", levels), key=KEY, setting=setting)
+    asked = sweeping.question(dataclasses.replace(world, facts=facts), panel, evaluate, grid, setting)
+    _, of_points = sweep_support.warnings(asked, grid)
+    told = [line for line in of_points if "at every lag that is read" in line]
+    assert len(told) == lines
+    assert all(line.startswith("push: ") and " on at every lag" in line for line in told)
 
 
 def test_groups_and_written_plans(world, panel, predicted, ragged):

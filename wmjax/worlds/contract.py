@@ -6,7 +6,7 @@ Below each world stands a pure function `simulate(key, params, history, actions,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -100,13 +100,15 @@ class Reach(NamedTuple):
 
     beyond: of actions under a plan, marks the cells beyond what was seen; asked of the cells that the plan moves.
     where: what is true of those cells, in words. lost: actions of which no effect is identified. reasons: of the names
-    of actions that are moved, why no effect of theirs is to be believed.
+    of actions that are moved, why no effect of theirs is to be believed. rolled: of plans, what is to be said of the
+    histories that they make where these are fed back.
     """
 
     beyond: Callable[[Float[Any, "unit period action"]], Bool[Any, "unit period action"]]
     where: str
     lost: frozenset[str]
     reasons: Callable[[frozenset[str]], list[str]]
+    rolled: Callable[[Iterable[Float[Any, "unit period action"]]], list[str]] = lambda plans: []
 
 
 def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:

@@ -63,7 +63,7 @@ def about(path: str | Path, *, version: int) -> dict[str, Any]:
     """
     found = read_json(Path(path) / "world.json")
     if found["format"] != version:
-        raise UserError(f"{path}: written in format {found['format']}, this version reads {version}")
+        raise UserError(f"{path}: written in format {found['format']}, this version reads {version}; fit it again")
     return found
 
 

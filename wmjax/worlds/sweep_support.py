@@ -2,8 +2,8 @@
 
 What counts as seen is the world's own. Consumer: like rows had the value, and enough rows had what a plan combines.
 Media: as much was spent in a period that was fitted, and on a channel that is always on something is. Graph: the value
-lies within the panel's range. Every row is judged by its history as observed: what a plan's earlier edits, fed back, do
-to it is not.
+lies within the panel's range. Every row is judged by its history as observed; of what a plan's earlier edits, fed back,
+make of it, only the consumer world tells: actions repeated as seldom before.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
     """
     moved: set[str] = set()
     worst: dict[str, tuple[int, int, int]] = {}
-    for index in looked_at(grid.sizes):
-        planned, cells = asked.at(np.unravel_index(index, grid.sizes))
+    looked = [(index, np.unravel_index(index, grid.sizes)) for index in looked_at(grid.sizes)]
+    for index, digits in looked:
+        planned, cells = asked.at(digits)
         _check_bits(asked, grid, index, planned, cells)
         beyond = asked.reach.beyond(planned) & cells
         for name, count, changed in zip(asked.names, beyond.sum((0, 1)), cells.sum((0, 1)), strict=True):
@@ -79,7 +80,7 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
         f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
         f"are moved {asked.reach.where}; there the answer is extrapolated"
         for name, (count, changed, index) in worst.items()
-    ]
+    ] + asked.reach.rolled(asked.at(digits)[0] for _, digits in looked)
 
 
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:

@@ -331,7 +331,7 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), groups_of(panel, setting.by)
     fixed: dict[str, Any] = {"plan": evaluate.plan, "layout": grid.layout, "names": evaluate.actions}
     return Question(
-        reach=import_module(forecasting(world)).reach(world, panel, window),
+        reach=import_module(forecasting(world)).reach(world, panel, window, feedback=setting.feedback),
         factual=np.asarray(factual),
         present=np.asarray(panel.arrays.mask[:, window], bool),
         plan=evaluate.plan,

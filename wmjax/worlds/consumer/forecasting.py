@@ -10,6 +10,7 @@ them alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from wmjax.data.panel import Panel
 from wmjax.heads import adapter
 from wmjax.heads.adapter import Projected
 from wmjax.worlds.consumer import model as pure
-from wmjax.worlds.consumer import support
+from wmjax.worlds.consumer import repeats, support
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.world import ConsumerWorld
 from wmjax.worlds.contract import Reach
@@ -173,8 +174,9 @@ def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
     return panel.outcome_names
 
 
-def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
-    """Say how far the data reach in a window of periods: to what like rows have seen, alone and together."""
+def reach(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool) -> Reach:
+    """Say how far the data reach in a window of periods: to what like rows have seen, alone and together, and where
+    plans are fed back, to actions repeated as often."""
     rows = world.observed(panel, window)
     cells = rows.unit, rows.time - window.start
     strata = world.together.strata_of(rows.visible)
@@ -191,8 +193,12 @@ def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
     def reasons(moved: frozenset[str]) -> list[str]:
         return support.reasons(world.overlap, world.facts, moved)
 
+    def rolled(plans: Iterable[np.ndarray]) -> list[str]:
+        seen = world.facts.get("repeats", {}) if feedback else {}
+        return repeats.warnings_of_plans(seen, panel, window, plans, frame=world.model.frame)
+
     where = "have no like row at their value, or too few at their combination with the other actions"
-    return Reach(beyond, where, lost, reasons)
+    return Reach(beyond, where, lost, reasons, rolled)
 
 
 def forecast(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool, first: int) -> tuple[Any, Any]:

@@ -3,12 +3,11 @@
 A roll-out feeds a plan's own actions back as lags. A push a day, where pushes fell by a coin, fills every lag, as one
 row in a hundred did; the row's other values may be common, so that the overlap of a period's action says nothing of it.
 An action is on above 0: how large a dose was is not judged, nor an action that is neither a bit, a count nor money.
-`ConsumerWorld.compare` tells of it; sweeps that feed back do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,23 +75,26 @@ def _earlier(marks: Bool[np.ndarray, "unit time"], lag: int) -> Bool[np.ndarray,
 def warnings_of_plans(
     seen: Mapping[str, Sequence[Any]],
     panel: Panel,
-    start: int,
-    *plans: Float[np.ndarray, "unit time action"],
+    window: slice,
+    plans: Iterable[Float[np.ndarray, "unit period action"]],
+    *,
     frame: Frame,
 ) -> list[str]:
     """Say which actions plans repeat as was seldom seen, once each, of the plan that makes the most.
 
     Args:
-        seen: `shares` of the train rows.
+        seen: `shares` of the train rows; where empty, nothing is told.
         panel: that is rolled forward.
-        start: the first period of the roll-out.
-        plans: the whole panel's actions, of which those from `start` on are lived.
+        window: the periods that are rolled.
+        plans: actions in these periods.
         frame: what the belief is made of.
     """
-    later, most = np.arange(panel.num_times) >= start, {}
-    for plan in plans:
-        lived = np.where(later[:, None], plan, panel.arrays.actions)
-        for name, own in shares(panel, lived, panel.arrays.mask & later, frame=frame).items():
+    rows, most = np.zeros_like(panel.arrays.mask), {}
+    rows[:, window] = panel.arrays.mask[:, window]
+    for plan in plans if seen else ():
+        lived = panel.arrays.actions.copy()
+        lived[:, window] = plan
+        for name, own in shares(panel, lived, rows, frame=frame).items():
             for value in ("on", "off"):
                 most[name, value] = max(most.get((name, value), 0.0), getattr(own, value))
     found = []

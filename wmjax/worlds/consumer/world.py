@@ -350,10 +350,11 @@ class ConsumerWorld(contract.Named):
         lo, hi = bounds(gap.values, alpha)
         mean = gap.mean("member")
         result = xr.Dataset({"difference": mean, "lo": (mean.dims, lo), "hi": (mean.dims, hi)})
-        rows = self.observed(panel, slice(start, panel.num_times))
+        window = slice(start, panel.num_times)
+        rows = self.observed(panel, window)
         warnings = support.warnings_of_plans(self.overlap, self.together, rows, plan, baseline, facts=self.facts)
-        seen, frame = self.facts.get("repeats", {}), self.model.frame
-        warnings += repeats.warnings_of_plans(seen, panel, start, plan, baseline, frame=frame)
+        seen, rolled = self.facts.get("repeats", {}), [x[:, window] for x in (plan, baseline)]
+        warnings += repeats.warnings_of_plans(seen, panel, window, rolled, frame=self.model.frame)
         return result.assign_attrs(alpha=alpha, warnings=warnings, provenance=dict(self.provenance))
 
     def history(self, panel: Panel, start: int) -> History:
