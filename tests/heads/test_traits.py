@@ -153,6 +153,13 @@ def test_a_units_weight_is_how_many_of_it_there_are(drawn):
     assert np.abs(np.asarray(plain.effects - weighted.effects)).max() > 0.01
 
 
+def test_a_table_without_constant_columns_is_fitted(drawn):
+    """Nothing moves a responsiveness then, and no mean is taken of nothing."""
+    alone = drawn[0]._replace(moderators=jnp.zeros((UNITS, 0)))
+    params, state = fit(alone, cfg=TraitConfig(rounds=2))
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((params, state)))
+
+
 def test_the_filter_agrees_with_integration(drawn):
     """After 120 periods the filter's mean and spread stand by those of a 201 x 201 grid over both traits."""
     data = drawn[0]

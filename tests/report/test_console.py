@@ -165,3 +165,12 @@ def test_table_aligns_numbers_and_keeps_names_as_they_are():
     console.table(frame, title="Effects", console=out)
     lines = [line.rstrip() for line in text_of(out).splitlines()]
     assert lines == ["Effects", "outcome    ate       n", "visit    0.123  12,345", "[b]uy        –       3"]
+
+
+def test_a_file_has_no_right_edge():
+    """Whatever width the console takes a pipe to have, no cell is cut."""
+    out = io.StringIO()
+    wide = pd.DataFrame({f"a_long_name_{i}": [f"a long word {i}", "x"] for i in range(12)})
+    console.table(wide, console=Console(file=out, width=80))
+    assert all(word in out.getvalue() for word in (*wide.columns, *wide.iloc[0]))
+    assert "…" not in out.getvalue()

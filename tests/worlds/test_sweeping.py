@@ -211,7 +211,11 @@ def test_a_sweep_goes_on_and_another_worlds_does_not(world, ragged, tmp_path):
 @pytest.mark.parametrize(
     ("grid", "setting", "words"),
     [
-        (GRID, dataclasses.replace(ASKED, start=69), "periods 69 to 71 are asked for; the panel has 70"),
+        (
+            GRID,
+            dataclasses.replace(ASKED, start=69),
+            "periods 69 to 71 are asked for, the panel has 0 to 69: start at 67",
+        ),
         (GRID, dataclasses.replace(ASKED, worth=(("boy", 1.0),)), "no outcome 'boy' to price"),
         (GRID, dataclasses.replace(ASKED, by="shoe"), "by is 'shoe', must be a static column"),
         (axes.axis("pusch", [0.0]), ASKED, "no axis of the grid .*; did you mean 'push'"),

@@ -222,7 +222,7 @@ def fit(
 
     def round_(carry: tuple[TraitParams, TraitState], _: Any) -> tuple[tuple[TraitParams, TraitState], None]:
         params, state = jax.lax.fori_loop(0, cfg.newton, step, carry)
-        if cfg.moderator_sd > 0:
+        if cfg.moderator_sd > 0 and data.moderators.shape[-1]:
             params = _moderators(params, state, data, own, weights)
         spread = jnp.linalg.inv(state.precision) + state.mean[:, :, None] * state.mean[:, None, :]
         return (params._replace(covariance=jnp.average(spread, 0, weights)), state), None

@@ -241,4 +241,5 @@ def table(frame: pd.DataFrame, *, title: str = "", console: Console | None = Non
     for row in frame.itertuples(index=False, name=None):
         drawn.add_row(*(Text(value_of("", value)) for value in row))
     out = console or Console()
-    out.print(drawn, width=None if out.is_terminal else 1000)
+    # What `print` is told of a width is cut to the console's own.
+    (out if out.is_terminal else Console(file=out.file, width=1000)).print(drawn)

@@ -124,6 +124,8 @@ class Run:
             if action not in questions:
                 raise UserError(f"no action {action!r}; {near(action, questions)}")
             t0, t1 = questions[action].t0 if t0 is None else t0, questions[action].t1 if t1 is None else t1
+        if t0 == t1:
+            raise UserError(f"{action}: t0 and t1 are both {t0:g}; give two values to tell apart")
         return float(t0), float(t1)
 
     def doubts(self) -> list[str]:

@@ -406,7 +406,11 @@ def forecasting(world: Any) -> str:
 def _window(panel: Panel, setting: Setting) -> slice:
     stop = setting.start + setting.periods
     if stop > panel.num_times:
-        raise UserError(f"periods {setting.start} to {stop - 1} are asked for; the panel has {panel.num_times}")
+        most = panel.num_times - setting.start
+        raise UserError(
+            f"periods {setting.start} to {stop - 1} are asked for, the panel has 0 to {panel.num_times - 1}: start at "
+            f"{panel.num_times - setting.periods} or before, or ask for {max(most, 0)} periods"
+        )
     return slice(setting.start, stop)
 
 
