@@ -330,8 +330,8 @@ class ConsumerWorld(contract.Named):
         """Contrast two plans by horizon: what `plan` adds to each outcome, summed over units and periods so far.
 
         Both meet the same luck (see `simulate`), so the difference is paired. What was drawn is fed back, and what the
-        world makes of it: on simulated panels sums of a month were off by up to a third where the one-step effects of
-        the same days (`effect`) were off by a tenth (`experiments/trajectories.py`).
+        world makes of it: on simulated panels sums of a month were off by a tenth, as the one-step effects of the same
+        days (`effect`) were, but by unit they were further off than these (`experiments/trajectories.py`).
 
         Returns:
             `difference`, `lo`, `hi` over (outcome, time): cumulated expected outcomes, `plan` less `baseline`;
