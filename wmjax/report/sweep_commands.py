@@ -154,10 +154,7 @@ def best(
         value += f" (no choice within the budget is above {chosen.bound:,.6g})"
     console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     if of != "total" and chosen.gain < 0:
-        console.warning(
-            "this is worth less than what was done, which is no choice here unless the grid holds it; so may plans be "
-            "that the sweep did not work out"
-        )
+        console.warning("this is worth less than leaving things as they were, which is no choice unless the grid holds it")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     absent = attrs["provenance"].get("absent", [])
