@@ -154,7 +154,9 @@ def best(
         value += f" (no choice within the budget is above {chosen.bound:,.6g})"
     console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     if of != "total" and chosen.gain < 0:
-        console.warning("this is worth less than leaving things as they were, which is no choice unless the grid holds it")
+        console.warning(
+            "this is worth less than leaving things as they were, which is no choice unless the grid holds it"
+        )
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     absent = attrs["provenance"].get("absent", [])
