@@ -116,6 +116,10 @@ def test_clear_answers_come_first_and_those_the_data_cannot_tell_last(report):
     (first, *others) = answers.answers(dataclasses.replace(report, summary={**report.summary, "effects": effects}))
     assert first.question == "push → visit"
     assert len(others) == answers.MOST_ANSWERS - 1
+    # Clear, but of one row in fifty: no headline before what speaks for many.
+    few = {**report.summary["effects"][0], "outcome": "rarely", "n": 1000, "n_supported": 20}
+    found = answers.answers(dataclasses.replace(report, summary={**report.summary, "effects": [few, dull]}))
+    assert [a.question for a in found] == [f"push → {dull['outcome']}", "push → rarely"]
 
 
 def test_sections_come_in_order_and_accuracy_is_no_evidence(page):

@@ -15,6 +15,8 @@ from wmjax.report.parts import Answer
 
 # Below this share of comparable rows an answer speaks for a part of the rows only.
 MOSTLY = 0.8
+# Below this share it speaks for so few that it is no headline, however clear.
+HARDLY = 0.1
 # More headlines than this are no headlines; the section on average effects holds them all.
 MOST_ANSWERS = 8
 
@@ -44,6 +46,11 @@ def standing_of(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Standi
     if share < MOSTLY:
         return Standing("partly", f"speaks for {percent(share)} of rows only")
     return Standing("supported", f"{percent(share)} of rows are comparable")
+
+
+def is_of_few(effect: Mapping[str, Any]) -> bool:
+    """Say whether hardly any of an effect's rows are comparable; not where that was not counted."""
+    return as_float(effect.get("n_supported")) < HARDLY * as_float(effect.get("n"))
 
 
 def is_clear(effect: Mapping[str, Any]) -> bool:
@@ -101,13 +108,14 @@ def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:
 def answers(report: ReportInput) -> tuple[Answer, ...]:
     """Put effects of the summary into words: on each scale what is clear first; what the data cannot tell last.
 
-    Log odds, which few readers think in, come after the other scales.
+    Log odds, which few readers think in, come after the other scales, and what speaks for few rows after all of these.
     """
     effects = report.summary.get("effects", [])
     made = [(e, answer(e, overlap_of(report.overlap_table, e["action"]))) for e in effects]
 
     def order(one: tuple[Mapping[str, Any], Answer]) -> tuple[bool, ...]:
         effect, words = one
-        return words.standing == "not", effect["scale"] == "logit", not is_clear(effect), words.standing == "partly"
+        last = words.standing == "not", is_of_few(effect), effect["scale"] == "logit"
+        return *last, not is_clear(effect), words.standing == "partly"
 
     return tuple(words for _, words in sorted(made, key=order))[:MOST_ANSWERS]
