@@ -131,16 +131,12 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     checked = placebos.check(jax.random.key(seed), world, panel)
     doubted, told = set(checked.like_placebos()), placebos.table(checked).set_index("channel")
     pauses = (panel.arrays.actions == 0).any((0, 1))
-    groups = {"others": np.ones_like(pauses), "paused": pauses, "always_on": ~pauses}
-    shares = {}
-    for group, chosen in groups.items():
-        names = [name for name, own in zip(panel.action_names, chosen, strict=True) if own and name != PLACEBO]
-        if names:
-            shares[f"{group}_doubted"] = float(np.mean([name in doubted for name in names]))
+    real, told_of = np.arange(len(pauses)) != at, np.array([name in doubted for name in panel.action_names])
+    groups = {"others": real, "paused": real & pauses, "always_on": real & ~pauses}
     values = {
         "copy_share": float(told.loc[PLACEBO, "placebo"] / told.loc[PLACEBO, "roi"]),
         "placebo_doubted": float(PLACEBO in doubted),
-        **shares,
+        **{f"{name}_doubted": told_of[own].mean() for name, own in groups.items() if own.any()},
         "along_claims": found.along,
         "skill": found.skill,
         "skill_kept": found.kept,
@@ -156,7 +152,7 @@ def piece(options: common.Options, seed: int, setting: str) -> Scores:
     """Work one fit out, or read what an earlier command found."""
     path = options.out / "pieces" / f"certify-{setting}-{seed}.json"
     known = {row[2] for row in files.read_json(path)} if path.exists() else set()
-    if "others_doubted" not in known or not {"paused_doubted", "always_on_doubted"} & known:
+    if not {"paused_doubted", "always_on_doubted"} & known:
         rows = [[*cell, value] for cell, value in scores_of(setting, seed, options).items()]
         files.write_json(path, [[*r[:3], files.finite(r[3])] for r in rows])
     return {Cell(*r[:3]): np.nan if r[3] is None else r[3] for r in files.read_json(path)}

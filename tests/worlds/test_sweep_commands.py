@@ -280,6 +280,12 @@ def test_best_within_a_budget(run, swept, panel, capsys):
     table, chosen = sweeping.best(swept, budget=0.0, cost="push=1 coupon=1", outcome="purchase")
     assert chosen.cost == 0.0
     assert (table["push"] + table["coupon"] == 0).all()
+    # No money, and the grid holds nothing but levels: what was done was worth more, which is told of.
+    losing = ["--outcome", "visit", "--out", str(run / "losing.parquet")]
+    for words, told in ((["--budget", "0", "--cost", "push=1 coupon=1"], True), ([], False)):
+        cli.main(["best", str(swept), *words, *losing])
+        assert bool(pd.read_parquet(run / "losing.parquet")["value"].sum() < 0) is told
+        assert ("leaving things as they were" in capsys.readouterr().err) is told
     free, _ = sweeping.best(swept, outcome="purchase")
     np.testing.assert_allclose(free["value"].sum(), gain.max(0).sum(), rtol=1e-6)
 

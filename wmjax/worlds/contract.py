@@ -101,7 +101,7 @@ class Reach(NamedTuple):
     beyond: of actions under a plan, marks the cells beyond what was seen; asked of the cells that the plan moves.
     where: what is true of those cells, in words. lost: actions of which no effect is identified. reasons: of the names
     of actions that are moved, why no effect of theirs is to be believed. rolled: of plans, what is to be said of the
-    histories that they make where these are fed back.
+    histories that they make; asked where these are fed back.
     """
 
     beyond: Callable[[Float[Any, "unit period action"]], Bool[Any, "unit period action"]]

@@ -40,6 +40,7 @@ class Question(NamedTuple):
     apply: the plan at a point, from its digits; gives all units' actions.
     names: of the actions.
     binary: which of them take 0 and 1 only.
+    feedback: whether a plan changes later histories.
     """
 
     reach: Reach
@@ -49,6 +50,7 @@ class Question(NamedTuple):
     apply: Callable[[Any], Any]
     names: tuple[str, ...]
     binary: frozenset[str]
+    feedback: bool
 
     def at(self, digits: Any) -> tuple[np.ndarray, np.ndarray]:
         """Work out a point's actions, and mark the cells that it moves."""
@@ -76,11 +78,12 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
             moved |= {name} if changed else set()
             if count > worst.get(name, (0, 0, 0))[0]:
                 worst[name] = (int(count), int(changed), index)
+    of_histories = asked.reach.rolled(asked.at(digits)[0] for _, digits in looked) if asked.feedback else []
     return asked.reach.reasons(frozenset(moved)), [
         f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
         f"are moved {asked.reach.where}; there the answer is extrapolated"
         for name, (count, changed, index) in worst.items()
-    ] + asked.reach.rolled(asked.at(digits)[0] for _, digits in looked)
+    ] + of_histories
 
 
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:

@@ -331,13 +331,14 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
     factual, groups = jnp.asarray(panel.arrays.actions[:, window]), groups_of(panel, setting.by)
     fixed: dict[str, Any] = {"plan": evaluate.plan, "layout": grid.layout, "names": evaluate.actions}
     return Question(
-        reach=import_module(forecasting(world)).reach(world, panel, window, feedback=setting.feedback),
+        reach=import_module(forecasting(world)).reach(world, panel, window),
         factual=np.asarray(factual),
         present=np.asarray(panel.arrays.mask[:, window], bool),
         plan=evaluate.plan,
         apply=partial(_planned, factual, groups, grid.tables(), choices=evaluate.choices, **fixed),
         names=evaluate.actions,
         binary=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "binary"),
+        feedback=setting.feedback,
     )
 
 
@@ -406,10 +407,9 @@ def forecasting(world: Any) -> str:
 def _window(panel: Panel, setting: Setting) -> slice:
     stop = setting.start + setting.periods
     if stop > panel.num_times:
-        most = panel.num_times - setting.start
         raise UserError(
             f"periods {setting.start} to {stop - 1} are asked for, the panel has 0 to {panel.num_times - 1}: start at "
-            f"{panel.num_times - setting.periods} or before, or ask for {max(most, 0)} periods"
+            f"{panel.num_times - setting.periods} or before, or ask for fewer"
         )
     return slice(setting.start, stop)
 

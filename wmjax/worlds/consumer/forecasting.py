@@ -174,9 +174,9 @@ def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
     return panel.outcome_names
 
 
-def reach(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool) -> Reach:
-    """Say how far the data reach in a window of periods: to what like rows have seen, alone and together, and where
-    plans are fed back, to actions repeated as often."""
+def reach(world: ConsumerWorld, panel: Panel, window: slice) -> Reach:
+    """Say how far the data reach in a window of periods: to what like rows have seen, alone and together, and to
+    actions repeated as often."""
     rows = world.observed(panel, window)
     cells = rows.unit, rows.time - window.start
     strata = world.together.strata_of(rows.visible)
@@ -194,8 +194,7 @@ def reach(world: ConsumerWorld, panel: Panel, window: slice, *, feedback: bool) 
         return support.reasons(world.overlap, world.facts, moved)
 
     def rolled(plans: Iterable[np.ndarray]) -> list[str]:
-        seen = world.facts.get("repeats", {}) if feedback else {}
-        return repeats.warnings_of_plans(seen, panel, window, plans, frame=world.model.frame)
+        return repeats.warnings_of_plans(world.facts.get("repeats", {}), panel, window, plans, frame=world.model.frame)
 
     where = "have no like row at their value, or too few at their combination with the other actions"
     return Reach(beyond, where, lost, reasons, rolled)

@@ -132,11 +132,12 @@ def features(machine: DBMParams, visible: Float[Array, "*rows units"], *, model:
 
 
 def linear(
-    params: ConsumerParams, features: Float[Array, "rows features"], actions: Float[Array, "rows actions"], *, model
+    params: ConsumerParams, visible: Float[Array, "rows units"], actions: Float[Array, "rows actions"], *, model
 ) -> Float[Array, "rows outcomes"]:
     """Apply every adapter: logits for binary outcomes, standardised outcomes for others."""
+    read = features(params.machine, visible, model=model)
     scaled = (actions - params.scales.action_centre) / params.scales.action_scale
-    apply = jax.vmap(lambda p: adapter.apply(p, features, scaled, cfg=model.cfg.adapter), out_axes=-1)
+    apply = jax.vmap(lambda p: adapter.apply(p, read, scaled, cfg=model.cfg.adapter), out_axes=-1)
     return apply(params.adapters)
 
 
@@ -153,8 +154,7 @@ def respond_scaled(scales: Scales, eta: Float[Array, "*rows outcomes"], *, model
 
 def predict(params: ConsumerParams, visible: Array, actions: Array, *, model: ConsumerModel) -> Array:
     """Expected outcomes of each row: `[rows, outcomes]`."""
-    read = features(params.machine, visible, model=model)
-    return respond(params, linear(params, read, actions, model=model), model=model)
+    return respond(params, linear(params, visible, actions, model=model), model=model)
 
 
 def contrast(
@@ -242,7 +242,7 @@ def period(
     """Live through one period, number `t`; `seen` are its static columns, calendar, covariates and who is present."""
     static, calendar, covariates, present = seen
     visible = frames.read(model.frame, state, static, calendar, covariates)
-    eta = linear(params, features(params.machine, visible, model=model), action, model=model)
+    eta = linear(params, visible, action, model=model)
     mean = respond(params, eta, model=model)
     luck, noise = jax.random.split(key_for(key, "outcome", t))
     drawn = jnp.where(

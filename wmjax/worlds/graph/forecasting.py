@@ -95,7 +95,7 @@ def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
     return panel.outcome_names
 
 
-def reach(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool) -> Reach:
+def reach(world: GraphWorld, panel: Panel, window: slice) -> Reach:
     """Say how far the data reach: to the panel's own least and largest values."""
     low, high = (f(panel.arrays.actions, axis=(0, 1)) for f in (np.min, np.max))
 

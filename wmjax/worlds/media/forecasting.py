@@ -87,7 +87,7 @@ def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
     return (prepare.outcome_name(panel, world.cfg),)
 
 
-def reach(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool) -> Reach:
+def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
     """Say how far the data reach: to each unit's largest spend in the periods that were fitted, and not to none at all
     of a channel that is always on.
     """
