@@ -11,7 +11,7 @@ regression, on three lags of all nodes. `log_style` is a world of another kind: 
 The paper's sizes and generator are not public: signs can be compared, decimals cannot.
 
 A piece is one method on one setting: all seeds and all epochs in one program that never waits for the host, compiled
-while others run, and kept in `pieces.json` when it is done.
+while others run, and kept in `graph_recovery_pieces.json` when it is done.
 """
 
 from __future__ import annotations
@@ -373,7 +373,7 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         study = dataclasses.replace(study, epochs=options.epochs)
     seeds = list(range(options.seeds or study.seeds))
     asked, clock = pieces_of(study, options.only), common.Clock(options.out)
-    shelf = options.out / "pieces.json"
+    shelf = options.out / f"{NAME}_pieces.json"
     saved = files.read_json(shelf) if shelf.exists() else {}
     owners = {p: fingerprint(study.methods()[p.method], study.cells[p.setting], seeds) for p in pieces_of(study)}
     kept = {p: saved["/".join(p)] for p in owners if saved.get("/".join(p), {}).get("owner") == owners[p]}

@@ -4,9 +4,9 @@ Five panels, each a draw of its own. On each, the traits head (`best`: a linear 
 responsiveness a consumer; no constant of the simulator enters) is fitted to train days, runs on day by day through
 validation and test days, and is scored against the truth of the test rows. Beside it: `constant`, the same head without
 responsiveness of its own, which gives every consumer the mean effect; `mlp`, a network on the visible bits and actions;
-and the `oracle`. Settings: `push` on visits (randomised by consumer and day), `sale_randomised` and `sale_targeted` on
-purchases, and `placebo`, where consumers buy with the mean price sensitivity while the recorded one stays: what ranks
-there, ranks by accident.
+the learners of `experiments.learners` (the causal forest where EconML is installed); and the `oracle`. Settings: `push`
+on visits (randomised by consumer and day), `sale_randomised` and `sale_targeted` on purchases, and `placebo`, where
+consumers buy with the mean price sensitivity while the recorded one stays: what ranks there, ranks by accident.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from experiments import adapters, common, consumer_data, recovery
+from experiments import adapters, common, consumer_data, learners, recovery
 from experiments.adapters import Table
 from experiments.common import Cell, Options, Row, Scores
 from experiments.consumer_data import ConsumerData
+from experiments.learners import Learners
 from experiments.three_in_one import read_scores, write_scores
+from wmjax.baselines.meta import ForestConfig
+from wmjax.baselines.tarnet import TarnetConfig
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
@@ -67,6 +70,7 @@ class Study:
         head: of the traits.
         network: of the MLP; settings in `networks` get one.
         networks: settings with an MLP beside them.
+        learners, compared: other learners, and the settings that they are asked about.
     """
 
     panel: ConsumerSimConfig = field(default_factory=ConsumerSimConfig)
@@ -75,6 +79,8 @@ class Study:
     head: TraitConfig = field(default_factory=TraitConfig)
     network: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     networks: tuple[str, ...] = ("sale_randomised",)
+    learners: Learners = field(default_factory=Learners)
+    compared: tuple[str, ...] = ("sale_randomised",)
 
 
 FULL = Study()
@@ -84,6 +90,7 @@ SMOKE = Study(
     test=14,
     head=TraitConfig(rounds=2),
     network=AdapterConfig(schedule="plateau", epochs=1),
+    learners=Learners(forests=ForestConfig(trees=2), trees=4, tarnet=TarnetConfig(epochs=1)),
 )
 
 _fit = jax.jit(traits.fit, static_argnames="cfg")
@@ -202,21 +209,27 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
     panel = dataclasses.replace(
         study.panel, seed=FIRST_PANEL + seed, sale_seed=study.panel.sale_seed + 1000 * seed, **SETTINGS[setting]
     )
-    kept, owner = folder / f"{setting}.json", fingerprint(study, panel)
-    if (scores := read_scores(kept, owner)) is not None:
-        return scores
     data = consumer_data.make(panel, val=study.val, test=study.test)
     key = key_for(jax.random.key(seed), setting)
-    scores = head_scores(key, setting, data, study=study)
+    kept, owner = folder / f"{setting}.json", fingerprint(study.head, panel, study.val, study.test)
+    if (scores := read_scores(kept, owner)) is None:
+        truth = data.truth(setting, 2)
+        scores = head_scores(key, setting, data, study=study) | recovery.forecast_ceilings(setting, data)
+        true = {"logit": truth.logit, "prob": truth.probability}
+        scores |= recovery.effect_scores(setting, "oracle", data, true)
+        write_scores(kept, owner, scores)
+    # What the head is does not concern the others: what they keep is their own.
+    own = fingerprint(panel, study.val, study.test)
     if setting in study.networks:
-        # What the head is does not concern the network: its checkpoints are its own.
-        where, own = folder / f"mlp-{setting}", fingerprint(study.network, panel, study.val, study.test)
-        scores |= network_scores(key, setting, data, study=study, folder=where, observer=observer, owner=own)
-    truth = data.truth(setting, 2)
-    scores |= recovery.effect_scores(
-        setting, "oracle", data, {"logit": truth.logit, "prob": truth.probability}
-    ) | recovery.forecast_ceilings(setting, data)
-    write_scores(kept, owner, scores)
+        kept, owner = folder / f"mlp-{setting}.json", fingerprint(study.network, own)
+        if (found := read_scores(kept, owner)) is None:
+            where = folder / f"mlp-{setting}"
+            found = network_scores(key, setting, data, study=study, folder=where, observer=observer, owner=owner)
+            write_scores(kept, owner, found)
+        scores |= found
+    if setting in study.compared:
+        kept = {"folder": folder, "observer": observer, "owner": own}
+        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners, **kept)
     return scores
 
 
@@ -227,10 +240,11 @@ def checks(rows: list[Row], size: str) -> list[common.Check]:
     out = [
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
-    for setting in ("push", "sale_randomised"):
-        own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", "constant"))
+    others = [("push", "constant"), *(("sale_randomised", name) for name in ("constant", *Learners().names))]
+    for setting, method in others:
+        own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
         gap = None if own is None or other is None else own - other
-        out.append(common.Check(f"{setting} root_pehe_prob less the constant effect's", gap, -1.0, 0.0))
+        out.append(common.Check(f"{setting} root_pehe_prob less that of {method}", gap, -1.0, 0.0))
     return out
 
 
@@ -257,7 +271,10 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         seeds=[FIRST_PANEL + seed for seed in seeds],
         seconds=clock.read(),
         checks=checks(rows, options.size),
-        facts={"study": dataclasses.asdict(study)},
+        facts={
+            "study": dataclasses.asdict(study),
+            "left_out": [n for n in study.learners.names if not learners.can_run(n)],
+        },
     )
 
 

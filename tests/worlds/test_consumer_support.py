@@ -106,14 +106,17 @@ def test_a_value_that_few_rows_or_units_had_is_told_of():
     )
     counts = support.rarer(rows, schema=SCHEMA)
     assert counts == {"tv": (1, 99, 50), "push": (0, 1333, 50)}
-    noise = np.random.default_rng(0).normal(size=(60, 2))
-    report = overlap.fit_overlap("tv", noise, np.arange(60) % 2, kind="binary")
+    noise = np.random.default_rng(0).normal(size=(400, 2))
+    report = overlap.fit_overlap("tv", noise, np.arange(400) % 2, kind="binary")
     reports = {"tv": report, "push": report}
     (line,) = support.reasons(reports, {"rarer": counts}, ("tv", "push"))
     assert line.startswith("tv: was 1 in 99 of the rows learnt from, of 50 units")
     assert support.reasons(reports, {"rarer": counts}, ("push",)) == []
     (line,) = support.reasons(reports, {"rarer": {"push": (0, 1333, 29)}}, ("push",))
     assert "push: was 0 in 1,333" in line
+    steered = {"push": dataclasses.replace(report, ess=12.4)}
+    (line,) = support.reasons(steered, {"rarer": counts}, ("push",))
+    assert line.startswith("push: the comparable rows learnt from weigh as much as 12 drawn by a coin")
 
 
 def test_what_an_effect_stands_on_is_said():

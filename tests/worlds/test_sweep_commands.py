@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import xarray as xr
 
 from wmjax import cli
 from wmjax.core import files
@@ -288,6 +290,14 @@ def test_best_within_a_budget(run, swept, panel, capsys):
         assert ("leaving things as they were" in capsys.readouterr().err) is told
     free, _ = sweeping.best(swept, outcome="purchase")
     np.testing.assert_allclose(free["value"].sum(), gain.max(0).sum(), rtol=1e-6)
+
+
+def test_best_tells_of_choices_where_the_grid_ends(monkeypatch):
+    """Not of bits, nor of 0."""
+    grid = xr.Dataset(coords={"push": [0, 1], "price": [0.0, 0.1, 0.3], "week": [3, 4, 5]})
+    monkeypatch.setattr(sweeping.store, "read", lambda path: grid)
+    table = pd.DataFrame({"unit": list("abcd"), "push": 1, "price": [0.0, 0.3, 0.3, 0.1], "week": 4, "value": 1.0})
+    assert sweeping.at_the_end(Path("s.zarr"), table) == ["2 of 4 units get price 0.3, where the grid ends"]
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ where an action is a function of the features the propensity is 0 or 1, and what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
+from wmjax.baselines import tables
 from wmjax.baselines.tables import Contrast, Table
 from wmjax.core.errors import UserError
 
@@ -55,14 +55,6 @@ class ForestConfig:
         )
 
 
-class _Arms(NamedTuple):
-    """Columns `[rows, features + other actions]`, the arm of each row (bool) and its outcome."""
-
-    x: np.ndarray
-    treated: np.ndarray
-    y: np.ndarray
-
-
 def x_learner(
     train: Table, ask: Table, *, contrast: Contrast, outcome: int = 0, cfg: ForestConfig
 ) -> Float[np.ndarray, " rows"]:
@@ -81,7 +73,7 @@ def x_learner(
     Raises:
         UserError: the action takes other values, or one of the two never.
     """
-    arms, asked = _arms(train, contrast, outcome), _columns(ask, contrast)
+    arms, asked = tables.arms(train, contrast, outcome), tables.columns(ask, contrast)
     on, off = arms.treated, ~arms.treated
     control = cfg.regressor().fit(arms.x[off], arms.y[off])
     treated = cfg.regressor().fit(arms.x[on], arms.y[on])
@@ -101,7 +93,7 @@ def dr_learner(
     One forest learns `mu_a(x)` with the action among its features, one the propensity e, each on the other folds; a
     last forest learns psi. Arguments and errors as in `x_learner`.
     """
-    arms, asked = _arms(train, contrast, outcome), _columns(ask, contrast)
+    arms, asked = tables.arms(train, contrast, outcome), tables.columns(ask, contrast)
     fold = np.random.default_rng(cfg.seed).permutation(len(arms.y)) % cfg.folds
     psi = np.empty(len(arms.y))
     for k in range(cfg.folds):
@@ -115,23 +107,3 @@ def dr_learner(
         a, y = arms.treated[here], arms.y[here]
         psi[here] = high - low + a / share * (y - high) - (1 - a) / (1 - share) * (y - low)
     return cfg.regressor().fit(arms.x, psi).predict(asked)
-
-
-def _columns(table: Table, contrast: Contrast) -> np.ndarray:
-    """Lay features and the actions that do not vary side by side."""
-    others = np.delete(table.actions, contrast.action_index, axis=1)
-    return np.column_stack([table.features, others]).astype(np.float32)
-
-
-def _arms(table: Table, contrast: Contrast, outcome: int) -> _Arms:
-    action = table.actions[:, contrast.action_index]
-    odd = ~np.isin(action, (contrast.a0, contrast.a1))
-    if odd.any():
-        raise UserError(
-            f"action {contrast.action_index} must take the values {contrast.a0:g} and {contrast.a1:g}; "
-            f"{int(odd.sum())} of {len(action)} rows have another, such as {action[odd][0]:g}"
-        )
-    treated = action == contrast.a1
-    if treated.all() or not treated.any():
-        raise UserError(f"action {contrast.action_index} takes the value {action[0]:g} in all {len(action)} rows")
-    return _Arms(_columns(table, contrast), treated, table.labels[:, outcome].astype(np.float64))

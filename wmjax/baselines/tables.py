@@ -35,6 +35,17 @@ class Contrast:
     a1: float = 1.0
 
 
+class Arms(NamedTuple):
+    """Rows as learners of one contrast read them.
+
+    x: [rows, features + other actions]. treated: [rows] bool, whether the action is at the contrast's `a1`. y: [rows].
+    """
+
+    x: np.ndarray
+    treated: np.ndarray
+    y: np.ndarray
+
+
 class Baseline(NamedTuple):
     """A fitted baseline's answers for the rows that it was asked about, each [rows, outcomes] float64.
 
@@ -69,6 +80,31 @@ def known_kinds(train: Table, val: Table, kinds: tuple[Kind, ...] | None) -> tup
             if kind == "binary" and not np.isin(labels[:, at], (0, 1)).all():
                 raise UserError(f"outcome {at}: declared binary but holds other {name} values than 0 and 1")
     return known
+
+
+def columns(table: Table, contrast: Contrast) -> np.ndarray:
+    """Lay features and the actions that do not vary side by side."""
+    others = np.delete(table.actions, contrast.action_index, axis=1)
+    return np.column_stack([table.features, others]).astype(np.float32)
+
+
+def arms(table: Table, contrast: Contrast, outcome: int) -> Arms:
+    """Lay rows out for a contrast.
+
+    Raises:
+        UserError: the action takes other values than the contrast's, or one of the two never.
+    """
+    action = table.actions[:, contrast.action_index]
+    odd = ~np.isin(action, (contrast.a0, contrast.a1))
+    if odd.any():
+        raise UserError(
+            f"action {contrast.action_index} must take the values {contrast.a0:g} and {contrast.a1:g}; "
+            f"{int(odd.sum())} of {len(action)} rows have another, such as {action[odd][0]:g}"
+        )
+    treated = action == contrast.a1
+    if treated.all() or not treated.any():
+        raise UserError(f"action {contrast.action_index} takes the value {action[0]:g} in all {len(action)} rows")
+    return Arms(columns(table, contrast), treated, table.labels[:, outcome].astype(np.float64))
 
 
 class Scale(NamedTuple):

@@ -71,7 +71,8 @@ class OverlapReport:
         score: cross-fitted AUC (binary; 0.5 is a coin) or R2 (real; 0 is a coin).
         share_outside: share of rows that do not support the action's typical contrast, see `typical_contrast`.
         ess: rows that count: Kish's size `(sum w)^2 / sum w^2` of the inverse-propensity weights over the rows that
-            support the contrast, as a number of rows of the whole table; 0 where the action is determined.
+            support the contrast and, of a real action, lie within `width` of either value, as a number of rows of the
+            whole table; 0 where the action is determined.
         deterministic: the action is a function of the columns, or all but. Nothing is then supported.
         reason: why not all rows are supported, in words; empty where they are.
         cells: one-sided cells of a binary action; rows in them support no contrast.
@@ -293,17 +294,15 @@ def _fit_real(action: str, x: np.ndarray, a: np.ndarray, kind: str, cfg: Overlap
     few = 1 < len(seen) <= FEW_VALUES
     width = float(0.49 * np.diff(seen).min()) if few else cfg.window * float(a.std())
     report = replace(_blank(action, False, float(a.mean()), fit(x, a), cfg), edges=edges, like=like, width=width)
-    r2 = metrics.r2(a, mu)
-    inside = report.supported(x, *typical_contrast(a, kind=kind))
-    ess = _kish(_stabilised(a, mu)[inside])
-    return replace(report, score=r2, share_outside=float(1 - inside.mean()), ess=ess)
-
-
-def _stabilised(a: np.ndarray, mu: np.ndarray) -> np.ndarray:
-    """Weigh rows by `f(a) / f(a | x)` under normal densities (Robins, Hernan and Brumback 2000)."""
-    sd, left = max(a.std(), 1e-12), max((a - mu).std(), 1e-12)
-    log = np.log(left / sd) - 0.5 * ((a - a.mean()) / sd) ** 2 + 0.5 * ((a - mu) / left) ** 2
-    return np.exp(log - log.max(initial=-np.inf))
+    ends = typical_contrast(a, kind=kind)
+    inside = report.supported(x, *ends)
+    weights = np.zeros(len(a))
+    for value, other in (ends, ends[::-1]):
+        # As of a binary action: a row at a value stands for the like rows that were at others.
+        at = inside & (np.abs(a - value) <= width) & (np.abs(a - value) <= np.abs(a - other))
+        weights[at] = 1 / report.share_like(x[at], value)
+    score, outside = metrics.r2(a, mu), float(1 - inside.mean())
+    return replace(report, score=score, share_outside=outside, ess=_kish(weights))
 
 
 def _share_by_bin(report: OverlapReport, value: float) -> np.ndarray:

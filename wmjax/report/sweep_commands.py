@@ -164,6 +164,8 @@ def best(
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
     if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
         console.say(f"{none:,} units have no supported plan and get none")
+    for line in sweeping.at_the_end(sweep, table):
+        console.say(f"{line}: what is best may lie beyond")
     if "interval holds 0" in counts:
         unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")

@@ -256,6 +256,23 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("units", ascending=False)
 
 
+def at_the_end(path: Path, table: pd.DataFrame) -> list[str]:
+    """Say which axes of numbers end at the level that `best` chose for units: more of it may be better still.
+
+    A level of 0 is an end that nothing lies beyond, and of two levels both are ends.
+    """
+    found, said = store.read(path), []
+    for name in (str(name) for name in table if str(name) in found.coords and name != "unit"):
+        levels = found[name].values
+        if levels.dtype.kind not in "iuf" or len(np.unique(levels)) < 3:
+            continue
+        for end in (levels.min(), levels.max()):
+            units = int(np.count_nonzero(table[name] == end))
+            if end and units:
+                said.append(f"{units:,} of {len(table):,} units get {name} {end:g}, where the grid ends")
+    return said
+
+
 def warnings_of(table: pd.DataFrame, told: Mapping[str, Any]) -> list[str]:
     """Give a sweep's warnings that concern the plans chosen, where the sweep tells which plans are supported.
 

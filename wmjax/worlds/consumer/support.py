@@ -26,7 +26,8 @@ from wmjax.worlds.consumer.rows import Rows
 LEVELS = 64
 """Values of an action at which a plan's support is looked up, where it has more."""
 FEW_ROWS, FEW_UNITS = 100, 30
-"""A binary action's rarer value is told of where it has fewer: an interval rests on how these few happened to be."""
+"""A binary action's rarer value is told of where it has fewer, and any action whose comparable rows weigh no more than
+the first: an interval rests on how these few happened to be."""
 TOLD = 0.65
 """Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
 
@@ -187,22 +188,27 @@ def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], move
             `rarer`, see there.
         moved: names.
     """
-    found, common = [], facts.get("common_actions", {})
-    for name, report in reports.items():
-        if name in moved and report.deterministic:
+    common, rarer = facts.get("common_actions", {}), facts.get("rarer", {})
+    found = []
+    for name in (name for name in reports if name in moved):
+        report, (value, rows, units) = reports[name], rarer.get(name, (1, FEW_ROWS, FEW_UNITS))
+        if report.deterministic:
             found.append(f"{name}: not identified, {report.reason}")
-        elif name in moved and name in common:
+        elif name in common:
             found.append(
                 f"{name}: falls on all units at once; {common[name]:,} train periods with another value than most "
                 "often tell of it, not the rows, and an interval, which counts units, is too narrow"
             )
-        elif name in moved and name in facts.get("rarer", {}):
-            value, rows, units = facts["rarer"][name]
-            if rows < FEW_ROWS or units < FEW_UNITS:
-                found.append(
-                    f"{name}: was {value} in {rows:,} of the rows learnt from, of {units:,} units; from so few an "
-                    "answer and its interval are rough"
-                )
+        elif rows < FEW_ROWS or units < FEW_UNITS:
+            found.append(
+                f"{name}: was {value} in {rows:,} of the rows learnt from, of {units:,} units; from so few an "
+                "answer and its interval are rough"
+            )
+        elif report.ess < FEW_ROWS:
+            found.append(
+                f"{name}: the comparable rows learnt from weigh as much as {report.ess:,.0f} drawn by a coin; single "
+                "rows stand for many, and an average leans on the model"
+            )
     return found
 
 
