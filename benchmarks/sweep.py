@@ -2,10 +2,12 @@
 
 `consumer`: the published adapter, 64-32-16; an evaluation is one plan in one consumer's day. Floor: the products of the
 layers above the hoisted projection, on the same shapes, measured alone in the same run. Peer: the same network in
-scikit-learn, called once a plan, as a user would without a sweep. Where EconML is installed (`pip install -e
-".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one product of
-the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers against one,
-one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all weeks, the
+scikit-learn, called once a plan, as a user would without a sweep. `consumer_default`: the adapter that is fitted unless
+told otherwise, whose actions add on the logit scale, so that a plan costs a sum over the actions and a sigmoid; floor:
+the sigmoids alone; peer: the same adapter in scikit-learn, network and linear effects. Where EconML is installed (`pip
+install -e ".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one
+product of the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers
+against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all weeks, the
 default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of simulated
 weeks.
 """
@@ -35,7 +37,7 @@ from experiments import common
 from experiments.common import Cell
 from wmjax.core import devices
 from wmjax.heads import adapter
-from wmjax.heads.adapter import AdapterConfig, Projected
+from wmjax.heads.adapter import AdapterConfig
 from wmjax.simulate import media as media_simulator
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.sweep import axes, engine, processes
@@ -56,6 +58,7 @@ FEATURES = 112
 ACTIONS = ("discount", "campaign_a", "campaign_b", "coupon", "push")
 REPEATS = 200
 CFG = ConsumerConfig(members=1, adapter=AdapterConfig(hidden=(64, 32, 16)))
+DEFAULT = ConsumerConfig(members=1)
 
 
 class Problem(NamedTuple):
@@ -67,21 +70,23 @@ class Problem(NamedTuple):
     features: Any
 
 
-def problem(units: int, periods: int) -> Problem:
+def problem(units: int, periods: int, cfg: ConsumerConfig = CFG) -> Problem:
     """Make the arrays that a sweep reads."""
     rng = np.random.default_rng(0)
     rows = units * periods
     size = min(BLOCK, rows)
     blocks = -(-rows // size)
-    start = jax.jit(lambda key: adapter.init(key, cfg=CFG.adapter, num_features=FEATURES, num_actions=len(ACTIONS)))
-    params = start(jax.random.key(0))
+    how: dict[str, Any] = {"cfg": cfg.adapter, "num_actions": len(ACTIONS)}
+    params = jax.jit(lambda key: adapter.init(key, num_features=FEATURES, **how))(jax.random.key(0))
+    if cfg.adapter.form == "additive":  # its effects start at nothing
+        params["tau"]["kernel"] = jnp.asarray(0.1 * rng.normal(size=params["tau"]["kernel"].shape), jnp.float32)
     features = jnp.asarray(rng.random((blocks * size, FEATURES), np.float32))
-    base = jax.jit(lambda p, x: adapter.project(p, x, cfg=CFG.adapter, num_actions=len(ACTIONS)).base)(params, features)
+    found = jax.jit(lambda p, x: adapter.project(p, x, **how))(params, features)
     lead = jax.tree.map(lambda x: x[None, None], params)
     ones, zeros = jnp.ones((1, len(ACTIONS))), jnp.zeros((1, len(ACTIONS)))
     one, nothing = jnp.ones((1, 1)), jnp.zeros((1, 1))
-    projected = Projected(base.reshape(blocks, 1, 1, size, -1), jnp.zeros((blocks, 1, 1, size, 0)))
-    model: Any = ConsumerModel(CFG, None, ("binary",))  # type: ignore[arg-type] - a sweep of rows reads no frame
+    projected = jax.tree.map(lambda x: x.reshape(blocks, 1, 1, size, *x.shape[1:]), found)
+    model: Any = ConsumerModel(cfg, None, ("binary",))  # type: ignore[arg-type] - a sweep of rows reads no frame
     data = SweepData(
         forecast=RowsData(lead, Scales(zeros, ones, nothing, one, nothing), projected),
         factual=jnp.asarray((rng.random((units, periods, len(ACTIONS))) < 0.1).astype(np.float32)),
@@ -133,29 +138,60 @@ def floor(rows: int) -> Any:
     return call
 
 
-def peer(own: Problem) -> Any:
+def floor_of_default(rows: int) -> Any:
+    """Build as many sigmoids as `rows`, of logits that are there, `REPEATS` times, and their sum."""
+
+    def repeat(logits: jax.Array) -> jax.Array:
+        # Each turn reads the sum before it, or it would be done once.
+        turn = lambda _, total: jax.nn.sigmoid(logits + 1e-30 * total).sum()  # noqa: E731
+        return jax.lax.fori_loop(0, REPEATS, turn, jnp.float32(0))
+
+    logits = jnp.asarray(np.random.default_rng(1).normal(size=rows), jnp.float32)
+    program, _ = measure.compiled(repeat, logits)
+    return lambda: jax.block_until_ready(program(logits))
+
+
+def peer(own: Problem, cfg: ConsumerConfig = CFG) -> Any:
     """Build scikit-learn's call of one plan: the same weights, one plan's actions beside the features."""
+    from sklearn.linear_model import LinearRegression
     from sklearn.neural_network import MLPRegressor
 
-    width, layers = FEATURES + len(ACTIONS), len(CFG.adapter.hidden)
-    network: Any = MLPRegressor(hidden_layer_sizes=CFG.adapter.hidden, max_iter=1)
+    joint = cfg.adapter.form == "mlp"
+    width, layers = FEATURES + joint * len(ACTIONS), len(cfg.adapter.hidden)
+    network: Any = MLPRegressor(hidden_layer_sizes=cfg.adapter.hidden, max_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.fit(np.zeros((2, width), np.float32), np.zeros(2, np.float32))
-    kernels = [np.concatenate([np.asarray(own.params[k]["kernel"]) for k in ("features", "actions")])]
+    first = ("features", "actions") if joint else ("features",)
+    kernels = [np.concatenate([np.asarray(own.params[k]["kernel"]) for k in first])]
     biases = [np.asarray(own.params["features"]["bias"])]
     for i in range(layers):
         kernels.append(np.asarray(own.params[f"layer_{i}"]["kernel"]))
         biases.append(np.asarray(own.params[f"layer_{i}"]["bias"]))
     network.coefs_, network.intercepts_ = kernels, biases
+    effects: Any = LinearRegression()
+    if not joint:
+        effects.coef_, effects.intercept_ = (np.asarray(own.params["tau"][k]).T for k in ("kernel", "bias"))
     features = np.asarray(own.features)
     actions = np.asarray(own.data.factual).reshape(len(features), -1).copy()
 
     def call(discount: float = 0.3, campaign: float = 1.0) -> np.ndarray:
         actions[:, 0], actions[:, 1], actions[:, 3] = discount, campaign, 0.0
-        return 1 / (1 + np.exp(-network.predict(np.concatenate([features, actions], axis=1))))
+        if joint:
+            logits = network.predict(np.concatenate([features, actions], axis=1))
+        else:
+            logits = network.predict(features) + (effects.predict(features) * actions).sum(1)
+        return 1 / (1 + np.exp(-logits))
 
     return call
+
+
+def gap_to(own: Problem, call: Any) -> float:
+    """Give the largest difference between a peer's answer to a plan and the sweep's."""
+    found = engine.sweep(own.evaluate, grid_of(2), key=jax.random.key(0), data=(own.data,), reduce=Full(of="total"))
+    assert found is not None
+    units, periods = own.data.factual.shape[:2]
+    return float(np.abs(call(0.0, 1.0).reshape(units, periods).sum(1) - found["total"].values[1, 0, 0, :, 0]).max())
 
 
 def econml_peer(own: Problem) -> Any:
@@ -268,13 +304,11 @@ def work(options: common.Options, observer: Any) -> Any:
     devices.use_cores()
     started, full = time.monotonic(), options.size == "full"
     units, periods, plans, runs = (1024, 30, 1024, 9) if full else (32, 4, 32, 1)
-    own = problem(units, periods)
+    own, usual = problem(units, periods), problem(units, periods, DEFAULT)
     count = units * periods * plans
     at_once = (32 if jax.default_backend() == "cpu" else 1024) * BLOCK
-    call = peer(own)
-    expected = engine.sweep(own.evaluate, grid_of(2), key=jax.random.key(0), data=(own.data,), reduce=Full(of="total"))
-    assert expected is not None
-    gap = np.abs(call(0.0, 1.0).reshape(units, periods).sum(1) - expected["total"].values[1, 0, 0, :, 0]).max()
+    call, usual_call = peer(own), peer(usual, DEFAULT)
+    gap = max(gap_to(own, call), gap_to(usual, usual_call))
     with tempfile.TemporaryDirectory() as folder:
         places = (Path(folder, f"{i}.zarr") for i in itertools.count())
         calls = {
@@ -282,6 +316,9 @@ def work(options: common.Options, observer: Any) -> Any:
             "stored": lambda: swept(own, plans, out=next(places)),
             "floor": floor(at_once),
             "scikit-learn": call,
+            "wmjax, default": lambda: swept(usual, plans),
+            "floor, default": floor_of_default(at_once),
+            "scikit-learn, default": usual_call,
         }
         if importlib.util.find_spec("econml") is not None:
             calls["econml"] = econml_peer(own)
@@ -293,7 +330,13 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("consumer", "wmjax", "ratio_to_loop"): plans * seconds["scikit-learn"] / seconds["wmjax"],
         Cell("consumer", "wmjax", "resume_overhead"): seconds["stored"] / seconds["wmjax"] - 1,
     }
-    facts: dict[str, Any] = {"seconds": seconds, "largest_gap_to_scikit_learn": float(gap)}
+    took, plain, least = (seconds[f"{name}, default"] for name in ("wmjax", "scikit-learn", "floor"))
+    scores |= {
+        Cell("consumer_default", "wmjax", "points_per_s"): count / took,
+        Cell("consumer_default", "wmjax", "fraction_of_floor"): count * least / REPEATS / at_once / took,
+        Cell("consumer_default", "wmjax", "ratio_to_loop"): plans * plain / took,
+    }
+    facts: dict[str, Any] = {"seconds": seconds, "largest_gap_to_scikit_learn": gap}
     if "econml" in seconds:
         scores[Cell("consumer", "wmjax", "ratio_to_econml_effect")] = plans * seconds["econml"] / seconds["wmjax"]
         facts["econml"] = f"LinearDML of econml {importlib.metadata.version('econml')}"
