@@ -15,7 +15,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +108,29 @@ def trait_data(data: ConsumerData, outcome: int) -> TraitData:
     return TraitData(*parts, seen=jnp.ones(outcomes.shape, bool))
 
 
+class Asked(NamedTuple):
+    """A fitted head on the test days: the states before each, `[days, ..]`, and log odds `[consumers, days]`."""
+
+    params: Any
+    states: Any
+    logits: np.ndarray
+
+    def effect(self, panel: TraitData, action: int, days: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Give the log odds without the action, and what it adds: `[consumers, days]` each."""
+        tell = jax.vmap(lambda s: traits.effect(self.params, s, panel.moderators, action=action)[0])
+        gain = np.asarray(tell(self.states)).T
+        return self.logits - gain * np.asarray(panel.actions)[:, days, action], gain
+
+
+def ask(panel: TraitData, days: tuple[slice, slice, slice], *, cfg: TraitConfig) -> Asked:
+    """Fit a head on train days and run it on, day by day, to the test days."""
+    own = {name: getattr(panel, name)[:, days[0]] for name in ("features", "actions", "outcomes", "seen")}
+    params, _ = _fit(panel._replace(**own), cfg=cfg)
+    before, _ = _replay(params, panel)
+    logits = np.asarray(_logits(params, before, panel), np.float64)[:, days[2]]
+    return Asked(params, jax.tree.map(lambda x: x[days[2]], before), logits)
+
+
 @jax.jit
 def _logits(params: Any, before: Any, data: TraitData) -> jax.Array:
     def at(state: Any, features: Any, actions: Any) -> jax.Array:
@@ -123,26 +146,14 @@ def head_scores(key: jax.Array, setting: str, data: ConsumerData, *, study: Stud
     constant = dataclasses.replace(study.head, unexplained=2.0)  # no action is tied: one effect for all
     for at, outcome in enumerate(OUTCOMES):
         panel = trait_data(data, at)
-        days = data.days[0]
-        train = TraitData(
-            panel.features[:, days],
-            panel.actions[:, days],
-            panel.moderators,
-            panel.outcomes[:, days],
-            panel.seen[:, days],
-        )
         for method, cfg in (("best", study.head), ("constant", constant)):
             if method == "constant" and outcome != asked[1]:
                 continue
-            params, _ = _fit(train, cfg=cfg)
-            before, _ = _replay(params, panel)
-            test = jax.tree.map(lambda x: x[data.days[2]], before)
-            logits = np.asarray(_logits(params, before, panel), np.float64)[:, data.days[2]]
+            found = ask(panel, data.days, cfg=cfg)
             happened = np.asarray(panel.outcomes)[:, data.days[2]]
-            out[Cell(setting, method, f"auc_{outcome}")] = float(metrics.auc(happened.ravel(), logits.ravel()))
+            out[Cell(setting, method, f"auc_{outcome}")] = float(metrics.auc(happened.ravel(), found.logits.ravel()))
             if outcome == asked[1]:
-                action = ACTIONS.index(asked[0])
-                out |= effect_scores(key, setting, method, data, params, test, panel, logits, action)
+                out |= effect_scores(key, setting, method, data, found, panel, ACTIONS.index(asked[0]))
     return out
 
 
@@ -151,18 +162,16 @@ def effect_scores(
     setting: str,
     method: str,
     data: ConsumerData,
-    params: Any,
-    states: Any,
+    head: Asked,
     panel: TraitData,
-    logits: np.ndarray,
     action: int,
 ) -> Scores:
     """Score a head's effects on test rows, and its 90 % intervals on the probability scale.
 
     By draws of the traits, and of the population's effect, which all consumers share.
     """
-    gain = np.asarray(jax.vmap(lambda s: traits.effect(params, s, panel.moderators, action=action)[0])(states)).T
-    base = logits - gain * np.asarray(panel.actions)[:, data.days[2], action]
+    params, states, _ = head
+    base, gain = head.effect(panel, action, data.days[2])
     found = {"logit": gain.ravel(), "prob": (expit(base + gain) - expit(base)).ravel()}
     out = recovery.effect_scores(setting, method, data, found)
     if method != "best":

@@ -1,0 +1,254 @@
+"""Where does which method win? Sixty-four simulated worlds, four seeds each, one question: what a sale does to buying.
+
+The worlds differ in consumers, days learnt from, confounding (a sale drawn by a coin a consumer and day, or given e^3
+times as often, in odds, to those who have not bought for a week) and noise (the shock on every utility). A sale cuts
+the price by a quarter, so that consumers, who differ in price sensitivity, gain about half a logit; all that a sale
+follows is among the visible bits. Methods learn from the train days, choose by the 14 days after and answer for the 28
+days after that: `traits` (each consumer's own level and responsiveness, filtered from all days seen), `constant` (the
+same without responsiveness of its own: one effect on the logit scale), `additive` (the form of the consumer world's
+adapters, on the bits), `s_learner` (a network on bits and actions) and `difference` (of the means with and without a
+sale, which confounding moves). Scored on the probability scale against the truth, the shock averaged: `root_pehe`, `rank` of the
+rows by effect, `ate_error`; `wins` counts worlds whose mean root-PEHE is the smallest.
+
+A piece is one world with all its seeds, kept when it is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from scipy.special import expit
+
+from experiments import common, consumer_data
+from experiments.common import Cell, Options, Row, Scores
+from experiments.consumer_data import ConsumerData
+from experiments.three_in_one import read_scores, write_scores
+from experiments.three_in_one_beyond import ask, trait_data
+from wmjax.baselines import mlp
+from wmjax.baselines.tables import Contrast, Table
+from wmjax.core import files
+from wmjax.core.keys import key_for
+from wmjax.core.observe import Event, Observer
+from wmjax.core.provenance import fingerprint
+from wmjax.evaluate import effects, rank
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.heads.traits import TraitConfig
+from wmjax.simulate import consumer_truth
+from wmjax.simulate.consumer import PUBLISHED, ConsumerSimConfig
+from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
+
+NAME = "world_grid"
+SALE, PURCHASE = ACTIONS.index("sale1"), OUTCOMES.index("purchase")
+METHODS = ("traits", "constant", "additive", "s_learner", "difference")
+COLOURS = ("#2f6fb0", "#8a8a8a", "#3f9b6c", "#d08a2a", "#b0413e")
+
+
+def _network(form: Any) -> AdapterConfig:
+    return AdapterConfig(
+        form=form, batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=15, patience=5, monitor="loss"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is run.
+
+    Attributes:
+        consumers, days, targeting, shock: levels of the grid; days are those learnt from, targeting the log odds ratio
+            by which a sale follows lapsed consumers, shock the scale of the utility's Gumbel noise.
+        cut: of a sale, as a share of the price.
+        val, test: days after those learnt from.
+        seeds: panels of each world.
+        head: of the traits.
+        networks: of the adapters, by method.
+    """
+
+    consumers: tuple[int, ...] = (64, 128, 256, 512)
+    days: tuple[int, ...] = (30, 60, 120, 240)
+    targeting: tuple[float, ...] = (0.0, 3.0)
+    shock: tuple[float, ...] = (0.1, 1.5)
+    cut: float = 0.25
+    val: int = 14
+    test: int = 28
+    seeds: int = 4
+    head: TraitConfig = field(default_factory=TraitConfig)
+    networks: tuple[tuple[str, AdapterConfig], ...] = (
+        ("additive", _network("additive")),
+        ("s_learner", _network("mlp")),
+    )
+
+    def worlds(self) -> list[World]:
+        """List the worlds; those of equal sizes, whose programs are equal, follow each other."""
+        return [World(*levels) for levels in itertools.product(self.consumers, self.days, self.targeting, self.shock)]
+
+
+@dataclass(frozen=True)
+class World:
+    """One point of the grid."""
+
+    consumers: int
+    days: int
+    targeting: float
+    shock: float
+
+    @property
+    def name(self) -> str:
+        return f"consumers={self.consumers} days={self.days} targeting={self.targeting:g} shock={self.shock:g}"
+
+
+FULL = Study()
+SMOKE = Study(
+    consumers=(32,),
+    days=(30,),
+    targeting=(3.0,),
+    shock=(0.1, 1.5),
+    seeds=1,
+    head=TraitConfig(rounds=2),
+    networks=tuple((n, dataclasses.replace(c, epochs=1)) for n, c in FULL.networks),
+)
+
+
+def simulate(world: World, seed: int, study: Study) -> ConsumerData:
+    """Draw one panel of a world."""
+    params = PUBLISHED._replace(cut_sale1=study.cut, targeting=world.targeting, gumbel_scale=world.shock)
+    cfg = ConsumerSimConfig(
+        num_consumers=world.consumers,
+        num_days=world.days + study.val + study.test,
+        seed=1000 + seed,
+        sale="targeted",
+        sale_seed=2000 + seed,
+        params=params,
+    )
+    return consumer_data.make(cfg, val=study.val, test=study.test)
+
+
+def estimate(key: jax.Array, data: ConsumerData, *, study: Study) -> dict[str, np.ndarray]:
+    """Give every method's effects in the test rows, on the probability scale."""
+    panel, found = trait_data(data, PURCHASE), {}
+    shape = (len(data.bits), study.test)
+    for method, cfg in (("traits", study.head), ("constant", dataclasses.replace(study.head, unexplained=2.0))):
+        base, gain = ask(panel, data.days, cfg=cfg).effect(panel, SALE, data.days[2])
+        found[method] = (expit(base + gain) - expit(base)).ravel()
+    train, val, test = (Table(*data.rows(part)[:3]) for part in range(3))
+    train, val = (t._replace(labels=t.labels[:, [PURCHASE]]) for t in (train, val))
+    for method, cfg in study.networks:
+        own: dict[str, Any] = {"candidates": (cfg,), "contrast": Contrast(action_index=SALE)}
+        answer = mlp.fit(key_for(key, method), train, val, test, **own)
+        assert answer.uplift is not None
+        found[method] = answer.uplift[:, 0]
+    on = train.actions[:, SALE] == 1
+    gap = float(train.labels[on].mean() - train.labels[~on].mean())
+    return found | {"difference": np.full(shape[0] * shape[1], gap)}
+
+
+def score(world: World, data: ConsumerData, found: dict[str, np.ndarray]) -> Scores:
+    """Score effects against the truth of the test rows."""
+    true = consumer_truth.effect(data.sim, "sale1", "purchase", cfg=data.cfg, gumbel="averaged")
+    truth = true.probability[:, data.days[2]].ravel()
+    out: Scores = {Cell(world.name, "truth", "mean"): float(truth.mean())}
+    for method, own in found.items():
+        out[Cell(world.name, method, "root_pehe")] = float(effects.pehe(own, truth))
+        out[Cell(world.name, method, "ate_error")] = float(effects.ate_error(own, truth))
+        if np.ptp(own) > 0:
+            out[Cell(world.name, method, "rank")] = float(rank.spearman(own, truth))
+    return out
+
+
+def winners(rows: list[Row], study: Study) -> dict[str, str]:
+    """Name the method of the smallest mean root-PEHE, world by world."""
+    found = {(r.setting, r.method): r.value for r in rows if r.quantity == "root_pehe"}
+    best = lambda world: min(METHODS, key=lambda m: found[world, m] or np.inf)  # noqa: E731
+    return {world.name: best(world.name) for world in study.worlds()}
+
+
+def draw(rows: list[Row], study: Study, path: Path) -> None:
+    """Draw a map for each confounding and noise: the winner's colour, and its error over that of one common effect."""
+    best, value = winners(rows, study), {(r.setting, r.method): r.value for r in rows if r.quantity == "root_pehe"}
+    facets = list(itertools.product(study.targeting, study.shock))
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(2.7 * len(facets), 3.1), layout="constrained")
+        canvas, axes = FigureCanvasAgg(figure), figure.subplots(1, len(facets), sharey=True, squeeze=False)[0]
+        for ax, (targeting, shock) in zip(axes, facets, strict=True):
+            for (i, consumers), (j, days) in itertools.product(enumerate(study.consumers), enumerate(study.days)):
+                name = World(consumers, days, targeting, shock).name
+                won = best[name]
+                ax.add_patch(Rectangle((j, i), 1, 1, color=COLOURS[METHODS.index(won)], alpha=0.75, lw=0))
+                ratio = (value[name, won] or np.nan) / (value[name, "constant"] or np.nan)
+                ax.text(j + 0.5, i + 0.5, f"{ratio:.2f}", ha="center", va="center", color="white")
+            ax.set(xlim=(0, len(study.days)), ylim=(0, len(study.consumers)), xlabel="days learnt from")
+            ax.set_xticks(np.arange(len(study.days)) + 0.5, map(str, study.days))
+            ax.set_yticks(np.arange(len(study.consumers)) + 0.5, map(str, study.consumers))
+            ax.set_title(f"{'by a coin' if targeting == 0 else 'confounded'}, shock {shock:g}", loc="left", fontsize=9)
+            ax.spines[:].set_visible(False)
+            ax.tick_params(length=0)
+        axes[0].set_ylabel("consumers")
+        marks = [Patch(color=c, alpha=0.75, label=m) for m, c in zip(METHODS, COLOURS, strict=True)]
+        figure.legend(handles=marks, loc="outside lower center", ncols=len(METHODS), frameon=False)
+        with files.replacing(path) as part:
+            canvas.print_png(part)
+
+
+def run_world(world: World, study: Study, seeds: list[int], folder: Path) -> list[Scores]:
+    """Run one world's seeds; a finished one is read from its file."""
+    found = []
+    for seed in seeds:
+        kept, owner = folder / f"{world.name.replace(' ', ',')}-{seed}.json", fingerprint(study, world, seed)
+        if (scores := read_scores(kept, owner)) is None:
+            data = simulate(world, seed, study)
+            scores = score(world, data, estimate(key_for(jax.random.key(seed), NAME), data, study=study))
+            write_scores(kept, owner, scores)
+        found.append(scores)
+    return found
+
+
+def work(options: Options, observer: Observer, study: Study | None = None) -> Path:
+    """Run every world, draw the map and write the result."""
+    study = study or (FULL if options.size == "full" else SMOKE)
+    clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
+    found: list[Scores] = [{} for _ in seeds]
+    worlds = study.worlds()
+    for at, world in enumerate(worlds):
+        observer(Event("worlds", at, len(worlds), unit="world"))
+        for every, own in zip(found, run_world(world, study, seeds, options.out / "worlds"), strict=True):
+            every |= own
+        clock.read()
+    observer(Event("worlds", len(worlds), len(worlds), unit="world"))
+    rows = common.summarise(found)
+    draw(rows, study, options.out / f"{NAME}.png")
+    rows += tell(rows, study)
+    facts = {"study": dataclasses.asdict(study)}
+    return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), facts=facts)
+
+
+def tell(rows: list[Row], study: Study) -> list[Row]:
+    """Sum the grid up: worlds won, and means over worlds, of all and of each level of an axis."""
+    best, out = winners(rows, study), []
+    groups = {"all": study.worlds()}
+    for axis in ("consumers", "days", "targeting", "shock"):
+        for level in getattr(study, axis):
+            groups[f"{axis}={level:g}"] = [w for w in study.worlds() if getattr(w, axis) == level]
+    value = {Cell(r.setting, r.method, r.quantity): r.value for r in rows}
+    for name, worlds in groups.items():
+        for method in METHODS:
+            summed: Scores = {Cell(name, method, "wins"): float(sum(best[w.name] == method for w in worlds))}
+            for quantity in ("root_pehe", "rank", "ate_error"):
+                own = [value.get(Cell(w.name, method, quantity)) for w in worlds]
+                if kept := [v for v in own if v is not None]:
+                    summed[Cell(name, method, quantity)] = float(np.mean(np.abs(kept) if "ate" in quantity else kept))
+            out += common.summarise([summed])
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(common.run(f"experiments.{NAME}", work))
