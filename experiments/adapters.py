@@ -17,7 +17,7 @@ from experiments.consumer_data import QUESTIONS
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer
 from wmjax.evaluate import metrics
-from wmjax.heads import adapter, ensemble, learn
+from wmjax.heads import adapter, ensemble, learn, warm
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.train import loop
 
@@ -81,13 +81,17 @@ def fit(
     *,
     cfg: AdapterConfig,
     stage: str,
-    folder: Path,
+    folder: Path | None,
     observer: Observer,
     fingerprint: str,
+    warmed: bool = False,
 ) -> Fitted:
-    """Train one adapter an outcome, each kept at its epoch of best validation AUC; goes on where it was killed."""
+    """Train one adapter an outcome, each kept at its epoch of best validation score; goes on where it was killed.
+
+    `warmed`: additive adapters start from a regression's effects, as a consumer world's do.
+    """
     options: Any = {"cfg": cfg, "stage": stage, "folder": folder, "observer": observer, "fingerprint": fingerprint}
-    return fit_seeds(key, train, val, seeds=1, **options)[0]
+    return fit_seeds(key, train, val, seeds=1, warmed=warmed, **options)[0]
 
 
 def fit_seeds(
@@ -98,9 +102,10 @@ def fit_seeds(
     seeds: int,
     cfg: AdapterConfig,
     stage: str,
-    folder: Path,
+    folder: Path | None,
     observer: Observer,
     fingerprint: str,
+    warmed: bool = False,
 ) -> list[Fitted]:
     """Train as `fit` for many seeds in one program.
 
@@ -113,10 +118,15 @@ def fit_seeds(
             k, cfg=cfg, num_features=width, num_actions=train.actions.shape[1], outcomes=count, members=seeds
         )
     )(key_for(key, "init"))
+    kinds: tuple[Any, ...] = ("binary",) * count
+    if warmed:
+        data = _data(train)
+        effects = _main_effects(data._replace(features=jnp.asarray(data.features[None], jnp.float32)), kinds)
+        state = state._replace(params=warm.start(state.params, effects))
     done, history = loop.run(
         key_for(key, "epochs"),
         state,
-        ensemble.EnsembleEpoch(cfg, ("binary",) * count),
+        ensemble.EnsembleEpoch(cfg, kinds),
         cfg=loop.LoopConfig(epochs=cfg.epochs, monitor="score", mode="max", patience=cfg.patience),
         data=learn.AdapterTables(_data(train), _data(val)),
         observer=observer,
@@ -127,6 +137,9 @@ def fit_seeds(
     )
     best = ensemble.by_outcome((jax.device_get(done.best), np.nanmax(history["score"], axis=0)), count)
     return [Fitted(cfg, *jax.tree.map(lambda x, at=at: x[:, at], best)) for at in range(seeds)]
+
+
+_main_effects = jax.jit(warm.main_effects, static_argnums=1)
 
 
 def _data(table: Table) -> learn.AdapterData:

@@ -7,8 +7,8 @@ follows is among the visible bits. Methods learn from the train days, choose by 
 days after that: `traits` (each consumer's own level and responsiveness, filtered from all days seen), `constant` (the
 same without responsiveness of its own: one effect on the logit scale), `additive` (the form of the consumer world's
 adapters, on the bits), `s_learner` (a network on bits and actions) and `difference` (of the means with and without a
-sale, which confounding moves). Scored on the probability scale against the truth, the shock averaged: `root_pehe`, `rank` of the
-rows by effect, `ate_error`; `wins` counts worlds whose mean root-PEHE is the smallest.
+sale, which confounding moves). Scored on the probability scale against the truth, the shock averaged: `root_pehe`,
+`rank` of the rows by effect, `ate_error`; `wins` counts worlds whose mean root-PEHE is the smallest.
 
 A piece is one world with all its seeds, kept when it is done.
 """
@@ -30,16 +30,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from scipy.special import expit
 
-from experiments import common, consumer_data
+from experiments import adapters, common, consumer_data
+from experiments.adapters import Table
 from experiments.common import Cell, Options, Row, Scores
 from experiments.consumer_data import ConsumerData
 from experiments.three_in_one import read_scores, write_scores
 from experiments.three_in_one_beyond import ask, trait_data
-from wmjax.baselines import mlp
-from wmjax.baselines.tables import Contrast, Table
 from wmjax.core import files
 from wmjax.core.keys import key_for
-from wmjax.core.observe import Event, Observer
+from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint
 from wmjax.evaluate import effects, rank
 from wmjax.heads.adapter import AdapterConfig
@@ -56,7 +55,7 @@ COLOURS = ("#2f6fb0", "#8a8a8a", "#3f9b6c", "#d08a2a", "#b0413e")
 
 def _network(form: Any) -> AdapterConfig:
     return AdapterConfig(
-        form=form, batch_size=1024, learning_rate=2e-3, schedule="cosine", epochs=15, patience=5, monitor="loss"
+        form=form, batch_size=256, learning_rate=1e-3, schedule="plateau", epochs=40, patience=8, monitor="loss"
     )
 
 
@@ -136,20 +135,18 @@ def simulate(world: World, seed: int, study: Study) -> ConsumerData:
 def estimate(key: jax.Array, data: ConsumerData, *, study: Study) -> dict[str, np.ndarray]:
     """Give every method's effects in the test rows, on the probability scale."""
     panel, found = trait_data(data, PURCHASE), {}
-    shape = (len(data.bits), study.test)
     for method, cfg in (("traits", study.head), ("constant", dataclasses.replace(study.head, unexplained=2.0))):
         base, gain = ask(panel, data.days, cfg=cfg).effect(panel, SALE, data.days[2])
         found[method] = (expit(base + gain) - expit(base)).ravel()
     train, val, test = (Table(*data.rows(part)[:3]) for part in range(3))
-    train, val = (t._replace(labels=t.labels[:, [PURCHASE]]) for t in (train, val))
+    train, val = (t._replace(outcomes=t.outcomes[:, [PURCHASE]]) for t in (train, val))
     for method, cfg in study.networks:
-        own: dict[str, Any] = {"candidates": (cfg,), "contrast": Contrast(action_index=SALE)}
-        answer = mlp.fit(key_for(key, method), train, val, test, **own)
-        assert answer.uplift is not None
-        found[method] = answer.uplift[:, 0]
+        plain: dict[str, Any] = {"folder": None, "observer": silent, "fingerprint": "", "stage": NAME}
+        own = adapters.fit(key_for(key, method), train, val, cfg=cfg, warmed=cfg.form == "additive", **plain)
+        found[method] = own.effect(0, SALE, test.features, test.actions)["prob"]
     on = train.actions[:, SALE] == 1
-    gap = float(train.labels[on].mean() - train.labels[~on].mean())
-    return found | {"difference": np.full(shape[0] * shape[1], gap)}
+    gap = float(train.outcomes[on].mean() - train.outcomes[~on].mean())
+    return found | {"difference": np.full(len(test.actions), gap)}
 
 
 def score(world: World, data: ConsumerData, found: dict[str, np.ndarray]) -> Scores:
