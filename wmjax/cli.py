@@ -153,6 +153,8 @@ def effect(
         named = ", ".join(map(str, lost[:5])) + (", .." if len(lost) > 5 else "")
         console.warning(f"{action}: no row is supported at {by} {named}; that average is over all rows of it")
     console.table(consumer.averages(average, data), title=f"{action}: {t1:g} instead of {t0:g}")
+    for line in consumer.hidden_causes(average):
+        console.say(line)
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
 

@@ -187,6 +187,19 @@ def test_standing(effect, overlap, kind):
     assert standing_of({**EFFECT, **effect}, overlap).kind == kind
 
 
+def test_a_clear_answer_says_what_would_explain_it_away():
+    hidden = {"robustness": 0.0312, "robustness_interval": 0.012, "times_known": 2.345, "known_cause": "visit_lag"}
+    told = answer({**EFFECT, **hidden}, {}).words
+    assert told.endswith(
+        "A hidden cause of 3.1 % of what is left of both would explain it away, as would one 2.3 times as strong as "
+        "visit_lag, the strongest known."
+    )
+    assert "hidden" not in answer({**EFFECT, **hidden, "robustness_interval": 0.0}, {}).words
+    assert "hidden" not in answer(EFFECT, {}).words
+    alone = answer({**EFFECT, **hidden, "times_known": None}, {}).words
+    assert alone.endswith("would explain it away.")
+
+
 def test_answers_speak_of_falls_and_of_other_scales():
     counts = {"n": 10, "n_supported": 10, "counted": "shop-weeks"}
     fall = answer({**EFFECT, **counts, "ate": -0.1, "lo": -0.15, "hi": -0.05}, {})

@@ -16,7 +16,7 @@ from wmjax.core.observe import silent
 from wmjax.data import frame as frames
 from wmjax.simulate import consumer_panel, consumer_truth
 from wmjax.worlds import consumer
-from wmjax.worlds.consumer import fitting, judging, machine, tables
+from wmjax.worlds.consumer import fitting, judging, machine, support, tables
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.tables import Question
 
@@ -158,6 +158,30 @@ def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
     assert set(parts.level) == {"no", "yes"}
     again = np.average(parts.effect, weights=parts.n * parts.supported_share)
     assert whole.loc[("visit", "response"), "effect"] == pytest.approx(again, rel=1e-6)
+
+
+def test_averages_say_what_a_hidden_cause_would_have_to_be(world, panel):
+    """By hand from the propensities of the supported rows; of what was drawn by chance, or is determined, nothing."""
+    rows = world.observed(panel)
+    found = world.ate(panel, "push", 0, 1).set_index(["outcome", "scale"])
+    p = world.overlap["push"].propensity(support.given(rows, panel.action_index("push")))
+    known = world.supported(rows, "push", 0, 1)
+    left, causes = (world.facts["hidden"][name] for name in ("left", "causes"))
+    for outcome in ("visit", "purchase"):
+        one, log_odds = found.loc[(outcome, "response")], found.loc[(outcome, "linear")]
+        size = np.sqrt(left[outcome] * (1 / p[known] + 1 / (1 - p[known])).mean())
+        assert size**2 * one.robustness**2 / (1 - one.robustness) == pytest.approx(one.effect**2, rel=1e-4)
+        assert (one.robustness_interval == 0) == (one.lo <= 0 <= one.hi)
+        assert one.robustness_interval <= one.robustness
+        assert one.known_cause == causes["push"][outcome][0]
+        assert one.times_known > 0
+        assert log_odds.robustness == one.robustness
+    columns = tuple(dataclasses.replace(c, randomised=c.name == "push") for c in panel.schema.columns)
+    drawn = dataclasses.replace(world, schema=dataclasses.replace(world.schema, columns=columns))
+    for own, action in ((drawn, "push"), (world, "sale1")):
+        none = own.ate(panel, action, 0, 1)
+        assert none[["robustness", "robustness_interval", "times_known"]].isna().all(axis=None)
+        assert (none["known_cause"] == "").all()
 
 
 def test_ragged_units_are_not_answered_for(world, panel):

@@ -86,7 +86,22 @@ def _sentence(effect: Mapping[str, Any], spoken: Amount, standing: Standing) -> 
     if not is_clear(effect):
         why = "the interval holds zero" if math.isfinite(as_float(effect["lo"])) else "there is no interval"
         return f"{plan}, no clear change in {outcome}{over}: {why}."
-    return f"{plan}, {_change(effect, spoken)}{over}."
+    doubt = rival(effect)
+    return f"{plan}, {_change(effect, spoken)}{over}.{f' {doubt[0].upper()}{doubt[1:]}.' if doubt else ''}"
+
+
+def rival(effect: Mapping[str, Any]) -> str:
+    """Say how strong a hidden cause would have to be to explain a clear effect away.
+
+    Empty where the interval holds zero, none is possible (drawn by chance) or it was not measured.
+    """
+    times, share = as_float(effect.get("times_known")), as_float(effect.get("robustness"))
+    if not as_float(effect.get("robustness_interval")) > 0:
+        return ""
+    told = f"a hidden cause of {percent(share)} of what is left of both would explain it away"
+    if math.isfinite(times):
+        told += f", as would one {times:.2g} times as strong as {effect['known_cause']}, the strongest known"
+    return told
 
 
 def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:

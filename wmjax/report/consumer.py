@@ -16,6 +16,7 @@ from wmjax.core.observe import Event, Observer, silent
 from wmjax.data.panel import Panel, show_time
 from wmjax.evaluate.overlap import overlap_table
 from wmjax.report import frames
+from wmjax.report.answers import rival
 from wmjax.report.html import write_report
 from wmjax.report.inputs import ReportInput
 from wmjax.worlds.consumer import judging, support, tables
@@ -179,6 +180,10 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
             "n": int(r.n),
             "n_supported": round(r.n * r.supported_share),
             "level": 1 - alpha,
+            "robustness": _number(r.robustness),
+            "robustness_interval": _number(r.robustness_interval),
+            "times_known": _number(r.times_known),
+            "known_cause": r.known_cause,
         }
         for r in rows.itertuples()
     ]
@@ -227,6 +232,17 @@ def averages(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     every, shares = frames.column(named, "n"), frames.column(named, "supported_share")
     shown: Any = named[["outcome", "segment", "level", "scale", "effect", "lo", "hi"]]
     return shown.assign(supported=np.round(every * shares).astype(int), rows=every.astype(int))
+
+
+def hidden_causes(table: pd.DataFrame) -> list[str]:
+    """Say what would explain each clear average away, once an outcome and level."""
+    once: Any = table[table["scale"] == "response"]
+    found = []
+    for row in once.to_dict("records"):
+        if told := rival(row):
+            level = "" if row["segment"] == "all" else f" at {row['segment']} {row['level']}"
+            found.append(f"{row['action']} on {row['outcome']}{level}: {told}")
+    return found
 
 
 def odd_share(table: pd.DataFrame) -> float | None:

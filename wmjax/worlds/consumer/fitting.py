@@ -30,7 +30,7 @@ from wmjax.heads.ensemble import EnsembleEpoch
 from wmjax.heads.learn import AdapterData, AdapterTables
 from wmjax.train import loop
 from wmjax.train.loop import LoopConfig
-from wmjax.worlds.consumer import machine, repeats, support
+from wmjax.worlds.consumer import hidden, machine, repeats, support
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
@@ -115,6 +115,7 @@ def fit(
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
             "rarer": support.rarer(parts.train, schema=panel.schema),
+            "hidden": hidden.fit(parts.train, visible=frame.visible, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
         },
         provenance=origin(key, seed, cfg, panel) | {"recipes_fingerprint": fingerprint(*made_of)},

@@ -23,8 +23,8 @@ from wmjax.dbm import scores
 from wmjax.evaluate.overlap import OverlapReport
 from wmjax.evaluate.together import Together
 from wmjax.worlds import contract
+from wmjax.worlds.consumer import hidden, repeats, support
 from wmjax.worlds.consumer import model as pure
-from wmjax.worlds.consumer import repeats, support
 from wmjax.worlds.consumer.after import next_visible
 from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
@@ -170,8 +170,9 @@ class ConsumerWorld(contract.Named):
             by: a static column; a real-valued one is cut at its quintiles.
 
         Returns:
-            Tidy table: outcome, action, t0, t1, segment, level, scale, effect, lo, hi, n, supported_share. `scale` is
-            `response` or `linear`. Where no row is supported the average is over all rows, and not to be believed.
+            Tidy table: outcome, action, t0, t1, segment, level, scale, effect, lo, hi, n, supported_share, and what a
+            hidden cause would have to be like, see `hidden.columns`. `scale` is `response` or `linear`. Where no row is
+            supported the average is over all rows, and not to be believed.
         """
         return self.ate_by(panel, action, T0, T1, by=(by,), alpha=alpha, times=times)
 
@@ -192,8 +193,10 @@ class ConsumerWorld(contract.Named):
         linear, response = self.member_effects(rows, action, T0, T1)
         effects: dict[str, np.ndarray] = {"linear": linear, "response": response}
         supported, parts = self.supported(rows, action, T0, T1), []
+        asked = rows, support.given(rows, self._action_index(action)), T0, T1
+        causes = hidden.bound(self.facts, self.schema.column(action), self.overlap[action], *asked)
         for name in by:
-            table = average_by(effects, rows.segment(panel, name), supported, panel.outcome_names, alpha)
+            table = average_by(effects, rows.segment(panel, name), supported, panel.outcome_names, alpha, causes)
             named = {"action": action, "t0": T0, "t1": T1, "segment": name or "all"}
             for at, (column, value) in enumerate(named.items()):
                 table.insert(1 + at, column, value)
