@@ -10,6 +10,9 @@ interval reaches below a twentieth of the mean ROI (a response curve cannot be n
 `placebo_doubted` and `others_doubted` say which channels `wmjax fit media` itself warns of, because a copy of their
 spend is given as much as their interval's lower end (`wmjax.worlds.media.placebo`; `copy_share`, of the placebo's
 return); of the others, `paused_doubted` is of those whose spend pauses in some rows, `always_on_doubted` of the rest.
+`placebo_times_known` and `others_times_known` (the least of the others) are how many times as strong as the strongest
+known cause a hidden one must be to make all of a return (`wmjax.worlds.media.hidden`); `.._explained_away` the shares
+that one of less than its strength could, which is warned of too.
 `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
@@ -129,11 +132,16 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     roi, low, high = (answered[name].to_numpy() for name in ("roi", "roi_lo", "roi_hi"))
     # What `wmjax fit media` does by itself: which channels' returns reach down to what a copy of theirs is given?
     checked = placebos.check(jax.random.key(seed), world, panel)
-    doubted, told = set(checked.like_placebos()), placebos.table(checked).set_index("channel")
+    doubted, told = set(checked.doubts().like_placebos), placebos.table(checked).set_index("channel")
     pauses = (panel.arrays.actions == 0).any((0, 1))
     real, told_of = np.arange(len(pauses)) != at, np.array([name in doubted for name in panel.action_names])
     groups = {"others": real, "paused": real & pauses, "always_on": real & ~pauses}
+    times = np.array([world.facts["hidden"][name]["times_known"] or np.inf for name in panel.action_names])
     values = {
+        "placebo_times_known": times[at],
+        "others_times_known": times[real].min(),
+        "placebo_explained_away": float(times[at] < 1),
+        "others_explained_away": float((times[real] < 1).mean()),
         "copy_share": float(told.loc[PLACEBO, "placebo"] / told.loc[PLACEBO, "roi"]),
         "placebo_doubted": float(PLACEBO in doubted),
         **{f"{name}_doubted": told_of[own].mean() for name, own in groups.items() if own.any()},
@@ -152,7 +160,7 @@ def piece(options: common.Options, seed: int, setting: str) -> Scores:
     """Work one fit out, or read what an earlier command found."""
     path = options.out / "pieces" / f"certify-{setting}-{seed}.json"
     known = {row[2] for row in files.read_json(path)} if path.exists() else set()
-    if not {"paused_doubted", "always_on_doubted"} & known:
+    if "others_explained_away" not in known:
         rows = [[*cell, value] for cell, value in scores_of(setting, seed, options).items()]
         files.write_json(path, [[*r[:3], files.finite(r[3])] for r in rows])
     return {Cell(*r[:3]): np.nan if r[3] is None else r[3] for r in files.read_json(path)}

@@ -22,7 +22,7 @@ from wmjax.simulate.media import MediaSimConfig
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import budget, learning, placebo, prepare, tables
+from wmjax.worlds.media import budget, learning, placebo, prepare, programs, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
@@ -374,15 +374,15 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     # Untrained, a channel and its copy of the same spends have one return and the interval of either holds it.
     np.testing.assert_allclose(table["roi"], table["placebo"], rtol=0.2)
     assert (table["lo"] < table["placebo"]).all()
-    assert set(checked.like_placebos()) == set(world.channels)
+    assert set(checked.doubts().like_placebos) == set(world.channels)
     name = world.channels[0]
     low = {name: {**kept[name], "placebo": 0.99 * kept[name]["lo"]} for name in kept}
-    assert dataclasses.replace(world, facts={**world.facts, "placebo": low}).like_placebos() == {}
+    assert dataclasses.replace(world, facts={**world.facts, "placebo": low}).doubts().like_placebos == {}
     none = {name: {**kept[name], "lo": None} for name in kept}
-    assert dataclasses.replace(world, facts={**world.facts, "placebo": none}).like_placebos() == {}
+    assert dataclasses.replace(world, facts={**world.facts, "placebo": none}).doubts().like_placebos == {}
     high = {**low, name: {**kept[name], "placebo": 1.01 * kept[name]["lo"]}}
     told = dataclasses.replace(world, facts={**world.facts, "placebo": high})
-    assert set(told.like_placebos()) == {name}
+    assert set(told.doubts().like_placebos) == {name}
     assert any(line.startswith(f"{name}: a copy that does nothing") for line in told.warnings())
     told.save(tmp_path / "world")
     assert contract.load(tmp_path / "world").warnings() == told.warnings()
@@ -392,7 +392,35 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     }
     cfg = dataclasses.replace(world.cfg, negative=world.channels)
     lowering = dataclasses.replace(world, cfg=cfg, facts={**world.facts, "placebo": minus})
-    assert set(lowering.like_placebos()) == {name}
+    assert set(lowering.doubts().like_placebos) == {name}
     alone = dataclasses.replace(world, cfg=dataclasses.replace(world.cfg, members=1))
     with pytest.raises(UserError, match="one member has no intervals"):
         placebo.check(jax.random.key(0), alone, panel)
+
+
+def test_how_strong_a_hidden_cause_must_be_is_kept_and_told(world, panel):
+    """By hand: regress, within units, each channel's curve on the others and the covariates."""
+    kept, train = world.facts["hidden"], split_times(panel, val=world.cfg.val, test=world.cfg.test).train
+    assert set(kept) == set(world.channels)
+    history = world.history(panel)
+    media_of, fitted = (np.asarray(x) for x in programs.terms(world.params, history, cfg=world.cfg.network))
+    wide = np.concatenate(
+        [media_of, history.series.covariates, history.series.outcome[..., None], fitted[..., None]], -1
+    )[:, train]
+    flat = (wide - wide.mean(1, keepdims=True)).reshape(-1, wide.shape[-1])
+    count = len(world.channels)
+    left = (flat[:, -2] - flat[:, -1]).var()
+    for at, name in enumerate(world.channels):
+        others = np.delete(flat[:, :-2], at, axis=1)
+        own = flat[:, at] - others @ np.linalg.lstsq(others, flat[:, at], rcond=None)[0]
+        share = kept[name]["robustness"]
+        assert share**2 / (1 - share) == pytest.approx(own.var() / left, rel=1e-3)
+        assert kept[name]["known_cause"] in {*panel.covariate_names, "trend", "season"} | {
+            f"{c}, all units" for c in panel.covariate_names
+        } | {f"action {c}" for c in world.channels}
+    assert len(set(prepare.covariate_names(panel, world.cfg))) <= flat.shape[1] - 2 - count
+    assert len(prepare.covariate_names(panel, world.cfg)) == flat.shape[1] - 2 - count
+    weak = {name: {**told, "times_known": 0.5 if name == world.channels[0] else 2.0} for name, told in kept.items()}
+    told = dataclasses.replace(world, facts={**world.facts, "hidden": weak})
+    assert set(told.doubts().explained_away) == {world.channels[0]}
+    assert sum("hidden cause 0.5 times as strong as" in line for line in told.warnings()) == 1

@@ -50,7 +50,7 @@ def known_causes(
     """Measure by linear regressions how strongly each group of columns, and each other action, moves what is asked of.
 
     Args:
-        groups: columns by name, one at least.
+        groups: columns by name.
         actions: each one's effect may be asked about, and each may confound the others'.
         outcomes: one or more.
     """
@@ -89,7 +89,7 @@ def _left(gram: np.ndarray, read: np.ndarray, targets: np.ndarray) -> np.ndarray
 
 def _strongest(causes: Sequence[tuple[str, float]], shares: Mapping[str, np.ndarray], outcome: int) -> Cause:
     found = [Cause(name, float(np.clip(shares[name][outcome], 0, 1)), min(max(a, 0.0), 1.0)) for name, a in causes]
-    return max(found, key=lambda c: c.outcome * c.action / max(1 - c.action, 1e-12))
+    return max(found, key=lambda c: c.outcome * c.action / max(1 - c.action, 1e-12), default=Cause("", 0.0, 0.0))
 
 
 def robustness(effect: Any, size: Any) -> np.ndarray:

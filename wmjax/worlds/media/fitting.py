@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import check_key, member_key, origin
-from wmjax.worlds.media import posterior, prepare
+from wmjax.worlds.media import hidden, posterior, prepare
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
 from wmjax.worlds.media.prepare import Scales
@@ -89,7 +90,8 @@ def fit(
         facts=_dates(panel, split),
         provenance=origin(key, seed, cfg, panel),
     )
-    return world.with_residual(panel, split.val if split.val.any() else split.train)
+    world = world.with_residual(panel, split.val if split.val.any() else split.train)
+    return replace(world, facts={**world.facts, "hidden": hidden.measure(world, panel, split.train)})
 
 
 def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, creative: np.ndarray | None) -> LearnData:

@@ -93,7 +93,7 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
     """
     history = world.history(panel)
     most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
-    on = np.array([channel in world.always_on() for channel in world.channels])
+    on = np.array([channel in world.doubts().always_on for channel in world.channels])
 
     def beyond(planned: np.ndarray) -> np.ndarray:
         return (planned > most) | (on & (planned <= 0))
@@ -105,7 +105,7 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
     return Reach(
         beyond,
         "spend more than any that the world was fitted to, or nothing on a channel that is always on",
-        world.unidentified(),
+        world.doubts().unidentified,
         reasons,
     )
 

@@ -112,6 +112,18 @@ def covariates(panel: Panel, cfg: MediaConfig, scales: Scales | None, train: np.
     return np.concatenate([np.zeros((*shape, 0)), *columns], axis=-1)
 
 
+def covariate_names(panel: Panel, cfg: MediaConfig) -> list[str]:
+    """Name the columns of `covariates`; those of one thing (a categorical column, the seasons) share a name."""
+    found = []
+    for name in panel.covariate_names:
+        if panel.schema.column(name).future != "mediator":
+            found += [name] * _expand(panel, name).shape[-1]
+    if cfg.peers and panel.num_units >= PEERS:
+        found += [f"{name}, all units" for name in found]
+    seasons = 2 * cfg.seasons if isinstance(panel.times, pd.DatetimeIndex) else 0
+    return [*found, *["trend"] * cfg.trend, *["season"] * seasons]
+
+
 def _peers(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Average a covariate over the units that were observed in the period."""
     mean = (x * mask[..., None]).sum(0) / np.maximum(mask.sum(0), 1)[:, None]

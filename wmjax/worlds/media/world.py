@@ -22,9 +22,10 @@ from wmjax.evaluate.attribution import Window
 from wmjax.transformer import tokens
 from wmjax.worlds import contract
 from wmjax.worlds.consumer.intervals import bounds
+from wmjax.worlds.media import doubts, posterior, prepare, programs
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media import posterior, prepare, programs
 from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.doubts import Doubts
 from wmjax.worlds.media.model import History, Ready
 from wmjax.worlds.media.prepare import Scales
 
@@ -345,49 +346,13 @@ class MediaWorld(contract.Named):
 
     # ---- what may be believed, labels -------------------------------------------------------------------------------
 
-    def unidentified(self) -> frozenset[str]:
-        """Name the channels whose spend the covariates explain all but wholly."""
-        columns = (self.support[name] for name in ("channel", "explained"))
-        return frozenset(channel for channel, explained in zip(*columns, strict=True) if explained > 0.95)
-
-    def always_on(self) -> frozenset[str]:
-        """Name the channels that hardly a period is without."""
-        columns = (self.support[name] for name in ("channel", "idle"))
-        return frozenset(channel for channel, idle in zip(*columns, strict=True) if idle < 0.02)
-
-    def like_placebos(self) -> dict[str, str]:
-        """Say of each channel whose return's interval reaches down to what a copy that does nothing was given, what the
-        two were given; of none before `placebo.check`.
-        """
-        found = {}
-        for channel, told in self.facts.get("placebo", {}).items():
-            if None in told.values():
-                continue
-            sign = -1 if channel in self.cfg.negative else 1
-            if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
-                found[channel] = (
-                    f"a copy that does nothing is given a return of {told['placebo']:.3g}, the channel beside it "
-                    f"{told['roi']:.3g} ({1 - told['alpha']:.0%} interval {told['lo']:.3g} to {told['hi']:.3g})"
-                )
-        return found
+    def doubts(self) -> Doubts:
+        """Say of which channels the data tell little, and why."""
+        return doubts.of(self.support, self.facts, self.cfg.negative)
 
     def warnings(self) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
-        found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
-        columns = (self.support[name] for name in ("channel", "explained"))
-        lost, on = self.unidentified(), self.always_on()
-        for channel, explained in zip(*columns, strict=True):
-            if channel in lost:
-                found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
-            elif channel in on:
-                found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
-        found += [
-            f"{channel}: {told}: the data do not tell this channel from one without effect"
-            for channel, told in self.like_placebos().items()
-        ]
-        if self.members < 3:
-            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
-        return found
+        return doubts.warnings(self.support, self.doubts(), self.members)
 
     def with_residual(self, panel: Panel, part: np.ndarray) -> MediaWorld:
         """Measure the outcome's spread around each member's prediction, over the given periods."""

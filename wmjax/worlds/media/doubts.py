@@ -1,0 +1,77 @@
+"""Which channels the data tell little of, and why: from a world's support and from what its fit found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+
+class Doubts(NamedTuple):
+    """Channels, and of some of them the words.
+
+    unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
+    like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
+    `placebo.check`. explained_away: a hidden cause no stronger than the strongest known one could be all of it.
+    """
+
+    unidentified: frozenset[str]
+    always_on: frozenset[str]
+    like_placebos: dict[str, str]
+    explained_away: dict[str, str]
+
+
+def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
+    """Find the doubts.
+
+    Args:
+        support: of the world, see `fitting.support`.
+        facts: of the world; `placebo` and `hidden` where they were measured.
+        negative: channels whose effect is negative.
+    """
+    rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
+    return Doubts(
+        frozenset(channel for channel, explained, _ in rows if explained > 0.95),
+        frozenset(channel for channel, _, idle in rows if idle < 0.02),
+        _like_placebos(facts.get("placebo", {}), negative),
+        {
+            channel: f"a hidden cause {told['times_known']:.2g} times as strong as {told['known_cause']}, the "
+            "strongest that the table knows, could be all of its return"
+            for channel, told in facts.get("hidden", {}).items()
+            if (told["times_known"] or np.inf) < 1
+        },
+    )
+
+
+def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[str, str]:
+    out = {}
+    for channel, told in found.items():
+        if None in told.values():
+            continue
+        sign = -1 if channel in negative else 1
+        if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
+            out[channel] = (
+                f"a copy that does nothing is given a return of {told['placebo']:.3g}, the channel beside it "
+                f"{told['roi']:.3g} ({1 - told['alpha']:.0%} interval {told['lo']:.3g} to {told['hi']:.3g})"
+            )
+    return out
+
+
+def warnings(support: pd.DataFrame, doubts: Doubts, members: int) -> list[str]:
+    """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
+    found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
+    for channel, explained in zip(support["channel"], support["explained"], strict=True):
+        if channel in doubts.unidentified:
+            found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
+        elif channel in doubts.always_on:
+            found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
+    found += [
+        f"{channel}: {told}: the data do not tell this channel from one without effect"
+        for channel, told in doubts.like_placebos.items()
+    ]
+    found += [f"{channel}: {told}" for channel, told in doubts.explained_away.items()]
+    if members < 3:
+        found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
+    return found
