@@ -138,8 +138,8 @@ def effect(
     t0, t1 = Run(run).contrast(world, action, t0, t1)
     asked = periods or ("test" if panel is None else "all")
     times = world.periods(data) if asked == "test" else None
-    found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
     average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
+    found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
     # Support is asked of the rows themselves: the table has a row an outcome, and none where the effect is NaN.
     rows = world.observed(data, times)
     supported = world.supported(rows, action, t0, t1)
