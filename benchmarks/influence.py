@@ -1,7 +1,9 @@
 """Probing frozen decoders: all pushes, all swap graphs, all shops in one program, beside the plain loop.
 
 The plain loop calls one compiled roll-out of one shop under one graph with one push at a time, as a person would write
-it first; it is timed on a few of the calls and scaled to all. Also measured: the memory of the program as the number of
+it first; it is timed on a few of the calls and scaled to all. Ours listens to what precedes the push once for all of
+them: 27 + 17 x 8 steps of the decoder for each pair of graph and shop where the loop takes 17 x 35, and is so allowed
+3.65 times the loop's rate by that alone. Also measured: the memory of the program as the number of
 graphs grows fourfold.
 
 And 200 epochs of CausalMMM in its quirky form on 300 shops (240 to learn from, 60 to validate on), batched, beside the
@@ -45,10 +47,15 @@ def swap(nodes: int, graphs: int, shops: int, *, hidden: int, calls: int, runs: 
     def roll(params: Any, graph: jax.Array, history: jax.Array) -> jax.Array:
         return decoder.rollout(params, graph, history, cfg=cfg, steps=STEPS)
 
+    probed = influence.Resumable(
+        lambda params, graph, early: decoder.remember(params, graph, early, cfg=cfg),
+        lambda params, graph, memory, rest: decoder.go_on(params, graph, memory, rest, cfg=cfg, steps=STEPS),
+    )
+
     def whole(params: Any, given: jax.Array, history: jax.Array) -> influence.Influence:
         stacked = jax.tree.map(lambda a: a[None], params)
         return influence.swap(
-            roll, stacked, given, history, cfg=InfluenceConfig(), input_sd=unit, output_sd=unit, chunk=64
+            probed, stacked, given, history, cfg=InfluenceConfig(), input_sd=unit, output_sd=unit, chunk=64
         )
 
     ours, seconds_to_compile = measure.compiled(whole, params, given, history)

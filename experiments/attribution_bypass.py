@@ -173,7 +173,9 @@ def probe(params: Any, graphs: jax.Array, values: jax.Array, *, study: Study) ->
     """Influence matrices of one seed's decoders under each graph: `[decoders, graphs, nodes, nodes]`."""
     past = values[:, -study.decoder.horizon - study.length : -study.decoder.horizon]
     unit = jnp.ones(values.shape[-1])
-    return influence.swap(partial(_roll, study), params, graphs, past, cfg=study.push, input_sd=unit, output_sd=unit)
+    own = {"cfg": study.decoder}
+    roll = influence.Resumable(partial(decoder.remember, **own), partial(decoder.go_on, **own))
+    return influence.swap(roll, params, graphs, past, cfg=study.push, input_sd=unit, output_sd=unit)
 
 
 def _roll(study: Study, params: Any, graph: jax.Array, history: jax.Array) -> jax.Array:

@@ -79,6 +79,28 @@ def test_influence_is_exactly_zero_where_no_short_path_leads(found, setting):
     assert np.all(found.rolled[:, 1, 0, 4] > 0)
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_what_precedes_the_push_is_listened_to_once_and_nothing_changes(setting, window):
+    params, graphs, history = setting
+    cfg, unit = InfluenceConfig(window=window), jnp.ones(NODES)
+    heard = []
+
+    def listen(own, graph, early):
+        heard.append(early.shape)
+        return decoder.remember(own, graph, early, cfg=CFG)
+
+    def go_on(own, graph, memory, rest):
+        heard.append(rest.shape)
+        return decoder.go_on(own, graph, memory, rest, cfg=CFG, steps=STEPS)
+
+    ask = {"cfg": cfg, "input_sd": unit, "output_sd": unit, "chunk": 5}
+    whole = jax.jit(lambda *x: influence.swap(roll, *x, **ask))(params, graphs, history)
+    parts = jax.jit(lambda *x: influence.swap(influence.Resumable(listen, go_on), *x, **ask))(params, graphs, history)
+    assert heard == [(TIMES - window, NODES), (window, NODES)]
+    np.testing.assert_allclose(parts.rolled, whole.rolled, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(parts.rolled == 0, whole.rolled == 0)
+
+
 def test_a_swap_recompiles_nothing(swap, setting, found):
     params, graphs, history = setting
     other = swap(params, graphs[::-1], history)

@@ -37,6 +37,18 @@ GraphRollout = Callable[[Any, Float[Array, "..."], Float[Array, "..."]], Float[A
 """Maps parameters, one shop's graph and its history `[times, inputs]` to `[steps, outputs]`."""
 
 
+class Resumable(NamedTuple):
+    """A graph roll-out in two parts, so that what precedes a push is listened to once for all pushes.
+
+    listen: maps parameters, one shop's graph and its early history `[times, inputs]` to a state. go_on: maps the
+    parameters, the graph, that state and the rest of the history to `[steps, outputs]`. One after the other they are
+    the roll-out, wherever the history is cut.
+    """
+
+    listen: Callable[[Any, Array, Array], Any]
+    go_on: Callable[[Any, Array, Any, Array], Array]
+
+
 @dataclass(frozen=True, kw_only=True)
 class InfluenceConfig:
     """How inputs are pushed.
@@ -116,7 +128,7 @@ def influence(
 
 
 def swap(
-    rollout: GraphRollout,
+    rollout: GraphRollout | Resumable,
     params: Any,
     graphs: Float[Array, "graphs shops nodes nodes"],
     history: Float[Array, "shops times inputs"],
@@ -132,7 +144,7 @@ def swap(
     side, `chunk` at a time, which bounds the memory whatever their number.
 
     Args:
-        rollout: rolls out one shop.
+        rollout: rolls out one shop; a resumable one listens to the periods before the pushed ones once.
         params: the decoders' parameters, every array with a leading axis `[decoders, ...]`.
         graphs: the graphs to supply, each for each shop.
         history: standardised or not, as the decoders were trained.
@@ -148,7 +160,11 @@ def swap(
     def probe(one):
         def pair(index):
             graph, shop = graphs[index // num_shops, index % num_shops], history[index % num_shops]
-            return influence(lambda h: rollout(one, graph, h), shop, cfg=cfg, input_sd=input_sd, output_sd=output_sd)
+            ask = lambda roll, heard: influence(roll, heard, cfg=cfg, input_sd=input_sd, output_sd=output_sd)  # noqa: E731
+            if not isinstance(rollout, Resumable):
+                return ask(lambda h: rollout(one, graph, h), shop)
+            state = rollout.listen(one, graph, shop[: -cfg.window])
+            return ask(lambda rest: rollout.go_on(one, graph, state, rest), shop[-cfg.window :])
 
         found = _mapped(pair, num_graphs * num_shops, chunk)
         return jax.tree.map(lambda a: a.reshape(num_graphs, num_shops, *a.shape[1:]).mean(1), found)

@@ -146,7 +146,28 @@ def rollout(
 ) -> Float[Array, "steps nodes"]:
     """Roll one shop out for `steps` (the config's horizon) after its history: the function that certificates probe."""
     start = jnp.zeros((history.shape[1], cfg.hidden), history.dtype)
-    memory, predictions = jax.lax.scan(lambda memory, values: step(params, memory, values, graph), start, history)
+    return go_on(params, graph, start, history, cfg=cfg, steps=steps)
+
+
+def remember(
+    params: Params, graph: Float[Array, "nodes nodes"], history: Float[Array, "times nodes"], *, cfg: DecoderConfig
+) -> Float[Array, "nodes hidden"]:
+    """Listen to one shop's early history, of any length: the memory that `go_on` goes on from."""
+    start = jnp.zeros((history.shape[1], cfg.hidden), history.dtype)
+    return jax.lax.scan(lambda memory, values: (step(params, memory, values, graph)[0], None), start, history)[0]
+
+
+def go_on(
+    params: Params,
+    graph: Float[Array, "nodes nodes"],
+    memory: Float[Array, "nodes hidden"],
+    rest: Float[Array, "times nodes"],
+    *,
+    cfg: DecoderConfig,
+    steps: int | None = None,
+) -> Float[Array, "steps nodes"]:
+    """Roll out from a memory and the rest of the history, one time of it at least: `rollout`, in its second part."""
+    memory, predictions = jax.lax.scan(lambda memory, values: step(params, memory, values, graph), memory, rest)
     return run_free(params, graph, memory, predictions[-1], steps=cfg.horizon if steps is None else steps)
 
 

@@ -296,7 +296,8 @@ def _of_all_units(graphs: Array, units: int) -> Array:
 @partial(jax.jit, static_argnames=("cfg", "model"))
 def _probe(params: Any, graphs: Array, history: Array, *, cfg: InfluenceConfig, model: GraphModel) -> probes.Influence:
     every, unit = _of_all_units(graphs, history.shape[0]), jnp.ones(model.nodes)
-    roll = partial(_roll, model=model)
+    own = {"cfg": model.cfg.decoder}
+    roll = probes.Resumable(partial(decoder.remember, **own), partial(decoder.go_on, **own))
     return probes.swap(roll, params, every, history, cfg=cfg, input_sd=unit, output_sd=unit, chunk=CHUNK)
 
 
