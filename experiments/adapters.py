@@ -111,7 +111,12 @@ def fit_seeds(
 
     They differ in their start, their dropout and, where features are `[seeds, rows, f]`, in what they read; all meet
     the same batches.
+
+    Raises:
+        ValueError: `warmed` adapters of another form than additive, or more than one seed of them.
     """
+    if warmed and (cfg.form != "additive" or seeds != 1):
+        raise ValueError(f"only one additive adapter can be warmed; form is {cfg.form!r}, seeds is {seeds}")
     width, count = train.features.shape[-1], train.outcomes.shape[1]
     state = jax.jit(
         lambda k: ensemble.init(

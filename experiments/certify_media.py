@@ -11,8 +11,8 @@ interval reaches below a twentieth of the mean ROI (a response curve cannot be n
 spend is given as much as their interval's lower end (`wmjax.worlds.media.placebo`; `copy_share`, of the placebo's
 return); of the others, `paused_doubted` is of those whose spend pauses in some rows, `always_on_doubted` of the rest.
 `placebo_times_known` and `others_times_known` (the least of the others) are how many times as strong as the strongest
-known cause a hidden one must be to make all of a return (`wmjax.worlds.media.hidden`); `.._explained_away` the shares
-that one of less than its strength could, which is warned of too.
+known columns a hidden cause must be to make all of a return (`wmjax.worlds.media.hidden`); `.._explained_away` the
+shares that a weaker one could, which is warned of too.
 `ols` is a linear regression with the same covariates, asked for the same: returns in the train weeks.
 """
 
@@ -136,7 +136,8 @@ def scores_of(setting: str, seed: int, options: common.Options) -> Scores:
     pauses = (panel.arrays.actions == 0).any((0, 1))
     real, told_of = np.arange(len(pauses)) != at, np.array([name in doubted for name in panel.action_names])
     groups = {"others": real, "paused": real & pauses, "always_on": real & ~pauses}
-    times = np.array([world.facts["hidden"][name]["times_known"] or np.inf for name in panel.action_names])
+    told_times = [world.facts["hidden"].get(name, {}).get("times_known") for name in panel.action_names]
+    times = np.array([np.inf if t is None else t for t in told_times])
     values = {
         "placebo_times_known": times[at],
         "others_times_known": times[real].min(),

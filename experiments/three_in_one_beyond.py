@@ -242,14 +242,14 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
     return scores
 
 
-def checks(rows: list[Row], size: str) -> list[common.Check]:
+def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
     """Hold the means over panels against the targets; and the effect errors against the constant effect's."""
     if size != "full":
         return []
     out = [
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
-    others = [("push", "constant"), *(("sale_randomised", name) for name in ("constant", *Learners().names))]
+    others = [("push", "constant"), *(("sale_randomised", name) for name in ("constant", *study.learners.able))]
     for setting, method in others:
         own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
         gap = None if own is None or other is None else own - other
@@ -279,10 +279,10 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         rows,
         seeds=[FIRST_PANEL + seed for seed in seeds],
         seconds=clock.read(),
-        checks=checks(rows, options.size),
+        checks=checks(rows, options.size, study),
         facts={
             "study": dataclasses.asdict(study),
-            "left_out": [n for n in study.learners.names if not learners.can_run(n)],
+            "left_out": sorted(set(study.learners.names) - set(study.learners.able)),
         },
     )
 

@@ -3,14 +3,16 @@
 The worlds differ in consumers, days learnt from, confounding (a sale drawn by a coin a consumer and day, or given e^3
 times as often, in odds, to those who have not bought for a week) and noise (the shock on every utility). A sale cuts
 the price by a quarter, so that consumers, who differ in price sensitivity, gain about half a logit; all that a sale
-follows is among the visible bits. Methods learn from the train days, choose by the 14 days after and answer for the 28
-days after that: `traits` (each consumer's own level and responsiveness, filtered from all days seen), `constant` (the
-same without responsiveness of its own: one effect on the logit scale), `additive` (the form of the consumer world's
-adapters, on the bits), `s_learner` (a network on bits and actions) and `difference` (of the means with and without a
-sale, which confounding moves). Scored on the probability scale against the truth, the shock averaged: `root_pehe`,
-`rank` of the rows by effect, `ate_error`; `wins` counts worlds whose mean root-PEHE is the smallest.
+follows is among the visible bits. Methods learn from the train days (the two networks choose their epoch by the 14 days
+after) and answer for the 28 days after that: `traits` (each consumer's own level and responsiveness, filtered from all
+days seen), `constant` (the same without responsiveness of its own: one effect on the logit scale), `additive` (the form
+of the consumer world's adapters, on the bits), `s_learner` (a network on bits and actions) and `difference` (of the
+means with and without a sale, which confounding moves). Scored on the probability scale against the truth, the shock
+averaged: `root_pehe`, `rank` of the rows by effect, `ate_error`. `wins` counts worlds whose mean root-PEHE is the
+smallest by more than two standard errors of its difference from the next, over seeds; `smallest` those where it is the
+smallest at all.
 
-A piece is one world with all its seeds, kept when it is done.
+A piece is one world and seed, kept when it is done.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib as mpl
@@ -162,27 +164,38 @@ def score(world: World, data: ConsumerData, found: dict[str, np.ndarray]) -> Sco
     return out
 
 
-def winners(rows: list[Row], study: Study) -> dict[str, str]:
-    """Name the method of the smallest mean root-PEHE, world by world."""
-    found = {(r.setting, r.method): r.value for r in rows if r.quantity == "root_pehe"}
-    best = lambda world: min(METHODS, key=lambda m: found[world, m] or np.inf)  # noqa: E731
-    return {world.name: best(world.name) for world in study.worlds()}
+class Best(NamedTuple):
+    """The method of the smallest mean root-PEHE, that over the constant effect's, and whether it is clearly so."""
+
+    method: str
+    ratio: float
+    clear: bool
 
 
-def draw(rows: list[Row], study: Study, path: Path) -> None:
-    """Draw a map for each confounding and noise: the winner's colour, and its error over that of one common effect."""
-    best, value = winners(rows, study), {(r.setting, r.method): r.value for r in rows if r.quantity == "root_pehe"}
+def best_of(found: list[Scores], world: World) -> Best:
+    """Compare the methods on one world's seeds."""
+    errors = {m: np.array([scores[Cell(world.name, m, "root_pehe")] for scores in found]) for m in METHODS}
+    first, second = sorted(METHODS, key=lambda m: errors[m].mean())[:2]
+    gap = errors[second] - errors[first]
+    clear = len(gap) > 1 and gap.mean() > 2 * gap.std(ddof=1) / np.sqrt(len(gap))
+    return Best(first, float(errors[first].mean() / errors["constant"].mean()), bool(clear))
+
+
+def draw(found: list[Scores], study: Study, path: Path) -> None:
+    """Draw a map for each confounding and noise: the best method's colour, pale where it is not clearly so, and its
+    error over that of one common effect.
+    """
     facets = list(itertools.product(study.targeting, study.shock))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(2.7 * len(facets), 3.1), layout="constrained")
         canvas, axes = FigureCanvasAgg(figure), figure.subplots(1, len(facets), sharey=True, squeeze=False)[0]
         for ax, (targeting, shock) in zip(axes, facets, strict=True):
             for (i, consumers), (j, days) in itertools.product(enumerate(study.consumers), enumerate(study.days)):
-                name = World(consumers, days, targeting, shock).name
-                won = best[name]
-                ax.add_patch(Rectangle((j, i), 1, 1, color=COLOURS[METHODS.index(won)], alpha=0.75, lw=0))
-                ratio = (value[name, won] or np.nan) / (value[name, "constant"] or np.nan)
-                ax.text(j + 0.5, i + 0.5, f"{ratio:.2f}", ha="center", va="center", color="white")
+                best = best_of(found, World(consumers, days, targeting, shock))
+                colour, alpha = COLOURS[METHODS.index(best.method)], 0.85 if best.clear else 0.35
+                ax.add_patch(Rectangle((j, i), 1, 1, color=colour, alpha=alpha, lw=0))
+                ink = "white" if best.clear else "black"
+                ax.text(j + 0.5, i + 0.5, f"{best.ratio:.2f}", ha="center", va="center", color=ink)
             ax.set(xlim=(0, len(study.days)), ylim=(0, len(study.consumers)), xlabel="days learnt from")
             ax.set_xticks(np.arange(len(study.days)) + 0.5, map(str, study.days))
             ax.set_yticks(np.arange(len(study.consumers)) + 0.5, map(str, study.consumers))
@@ -222,28 +235,34 @@ def work(options: Options, observer: Observer, study: Study | None = None) -> Pa
         clock.read()
     observer(Event("worlds", len(worlds), len(worlds), unit="world"))
     rows = common.summarise(found)
-    draw(rows, study, options.out / f"{NAME}.png")
-    rows += tell(rows, study)
+    draw(found, study, options.out / f"{NAME}.png")
+    rows += tell(found, study)
     facts = {"study": dataclasses.asdict(study)}
     return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), facts=facts)
 
 
-def tell(rows: list[Row], study: Study) -> list[Row]:
-    """Sum the grid up: worlds won, and means over worlds, of all and of each level of an axis."""
-    best, out = winners(rows, study), []
+def tell(found: list[Scores], study: Study) -> list[Row]:
+    """Sum the grid up: worlds won, and means over worlds, seed by seed; of all, and of each level of an axis."""
     groups = {"all": study.worlds()}
     for axis in ("consumers", "days", "targeting", "shock"):
         for level in getattr(study, axis):
             groups[f"{axis}={level:g}"] = [w for w in study.worlds() if getattr(w, axis) == level]
-    value = {Cell(r.setting, r.method, r.quantity): r.value for r in rows}
+    out: list[Row] = []
     for name, worlds in groups.items():
+        best = [best_of(found, world) for world in worlds]
         for method in METHODS:
-            summed: Scores = {Cell(name, method, "wins"): float(sum(best[w.name] == method for w in worlds))}
-            for quantity in ("root_pehe", "rank", "ate_error"):
-                own = [value.get(Cell(w.name, method, quantity)) for w in worlds]
-                if kept := [v for v in own if v is not None]:
-                    summed[Cell(name, method, quantity)] = float(np.mean(np.abs(kept) if "ate" in quantity else kept))
-            out += common.summarise([summed])
+            own = [b for b in best if b.method == method]
+            counts = {"wins": sum(b.clear for b in own), "smallest": len(own)}
+            out += common.summarise([{Cell(name, method, n): float(v) for n, v in counts.items()}])
+            quantities = ("root_pehe", "ate_error") if method == "difference" else ("root_pehe", "ate_error", "rank")
+            means = [
+                {
+                    Cell(name, method, q): float(np.nanmean([s.get(Cell(w.name, method, q), np.nan) for w in worlds]))
+                    for q in quantities
+                }
+                for s in found
+            ]
+            out += common.summarise(means)
     return out
 
 

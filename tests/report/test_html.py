@@ -187,17 +187,17 @@ def test_standing(effect, overlap, kind):
     assert standing_of({**EFFECT, **effect}, overlap).kind == kind
 
 
-def test_a_clear_answer_says_what_would_explain_it_away():
-    hidden = {"robustness": 0.0312, "robustness_interval": 0.012, "times_known": 2.345, "known_cause": "visit_lag"}
+def test_a_clear_answer_says_what_could_make_all_of_it():
+    hidden = {"robustness": 0.0312, "robustness_interval": 0.012, "times_known": 2.345, "known_columns": "visit_lag"}
     told = answer({**EFFECT, **hidden}, {}).words
     assert told.endswith(
-        "A hidden cause of 3.1 % of what is left of both would explain it away, as would one 2.3 times as strong as "
-        "visit_lag, the strongest known."
+        "A hidden cause that explained 3.1 % of what the table leaves unexplained of x, and of y as much, could make "
+        "all of it; so could one 2.3 times as strong as visit_lag."
     )
     assert "hidden" not in answer({**EFFECT, **hidden, "robustness_interval": 0.0}, {}).words
     assert "hidden" not in answer(EFFECT, {}).words
     alone = answer({**EFFECT, **hidden, "times_known": None}, {}).words
-    assert alone.endswith("would explain it away.")
+    assert alone.endswith("could make all of it.")
 
 
 def test_answers_speak_of_falls_and_of_other_scales():

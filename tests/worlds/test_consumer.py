@@ -161,27 +161,36 @@ def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
 
 
 def test_averages_say_what_a_hidden_cause_would_have_to_be(world, panel):
-    """By hand from the propensities of the supported rows; of what was drawn by chance, or is determined, nothing."""
-    rows = world.observed(panel)
+    """By least squares on the comparable train rows; of segments, of what was drawn by chance or is determined, nothing."""
+    rows = world.observed(panel, world.periods(panel, "train"))
+    at = panel.action_index("push")
+    known = world.overlap["push"].supported(support.given(rows, at), 0, 1)
+    x = np.column_stack([np.ones(len(rows)), rows.visible, np.delete(rows.actions, at, axis=1)])[known]
+    push, y = rows.actions[known, at], rows.outcomes[known]
+    both = np.column_stack([x, push])
+    rank = np.linalg.matrix_rank(x)
+    left_push = push - x @ np.linalg.lstsq(x, push, rcond=None)[0]
+    left = y - both @ np.linalg.lstsq(both, y, rcond=None)[0]
     found = world.ate(panel, "push", 0, 1).set_index(["outcome", "scale"])
-    p = world.overlap["push"].propensity(support.given(rows, panel.action_index("push")))
-    known = world.supported(rows, "push", 0, 1)
-    left, causes = (world.facts["hidden"][name] for name in ("left", "causes"))
-    for outcome in ("visit", "purchase"):
-        one, log_odds = found.loc[(outcome, "response")], found.loc[(outcome, "linear")]
-        size = np.sqrt(left[outcome] * (1 / p[known] + 1 / (1 - p[known])).mean())
-        assert size**2 * one.robustness**2 / (1 - one.robustness) == pytest.approx(one.effect**2, rel=1e-4)
+    for k, outcome in enumerate(panel.outcome_names):
+        one = found.loc[(outcome, "response")]
+        ratio = (left[:, k] @ left[:, k] / (len(y) - rank - 1)) / (left_push @ left_push / (len(y) - rank))
+        # The code counts collinear columns of one-hot groups as columns.
+        assert one.robustness**2 / (1 - one.robustness) == pytest.approx(one.effect**2 / ratio, rel=0.01)
         assert (one.robustness_interval == 0) == (one.lo <= 0 <= one.hi)
-        assert one.robustness_interval <= one.robustness
-        assert one.known_cause == causes["push"][outcome][0]
-        assert one.times_known > 0
-        assert log_odds.robustness == one.robustness
+        assert one.known_columns in {f.name for f in world.model.frame.features if f.column != "push"} | {
+            *panel.action_names
+        }
+    numbers = ["robustness", "robustness_interval", "times_known"]
+    assert found.xs("linear", level="scale")[numbers].isna().all(axis=None)
+    assert world.ate(panel, "push", 0, 1, by="loyalty")[numbers].isna().all(axis=None)
     columns = tuple(dataclasses.replace(c, randomised=c.name == "push") for c in panel.schema.columns)
     drawn = dataclasses.replace(world, schema=dataclasses.replace(world.schema, columns=columns))
-    for own, action in ((drawn, "push"), (world, "sale1")):
+    alone = dataclasses.replace(world, facts={k: v for k, v in world.facts.items() if k != "hidden"})
+    for own, action in ((drawn, "push"), (world, "sale1"), (alone, "push")):
         none = own.ate(panel, action, 0, 1)
-        assert none[["robustness", "robustness_interval", "times_known"]].isna().all(axis=None)
-        assert (none["known_cause"] == "").all()
+        assert none[numbers].isna().all(axis=None)
+        assert (none["known_columns"] == "").all()
 
 
 def test_ragged_units_are_not_answered_for(world, panel):

@@ -116,7 +116,7 @@ def test_a_value_that_few_rows_or_units_had_is_told_of():
     assert "push: was 0 in 1,333" in line
     steered = {"push": dataclasses.replace(report, ess=12.4)}
     (line,) = support.reasons(steered, {"rarer": counts}, ("push",))
-    assert line.startswith("push: the comparable rows learnt from weigh as much as 12 drawn by a coin")
+    assert line.startswith("push: the comparable rows learnt from tell as much as 12 drawn by a coin")
 
 
 def test_what_an_effect_stands_on_is_said():

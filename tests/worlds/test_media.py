@@ -22,7 +22,7 @@ from wmjax.simulate.media import MediaSimConfig
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import budget, learning, placebo, prepare, programs, tables
+from wmjax.worlds.media import budget, learning, placebo, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
@@ -399,28 +399,43 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
 
 
 def test_how_strong_a_hidden_cause_must_be_is_kept_and_told(world, panel):
-    """By hand: regress, within units, each channel's curve on the others and the covariates."""
+    """By least squares within units: each channel's curve on the others, the covariates and the last period."""
     kept, train = world.facts["hidden"], split_times(panel, val=world.cfg.val, test=world.cfg.test).train
     assert set(kept) == set(world.channels)
     history = world.history(panel)
-    media_of, fitted = (np.asarray(x) for x in programs.terms(world.params, history, cfg=world.cfg.network))
-    wide = np.concatenate(
-        [media_of, history.series.covariates, history.series.outcome[..., None], fitted[..., None]], -1
-    )[:, train]
+    added = world.contributions(panel)["contribution"].values
+    size = np.asarray(history.size)[:, None]
+    media_of = np.moveaxis(added, 0, -1) / size[..., None]
+    y = np.asarray(history.series.outcome) * float(history.scale)
+    before = np.pad((y - media_of.sum(-1))[:, :-1], ((0, 0), (1, 0)))
+    wide = np.concatenate([media_of, history.series.covariates, before[..., None], y[..., None]], -1)[:, train]
     flat = (wide - wide.mean(1, keepdims=True)).reshape(-1, wide.shape[-1])
-    count = len(world.channels)
-    left = (flat[:, -2] - flat[:, -1]).var()
+    read, outcome = flat[:, :-1], flat[:, -1]
+    left = outcome - read @ np.linalg.lstsq(read, outcome, rcond=None)[0]
+    names = prepare.covariate_names(panel, world.cfg)
+    assert len(names) == read.shape[1] - len(world.channels) - 1
     for at, name in enumerate(world.channels):
-        others = np.delete(flat[:, :-2], at, axis=1)
-        own = flat[:, at] - others @ np.linalg.lstsq(others, flat[:, at], rcond=None)[0]
-        share = kept[name]["robustness"]
-        assert share**2 / (1 - share) == pytest.approx(own.var() / left, rel=1e-3)
-        assert kept[name]["known_cause"] in {*panel.covariate_names, "trend", "season"} | {
-            f"{c}, all units" for c in panel.covariate_names
-        } | {f"action {c}" for c in world.channels}
-    assert len(set(prepare.covariate_names(panel, world.cfg))) <= flat.shape[1] - 2 - count
-    assert len(prepare.covariate_names(panel, world.cfg)) == flat.shape[1] - 2 - count
+        others = np.delete(read, at, axis=1)
+        own = read[:, at] - others @ np.linalg.lstsq(others, read[:, at], rcond=None)[0]
+        share, free = kept[name]["robustness"], len(flat) - read.shape[1] - 1
+        assert share**2 / (1 - share) == pytest.approx(own @ own / (free + 1) / (left @ left / free), rel=0.02)
+        assert kept[name]["known_columns"] in {*names, "the last period", *world.channels}
     weak = {name: {**told, "times_known": 0.5 if name == world.channels[0] else 2.0} for name, told in kept.items()}
     told = dataclasses.replace(world, facts={**world.facts, "hidden": weak})
     assert set(told.doubts().explained_away) == {world.channels[0]}
-    assert sum("hidden cause 0.5 times as strong as" in line for line in told.warnings()) == 1
+    assert sum("hidden cause 0.50 times as strong as" in line for line in told.warnings()) == 1
+
+
+def test_covariates_are_named_in_their_order(panel):
+    """A column moves the columns of its name, its mean over units with it, and no other."""
+    names = np.array(prepare.covariate_names(panel, SMOKE))
+    train = np.ones(panel.num_times, bool)
+    base = prepare.covariates(panel, SMOKE, None, train)
+    for at, name in enumerate(panel.covariate_names):
+        moved = panel.arrays.covariates.copy()
+        moved[0, 3, at] += 1
+        other = prepare.covariates(
+            dataclasses.replace(panel, arrays=panel.arrays._replace(covariates=moved)), SMOKE, None, train
+        )
+        changed = (other != base).any((0, 1))
+        assert set(names[changed]) == {name, f"{name}, all units"}

@@ -12,7 +12,6 @@ import functools
 import itertools
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -176,7 +175,6 @@ def effects(
     outcome: int = 0,
     cfg: TarnetConfig,
     observer: Observer = silent,
-    folder: str | Path | None = None,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Fit a TARNet and contrast its heads.
 
@@ -189,7 +187,6 @@ def effects(
         outcome: which column of the labels, zeros and ones.
         cfg: shape and training.
         observer: told of progress.
-        folder: where checkpoints go.
 
     Returns:
         The effects on the log odds, and on the probability.
@@ -211,7 +208,6 @@ def effects(
         cfg=LoopConfig(epochs=cfg.epochs, monitor="val_loss", patience=cfg.patience),
         data=known,
         observer=observer,
-        folder=folder,
         stage="tarnet",
         snapshot=trained,
     )

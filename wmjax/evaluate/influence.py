@@ -160,11 +160,13 @@ def swap(
     def probe(one):
         def pair(index):
             graph, shop = graphs[index // num_shops, index % num_shops], history[index % num_shops]
-            ask = lambda roll, heard: influence(roll, heard, cfg=cfg, input_sd=input_sd, output_sd=output_sd)  # noqa: E731
-            if not isinstance(rollout, Resumable):
-                return ask(lambda h: rollout(one, graph, h), shop)
-            state = rollout.listen(one, graph, shop[: -cfg.window])
-            return ask(lambda rest: rollout.go_on(one, graph, state, rest), shop[-cfg.window :])
+            if isinstance(rollout, Resumable):
+                go_on, state = rollout.go_on, rollout.listen(one, graph, shop[: -cfg.window])
+                shop, roll = shop[-cfg.window :], lambda rest: go_on(one, graph, state, rest)
+            else:
+                whole: Any = rollout
+                roll = lambda h: whole(one, graph, h)  # noqa: E731
+            return influence(roll, shop, cfg=cfg, input_sd=input_sd, output_sd=output_sd)
 
         found = _mapped(pair, num_graphs * num_shops, chunk)
         return jax.tree.map(lambda a: a.reshape(num_graphs, num_shops, *a.shape[1:]).mean(1), found)

@@ -71,8 +71,8 @@ class OverlapReport:
         score: cross-fitted AUC (binary; 0.5 is a coin) or R2 (real; 0 is a coin).
         share_outside: share of rows that do not support the action's typical contrast, see `typical_contrast`.
         ess: rows that count: Kish's size `(sum w)^2 / sum w^2` of the inverse-propensity weights over the rows that
-            support the contrast and, of a real action, lie within `width` of either value, as a number of rows of the
-            whole table; 0 where the action is determined.
+            support the contrast (of a real action weighed are those within `width` of either value, and all count in
+            proportion), as a number of rows of the whole table; 0 where the action is determined.
         deterministic: the action is a function of the columns, or all but. Nothing is then supported.
         reason: why not all rows are supported, in words; empty where they are.
         cells: one-sided cells of a binary action; rows in them support no contrast.
@@ -301,8 +301,9 @@ def _fit_real(action: str, x: np.ndarray, a: np.ndarray, kind: str, cfg: Overlap
         # As of a binary action: a row at a value stands for the like rows that were at others.
         at = inside & (np.abs(a - value) <= width) & (np.abs(a - value) <= np.abs(a - other))
         weights[at] = 1 / report.share_like(x[at], value)
-    score, outside = metrics.r2(a, mu), float(1 - inside.mean())
-    return replace(report, score=score, share_outside=outside, ess=_kish(weights))
+    # The rows between the values tell of the contrast too: what counts is how unequal the weights are.
+    ess = _kish(weights) * inside.sum() / max(np.count_nonzero(weights), 1)
+    return replace(report, score=metrics.r2(a, mu), share_outside=float(1 - inside.mean()), ess=float(ess))
 
 
 def _share_by_bin(report: OverlapReport, value: float) -> np.ndarray:

@@ -91,16 +91,19 @@ def _sentence(effect: Mapping[str, Any], spoken: Amount, standing: Standing) -> 
 
 
 def rival(effect: Mapping[str, Any]) -> str:
-    """Say how strong a hidden cause would have to be to explain a clear effect away.
+    """Say how strong a hidden cause would have to be to make all of a clear effect.
 
     Empty where the interval holds zero, none is possible (drawn by chance) or it was not measured.
     """
     times, share = as_float(effect.get("times_known")), as_float(effect.get("robustness"))
     if not as_float(effect.get("robustness_interval")) > 0:
         return ""
-    told = f"a hidden cause of {percent(share)} of what is left of both would explain it away"
+    told = (
+        f"a hidden cause that explained {percent(share)} of what the table leaves unexplained of {effect['action']}, "
+        f"and of {effect['outcome']} as much, could make all of it"
+    )
     if math.isfinite(times):
-        told += f", as would one {times:.2g} times as strong as {effect['known_cause']}, the strongest known"
+        told += f"; so could one {number(times, digits=2)} times as strong as {effect['known_columns']}"
     return told
 
 

@@ -183,7 +183,7 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
             "robustness": _number(r.robustness),
             "robustness_interval": _number(r.robustness_interval),
             "times_known": _number(r.times_known),
-            "known_cause": r.known_cause,
+            "known_columns": r.known_columns,
         }
         for r in rows.itertuples()
     ]
@@ -235,14 +235,9 @@ def averages(table: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 
 
 def hidden_causes(table: pd.DataFrame) -> list[str]:
-    """Say what would explain each clear average away, once an outcome and level."""
-    once: Any = table[table["scale"] == "response"]
-    found = []
-    for row in once.to_dict("records"):
-        if told := rival(row):
-            level = "" if row["segment"] == "all" else f" at {row['segment']} {row['level']}"
-            found.append(f"{row['action']} on {row['outcome']}{level}: {told}")
-    return found
+    """Say what could make all of each clear average over all rows, once an outcome."""
+    rows: Any = table.to_dict("records")
+    return [f"{row['action']} on {row['outcome']}: {told}" for row in rows if (told := rival(row))]
 
 
 def odd_share(table: pd.DataFrame) -> float | None:

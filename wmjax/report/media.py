@@ -79,21 +79,21 @@ def flagged(world: MediaWorld) -> pd.DataFrame:
     """Add to the world's support what to think of each channel: `supported`, `partly` or `not`, and why; and what a
     hidden cause would have to be like.
     """
-    lost, on, alike, rival = world.doubts()
+    doubts = world.doubts()
 
     def judge(channel: str) -> tuple[str, str]:
-        if channel in lost:
+        if channel in doubts.unidentified:
             return "not", "covariates explain its spend all but wholly"
-        reasons = ["always on: no week shows the outcome without it"] if channel in on else []
-        reasons += [words[channel] for words in (alike, rival) if channel in words]
+        reasons = ["always on: no week shows the outcome without it"] if channel in doubts.always_on else []
+        reasons += [words[channel] for words in (doubts.like_placebos, doubts.explained_away) if channel in words]
         if reasons:
             return "partly", "; ".join(reasons)
         return "supported", "weeks with and without it are there"
 
     judged = [judge(str(c)) for c in world.support["channel"]]
-    told = [world.facts.get("hidden", {}).get(str(c), {}) for c in world.support["channel"]]
-    causes = {name: [one.get(name) for one in told] for name in ("robustness", "times_known", "known_cause")}
-    return world.support.assign(**causes, standing=[j[0] for j in judged], because=[j[1] for j in judged])
+    table = world.support.assign(standing=[j[0] for j in judged], because=[j[1] for j in judged])
+    hidden = pd.DataFrame.from_dict(world.facts.get("hidden", {}), orient="index")
+    return table if hidden.empty else table.join(hidden, on="channel")
 
 
 def compose(
@@ -234,17 +234,24 @@ def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
         "idle": ("periods without it", percent),
         "top": ("largest spend of a period", number),
         "explained": ("explained by covariates (R²)", percent),
-        "robustness": ("hidden cause that could be all of it", percent),
-        "times_known": ("in strengths of the strongest known", number),
-        "known_cause": ("which is", None),
-        "because": ("may it be believed?", None),
     }
     lead = (
         "A channel that never pauses, or that follows what the covariates tell, leaves nothing to compare: its number "
         "is then made by the model's form and its prior. A cause of both spend and outcome that is not in the table "
-        "shows nowhere on this page; how strong it would have to be is known: the share of what is left of the outcome "
-        "and of the channel's own spend, of both, that it would have to explain to be all of the return."
+        "shows nowhere on this page."
     )
+    if "robustness" in support:
+        shown |= {
+            "robustness": ("share that a hidden cause must explain", percent),
+            "times_known": ("times as strong as", lambda v: number(v, digits=2)),
+            "known_columns": ("these columns", None),
+        }
+        lead += (
+            " How strong it would have to be is told: the share of what the table leaves unexplained of the outcome, "
+            "and of the channel's spend as much, from which it could be all of the return; and how many times as "
+            "strong that is as the columns of the table that go most with both."
+        )
+    shown["because"] = ("may it be believed?", None)
     made: list[Table] = [tabulate(support, shown)]
     if copies is not None:
         columns = {"channel": ("channel", None), "roi": ("return in that fit", number)}

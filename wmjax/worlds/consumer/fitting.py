@@ -115,7 +115,7 @@ def fit(
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
             "rarer": support.rarer(parts.train, schema=panel.schema),
-            "hidden": hidden.fit(parts.train, visible=frame.visible, schema=panel.schema),
+            "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
         },
         provenance=origin(key, seed, cfg, panel) | {"recipes_fingerprint": fingerprint(*made_of)},

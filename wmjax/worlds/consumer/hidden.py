@@ -1,102 +1,92 @@
-"""What a cause that the table does not know would have to be like, to explain an average effect away.
+"""What a cause that the table does not know would have to be like, to make all of an average effect.
 
-Measured at the fit on train rows: how much of each outcome a linear regression leaves, which is no less than the world
-itself leaves, so that no effect looks sturdier than it is; and the strongest known cause of each action and outcome,
-as the yardstick. Actions that were drawn by chance have no hidden cause.
+Measured at the fit, by linear regressions on the train rows that are comparable under the action's usual contrast: what
+they leave of each outcome and of the action, and which known columns go most with both, as a yardstick. The action's
+own past is no yardstick: it tells the action as nothing hidden does. See `wmjax.evaluate.sensitivity`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from wmjax.core.visible import Visible
+from wmjax.data.frame import Frame
 from wmjax.data.schema import Column, PanelSchema
 from wmjax.evaluate import sensitivity
-from wmjax.evaluate.overlap import OverlapReport
-from wmjax.evaluate.sensitivity import Cause
+from wmjax.evaluate.overlap import OverlapReport, typical_contrast
+from wmjax.evaluate.sensitivity import Group
+from wmjax.worlds.consumer import support
 from wmjax.worlds.consumer.rows import Rows, some_rows
 
 MOST_ROWS = 40_000
-COLUMNS = ("robustness", "robustness_interval", "times_known", "known_cause")
 
 
-class Hidden(NamedTuple):
-    """What bounds need.
-
-    left: variance of each outcome that is left. squares: [rows], the representer's expected square. causes: the
-    strongest known one of each outcome.
-    """
-
-    left: tuple[float, ...]
-    squares: Float[np.ndarray, " rows"]
-    causes: tuple[Cause, ...]
-
-
-def fit(rows: Rows, *, visible: Visible, schema: PanelSchema) -> dict[str, Any]:
-    """Measure the known causes on train rows, as facts that JSON can hold."""
-    chosen = some_rows(len(rows), MOST_ROWS)
-    groups = {g.name: rows.visible[chosen][:, g.slice] for g in visible.groups}
-    actions = {name: rows.actions[chosen, at] for at, name in enumerate(schema.names("action"))}
-    names = schema.names("outcome")
-    found = sensitivity.known_causes(groups, actions, list(rows.outcomes[chosen].T))
-    causes = [dict(zip(names, map(list, of), strict=True)) for of in found.strongest]
-    return {"left": dict(zip(names, found.left, strict=True)), "causes": dict(zip(actions, causes, strict=True))}
-
-
-def bound(
-    facts: Mapping[str, Any], column: Column, report: OverlapReport, rows: Rows, given: np.ndarray, T0: Any, T1: Any
-) -> Hidden | None:
-    """Lay out what bounds an effect of these rows; None where nothing hidden can have moved the action, or all of it is
-    determined.
-
-    Args:
-        facts: of the world.
-        column, report: the action's.
-        rows, given: those asked about, and what a contrast holds fixed of them.
-    """
-    known = facts.get("hidden")
-    if known is None or column.randomised or report.deterministic or T0 == T1:
-        return None
-    if report.binary:
-        squares = sum(1 / np.maximum(report.share_like(given, v), report.least(v)) for v in (T0, T1))
-    else:
-        # Of an effect that is linear in the dose: what of the action is its own tells it.
-        own = rows.actions[:, list(facts["hidden"]["causes"]).index(column.name)].var() * (1 - max(report.score, 0.0))
-        squares = np.full(len(rows), (T1 - T0) ** 2 / max(own, 1e-30))
-    causes = tuple(Cause(*cause) for cause in known["causes"][column.name].values())
-    return Hidden(tuple(known["left"].values()), np.asarray(squares, np.float64), causes)
-
-
-def columns(table: pd.DataFrame, squares: Float[np.ndarray, " levels"], hidden: Hidden | None) -> pd.DataFrame:
-    """Add to a table of averages on the response scale what a hidden cause would have to be like.
-
-    Args:
-        table: outcome by outcome, level by level: effect, lo, hi.
-        squares: mean of `Hidden.squares` over each level's rows.
-        hidden: None leaves all unknown.
+def fit(rows: Rows, reports: Mapping[str, OverlapReport], *, frame: Frame, schema: PanelSchema) -> dict[str, Any]:
+    """Measure on train rows, as facts that JSON can hold.
 
     Returns:
-        `robustness`: the share of what is left of outcome and action, of both, that a hidden cause must explain to take
-        the effect away; `robustness_interval`, to let the interval hold 0 (0 where it does); `times_known`: how many
-        times as strong it must be as `known_cause`, the strongest that the table knows.
+        Of each action that is not determined and has comparable rows enough: `own`, the variance that is left of it;
+        and by outcome `left`, the variance that is left, and `group`, the yardstick: name, partial R2 with the outcome
+        and with the action.
     """
-    if hidden is None:
-        return table.assign(**dict.fromkeys(COLUMNS[:3], np.nan), known_cause="")
-    levels = len(squares)
-    size = np.sqrt(np.repeat(hidden.left, levels) * np.tile(squares, len(hidden.left)))
-    effect, lo, hi = (table[name].to_numpy(np.float64) for name in ("effect", "lo", "hi"))
-    nearest = np.where(lo > 0, lo, np.where(hi < 0, -hi, np.where(np.isnan(lo), np.nan, 0.0)))
-    times = [
-        sensitivity.times_as_strong(effect[at], size[at], hidden.causes[at // levels]) for at in range(len(effect))
-    ]
-    return table.assign(
-        robustness=sensitivity.robustness(effect, size),
-        robustness_interval=sensitivity.robustness(nearest, size),
-        times_known=np.array(times, np.float64),
-        known_cause=np.repeat([cause.name for cause in hidden.causes], levels),
-    )
+    found: dict[str, Any] = {}
+    for at, (name, report) in enumerate(reports.items()):
+        if report.deterministic:
+            continue
+        ends = typical_contrast(rows.actions[:, at], kind=schema.column(name).kind)
+        chosen = np.flatnonzero(report.supported(support.given(rows, at), *ends))
+        chosen = chosen[some_rows(len(chosen), MOST_ROWS)]
+        if len(chosen) < 2:
+            continue
+        visible, names = rows.visible[chosen], list(reports)
+        known = sensitivity.known(
+            {g.name: visible[:, g.slice] for g in frame.visible.groups},
+            {n: rows.actions[chosen, k] for k, n in enumerate(names)},
+            list(rows.outcomes[chosen].T),
+            own={name: [f.name for f in frame.features if f.column == name]},
+        )
+        if known is not None and known.actions[at] > 0:
+            each = zip(schema.names("outcome"), known.outcomes, known.groups[at], strict=True)
+            found[name] = {
+                "own": known.actions[at],
+                "outcomes": {o: {"left": left, "group": list(group)} for o, left, group in each},
+            }
+    return found
+
+
+def beside(table: pd.DataFrame, facts: Mapping[str, Any], column: Column) -> pd.DataFrame:
+    """Put what a hidden cause would have to be like beside average effects.
+
+    Args:
+        table: of `ConsumerWorld.ate`: averages of one action.
+        facts: of the world.
+        column: the action's.
+
+    Returns:
+        The table with, where all rows are averaged on the response scale and some of them are supported: `robustness`,
+        the share of what is left of outcome and action, of both, that a hidden cause must explain to make all of the
+        effect; `robustness_interval`, to let the interval hold 0 (0 where it does); `times_known`, how many times as
+        strong it must be as `known_columns`. Missing elsewhere, and for an action that was drawn by chance, which has
+        no hidden cause.
+    """
+    measured = {} if column.randomised else facts.get("hidden", {}).get(column.name, {})
+    made = []
+    for row in table.to_dict("records"):
+        one = {"robustness": np.nan, "robustness_interval": np.nan, "times_known": np.nan, "known_columns": ""}
+        whole = row["scale"] == "response" and row["segment"] == "all" and row["supported_share"] > 0
+        if measured and whole and row["t0"] != row["t1"]:
+            own = measured["outcomes"][row["outcome"]]
+            size = abs(row["t1"] - row["t0"]) * np.sqrt(own["left"] / measured["own"])
+            group = Group(*own["group"])
+            nearest = max(row["lo"], -row["hi"], 0.0) if np.isfinite(row["lo"]) else np.nan
+            one = {
+                "robustness": float(sensitivity.robustness(row["effect"], size)),
+                "robustness_interval": float(sensitivity.robustness(nearest, size)),
+                "times_known": sensitivity.times_as_strong(row["effect"], size, group),
+                "known_columns": group.name,
+            }
+        made.append(one)
+    return table.join(pd.DataFrame(made, index=table.index))

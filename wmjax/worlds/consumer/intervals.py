@@ -10,9 +10,6 @@ import scipy
 from jaxtyping import Bool, Float
 from scipy.special import expit, logit
 
-from wmjax.worlds.consumer import hidden
-from wmjax.worlds.consumer.hidden import Hidden
-
 
 def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute `mean -+ t sd` over members: Student's t with `members - 1` degrees of freedom at `1 - alpha / 2`.
@@ -50,15 +47,13 @@ def average_by(
     supported: np.ndarray,
     outcomes: tuple[str, ...],
     alpha: float,
-    causes: Hidden | None = None,
 ) -> pd.DataFrame:
     """Average effects over the supported rows of each segment, member by member, with intervals of the averages.
 
     A segment without one supported row is averaged over all of its rows; its `supported_share` of 0 says so.
 
     Returns:
-        Tidy table: outcome, level, scale, effect, lo, hi, n (rows of the segment), supported_share, and those of
-        `hidden.columns`, which are of the response scale and stand beside both.
+        Tidy table: outcome, level, scale, effect, lo, hi, n (rows of the segment), supported_share.
     """
     codes, levels = pd.factorize(segment, sort=True)
     count = np.bincount(codes, minlength=len(levels))
@@ -66,27 +61,26 @@ def average_by(
     # Rows that count: the supported ones, or all where none is.
     weight = np.where(known[codes] > 0, supported, True).astype(np.float64)
     total = np.bincount(codes, weights=weight, minlength=len(levels))
-    parts = {}
+    parts = []
     for scale, values in effects.items():
         sums = np.zeros((values.shape[0], len(levels), values.shape[2]))
         for member in range(values.shape[0]):
             np.add.at(sums[member], codes, values[member] * weight[:, None])
         means = sums / total[:, None]
         lo, hi = bounds(means, alpha)
-        parts[scale] = pd.DataFrame(
-            {
-                "outcome": np.repeat(outcomes, len(levels)),
-                "level": np.tile(levels, len(outcomes)),
-                "scale": scale,
-                "effect": means.mean(0).T.ravel(),
-                "lo": lo.T.ravel(),
-                "hi": hi.T.ravel(),
-                "n": np.tile(count, len(outcomes)),
-                "supported_share": np.tile(known / count, len(outcomes)),
-            }
-        )
-    squares = np.zeros(len(levels))
-    if causes is not None:
-        squares = np.bincount(codes, weights=causes.squares * weight, minlength=len(levels)) / total
-    judged = hidden.columns(parts["response"], squares, causes)[list(hidden.COLUMNS)]
-    return pd.concat([part.join(judged) for part in parts.values()], ignore_index=True)
+        for at, outcome in enumerate(outcomes):
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "outcome": outcome,
+                        "level": levels,
+                        "scale": scale,
+                        "effect": means.mean(0)[:, at],
+                        "lo": lo[:, at],
+                        "hi": hi[:, at],
+                        "n": count,
+                        "supported_share": known / count,
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)

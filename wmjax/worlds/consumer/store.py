@@ -24,7 +24,7 @@ from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, Scales
 from wmjax.worlds.consumer.world import REFERENCE, ConsumerWorld
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save(world: ConsumerWorld, path: str | Path) -> None:

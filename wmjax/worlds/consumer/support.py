@@ -26,8 +26,8 @@ from wmjax.worlds.consumer.rows import Rows
 LEVELS = 64
 """Values of an action at which a plan's support is looked up, where it has more."""
 FEW_ROWS, FEW_UNITS = 100, 30
-"""A binary action's rarer value is told of where it has fewer, and any action whose comparable rows weigh no more than
-the first: an interval rests on how these few happened to be."""
+"""A binary action's rarer value is told of where it has fewer, and any action whose comparable rows count for fewer
+than the first: an interval rests on how these few happened to be."""
 TOLD = 0.65
 """Cross-fitted AUC from which an action is no coin's: one of a few hundred rows reaches .6 by luck."""
 
@@ -191,7 +191,7 @@ def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], move
     common, rarer = facts.get("common_actions", {}), facts.get("rarer", {})
     found = []
     for name in (name for name in reports if name in moved):
-        report, (value, rows, units) = reports[name], rarer.get(name, (1, FEW_ROWS, FEW_UNITS))
+        report = reports[name]
         if report.deterministic:
             found.append(f"{name}: not identified, {report.reason}")
         elif name in common:
@@ -199,15 +199,16 @@ def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], move
                 f"{name}: falls on all units at once; {common[name]:,} train periods with another value than most "
                 "often tell of it, not the rows, and an interval, which counts units, is too narrow"
             )
-        elif rows < FEW_ROWS or units < FEW_UNITS:
+        elif name in rarer and (rarer[name][1] < FEW_ROWS or rarer[name][2] < FEW_UNITS):
+            value, rows, units = rarer[name]
             found.append(
                 f"{name}: was {value} in {rows:,} of the rows learnt from, of {units:,} units; from so few an "
                 "answer and its interval are rough"
             )
         elif report.ess < FEW_ROWS:
             found.append(
-                f"{name}: the comparable rows learnt from weigh as much as {report.ess:,.0f} drawn by a coin; single "
-                "rows stand for many, and an average leans on the model"
+                f"{name}: the comparable rows learnt from tell as much as {report.ess:,.0f} drawn by a coin; from so "
+                "few an average leans on the model"
             )
     return found
 

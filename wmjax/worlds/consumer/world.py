@@ -171,7 +171,7 @@ class ConsumerWorld(contract.Named):
 
         Returns:
             Tidy table: outcome, action, t0, t1, segment, level, scale, effect, lo, hi, n, supported_share, and what a
-            hidden cause would have to be like, see `hidden.columns`. `scale` is `response` or `linear`. Where no row is
+            hidden cause would have to be like, see `hidden.beside`. `scale` is `response` or `linear`. Where no row is
             supported the average is over all rows, and not to be believed.
         """
         return self.ate_by(panel, action, T0, T1, by=(by,), alpha=alpha, times=times)
@@ -193,15 +193,13 @@ class ConsumerWorld(contract.Named):
         linear, response = self.member_effects(rows, action, T0, T1)
         effects: dict[str, np.ndarray] = {"linear": linear, "response": response}
         supported, parts = self.supported(rows, action, T0, T1), []
-        asked = rows, support.given(rows, self._action_index(action)), T0, T1
-        causes = hidden.bound(self.facts, self.schema.column(action), self.overlap[action], *asked)
         for name in by:
-            table = average_by(effects, rows.segment(panel, name), supported, panel.outcome_names, alpha, causes)
+            table = average_by(effects, rows.segment(panel, name), supported, panel.outcome_names, alpha)
             named = {"action": action, "t0": T0, "t1": T1, "segment": name or "all"}
             for at, (column, value) in enumerate(named.items()):
                 table.insert(1 + at, column, value)
             parts.append(table)
-        return pd.concat(parts, ignore_index=True)
+        return hidden.beside(pd.concat(parts, ignore_index=True), self.facts, self.schema.column(action))
 
     def member_effects(
         self, rows: Rows, action: str, T0: float | int, T1: float | int

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 
@@ -14,7 +13,7 @@ class Doubts(NamedTuple):
 
     unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
-    `placebo.check`. explained_away: a hidden cause no stronger than the strongest known one could be all of it.
+    `placebo.check`. explained_away: a hidden cause weaker than the strongest known columns could be all of it.
     """
 
     unidentified: frozenset[str]
@@ -37,10 +36,10 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
         frozenset(channel for channel, _, idle in rows if idle < 0.02),
         _like_placebos(facts.get("placebo", {}), negative),
         {
-            channel: f"a hidden cause {told['times_known']:.2g} times as strong as {told['known_cause']}, the "
-            "strongest that the table knows, could be all of its return"
+            channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']}, what the "
+            "table knows best of both, could be all of its return"
             for channel, told in facts.get("hidden", {}).items()
-            if (told["times_known"] or np.inf) < 1
+            if told["times_known"] is not None and told["times_known"] < 1
         },
     )
 

@@ -1,17 +1,18 @@
-"""How strong a cause that the table does not know would have to be, to explain a channel's return away.
+"""How strong a cause that the table does not know would have to be, to be all of a channel's return.
 
-A member's outcome is its base plus what each channel's curve makes of the spend; take what the curves add, on average
-over members, as regressors with coefficient 1. Of the train rows, within units: a hidden cause that explains the share
-r of what the world leaves of the outcome, and the share r of what is a channel's own beside the other channels and the
-covariates, takes it away where r^2 / (1 - r) = var(own) / var(left); see `wmjax.evaluate.sensitivity`.
+A world's outcome is a base and what each channel's curve makes of the spend. Take what the curves add, on average over
+members, as regressors of coefficient 1 beside the covariates and the last period's outcome less media, within units, in
+the train periods; then ask as of any linear regression, see `wmjax.evaluate.sensitivity`. The network's base may tell
+more of the outcome and of the spend than these columns do, which a linear regression does not see.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from wmjax.core.files import finite
 from wmjax.data.panel import Panel
@@ -19,38 +20,49 @@ from wmjax.evaluate import sensitivity
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.world import MediaWorld
 
+LAST = "the last period"
 
-def measure(world: MediaWorld, panel: Panel, train: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Measure on a panel's train periods: by channel `robustness`, the share r; `times_known`, how many times as strong
-    as `known_cause`, the strongest that the table knows, the hidden one must be.
 
-    Nothing of the free form, which has no curves.
+def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -> dict[str, dict[str, Any]]:
+    """Measure on a panel's train periods.
+
+    Returns:
+        By channel `robustness`, the share of what is left of the outcome and of the channel, of both, that a hidden
+        cause must explain to be all of its return; `times_known`, how many times as strong as `known_columns` it must
+        be. Nothing of the free form, which has no curves, nor where there are fewer than twice as many rows as columns.
     """
     if world.cfg.network.head == "free":
         return {}
     history = world.history(panel)
-    media, fitted = (np.asarray(x, np.float64) for x in programs.terms(world.params, history, cfg=world.cfg.network))
+    members = programs.ready(world.params, history, cfg=world.cfg.network)
+    _, media = programs.terms(members, history, jnp.asarray(panel.arrays.actions), cfg=world.cfg.network)
+    # Per unit of size, as the network learns, so that units of any size count alike.
+    media = np.asarray(media, np.float64) / np.asarray(history.size)[:, None, None]
+    outcome = np.asarray(history.scale, np.float64) * np.asarray(history.series.outcome, np.float64)
+    before = np.concatenate([np.zeros((len(outcome), 1)), (outcome - media.sum(-1))[:, :-1]], axis=1)
     rows = np.asarray(history.series.observed) & train
-    outcome = np.asarray(history.series.outcome, np.float64)
-    own, seen, left = (_within(x, rows) for x in (media, history.series.covariates, (outcome - fitted)[..., None]))
+    own, seen, last, y = (
+        _within(x, rows) for x in (media, history.series.covariates, before[..., None], outcome[..., None])
+    )
     names = np.array(prepare.covariate_names(panel, world.cfg))
-    groups = {name: seen[:, names == name] for name in dict.fromkeys(names.tolist())}
+    groups = {name: seen[:, names == name] for name in dict.fromkeys(names.tolist())} | {LAST: last}
     channels = dict(zip(world.channels, own.T, strict=True))
-    causes = sensitivity.known_causes(groups, channels, [_within(outcome[..., None], rows)[:, 0]]).strongest
+    known = sensitivity.known(groups, channels, [y[:, 0]])
+    if known is None:
+        return {}
     found = {}
-    for at, (name, (cause,)) in enumerate(zip(channels, causes, strict=True)):
-        others = np.column_stack([np.delete(own, at, axis=1), seen])
-        alone = own[:, at] - others @ np.linalg.lstsq(others, own[:, at], rcond=None)[0]
-        size = np.sqrt(left.var() / max(alone.var(), 1e-300))
-        found[name] = {
-            "robustness": finite(float(sensitivity.robustness(1.0, size))),
-            "times_known": finite(float(sensitivity.times_as_strong(1.0, size, cause))),
-            "known_cause": cause.name,
-        }
+    for name, left, (group,) in zip(channels, known.actions, known.groups, strict=True):
+        if left > 0:
+            size = float(np.sqrt(known.outcomes[0] / left))
+            found[name] = {
+                "robustness": finite(float(sensitivity.robustness(1.0, size))),
+                "times_known": finite(sensitivity.times_as_strong(1.0, size, group)),
+                "known_columns": group.name,
+            }
     return found
 
 
-def _within(values: Any, rows: np.ndarray) -> Float[np.ndarray, "rows columns"]:
+def _within(values: Any, rows: Bool[np.ndarray, "units time"]) -> Float[np.ndarray, "rows columns"]:
     """Take the chosen rows, each less its unit's mean over them."""
     x = np.asarray(values, np.float64)
     return np.concatenate([x[u, rows[u]] - x[u, rows[u]].mean(0) for u in np.flatnonzero(rows.any(1))])

@@ -121,7 +121,7 @@ def covariate_names(panel: Panel, cfg: MediaConfig) -> list[str]:
     if cfg.peers and panel.num_units >= PEERS:
         found += [f"{name}, all units" for name in found]
     seasons = 2 * cfg.seasons if isinstance(panel.times, pd.DatetimeIndex) else 0
-    return [*found, *["trend"] * cfg.trend, *["season"] * seasons]
+    return [*found, *["the trend"] * cfg.trend, *["the seasons"] * seasons]
 
 
 def _peers(x: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ from wmjax.core import draws
 from wmjax.core.keys import key_for
 from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
-from wmjax.transformer import network
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.model import History, Ready
@@ -23,18 +22,6 @@ from wmjax.worlds.media.model import History, Ready
 def predict(params: Any, history: History, *, cfg: MMMConfig) -> Array:
     """Predict by every member: `[members, units, time]`."""
     return jax.lax.map(lambda p: pure.predict(p, history, cfg=cfg), params)
-
-
-@partial(jax.jit, static_argnames=("cfg",))
-def terms(params: Any, history: History, *, cfg: MMMConfig) -> tuple[Array, Array]:
-    """Give the response form's media `[units, time, channels]` and outcome, means over members, on its own scale."""
-
-    def member(own: Any) -> tuple[Array, Array]:
-        found = jax.vmap(lambda s: network.apply(own["outcome"], s, history.known, cfg=cfg))(history.series)
-        return found.media, found.outcome
-
-    media, outcome = jax.lax.map(member, params)
-    return media.mean(0), outcome.mean(0)
 
 
 @partial(jax.jit, static_argnames=("shape",))
@@ -61,6 +48,13 @@ def _ask(history: History, start: Any, cfg: MMMConfig) -> attribution.Respond:
 
 def _terms(history: History, cfg: MMMConfig) -> attribution.Terms:
     return lambda member, plan: pure.terms(member, history, plan, cfg=cfg)
+
+
+@partial(jax.jit, static_argnames=("cfg",))
+def terms(members: Ready, history: History, plan: Array, *, cfg: MMMConfig) -> tuple[Array, Array]:
+    """Give the response form's base `[units, time]` and channels `[units, time, channels]`: means over members."""
+    found = jax.lax.map(lambda member: pure.terms(member, history, plan, cfg=cfg), members)
+    return jax.tree.map(lambda x: x.mean(0), found)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
