@@ -161,7 +161,7 @@ def test_averages_are_means_of_the_rows_and_segments_add_up(world, panel):
 
 
 def test_averages_say_what_a_hidden_cause_would_have_to_be(world, panel):
-    """By least squares on the comparable train rows; of segments, of what was drawn by chance or is determined, nothing."""
+    """By least squares on the comparable train rows; of segments, and of what chance or a rule decides, none."""
     rows = world.observed(panel, world.periods(panel, "train"))
     at = panel.action_index("push")
     known = world.overlap["push"].supported(support.given(rows, at), 0, 1)
