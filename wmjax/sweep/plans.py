@@ -180,7 +180,7 @@ def apply(
     """
     scene = _Scene(dict(point or {}), names, dict(groups or {}), dict(choices or {}), actions.shape)
     for edit in plan:
-        actions = _edit(edit, actions, scene)
+        actions = _edit_some(edit, actions, scene)
     return actions
 
 
@@ -260,10 +260,21 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(names[:20]) or 'none'}"
 
 
-def _edit(edit: Edit, x: Array, scene: _Scene) -> Array:
+def _edit_some(edit: Edit, x: Array, scene: _Scene) -> Array:
+    """Edit the actions that are named; the others are left out of it, and under `vmap` stay one for all plans."""
     if isinstance(edit, Move):
         return _move(edit, x, scene)
-    cells = scene.cells(edit)
+    if isinstance(edit.action, Axis):
+        return _edit(edit, x, scene.cells(edit), scene)
+    cells = (jnp.asarray(scene.units(edit.units))[:, None] & scene.periods(edit))[..., None]
+    columns = [
+        _edit(edit, x[..., at : at + 1], cells, scene) if named else x[..., at : at + 1]
+        for at, named in enumerate(np.asarray(scene.actions(edit.action)))
+    ]
+    return jnp.concatenate(columns, axis=-1)
+
+
+def _edit(edit: Edit, x: Array, cells: Array, scene: _Scene) -> Array:
     if isinstance(edit, Set):
         new = jnp.broadcast_to(jnp.asarray(scene.number(edit.value)).astype(x.dtype), x.shape)
     elif isinstance(edit, Scale):

@@ -4,8 +4,8 @@ What does not depend on the swept axes is computed once. Before the sweep: what 
 before the first period asked for, and, of the consumer world, beliefs of every row and the adapters' projections of
 them (`feedback=False`); of the media world, the network (response form) and the weeks that no longer carry over; of the
 graph world, what was heard. In it, by `vmap`: of the consumer world with feedback, the periods before the first one
-that any plan changes, and the belief of that period; and all that depends on the grid's first dimensions alone, so put
-members, segments and starts first.
+that any plan changes, and the belief of that period; without, the sum over actions that no plan moves, of adapters that
+add; and all that depends on the grid's first dimensions alone, so put members, segments and starts first.
 """
 
 from __future__ import annotations
@@ -120,7 +120,10 @@ class Evaluate:
         planned = plans.apply(
             self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
         )
-        planned = jnp.where(data.present[..., None], planned, data.factual)
+        # Column by column: what no edit touches stays one for all plans.
+        was = jnp.unstack(data.factual, axis=-1)
+        both = [(jnp.where(data.present, planned[..., at], own), own) for at, own in enumerate(was)]
+        planned = jnp.stack([now for now, _ in both], axis=-1)
         member = point.get(MEMBER)
         expect = jax.jit(self.expect)  # traced once for both, and for every grid that asks the same
         path = expect(key, data.forecast, data.factual, planned, member)
@@ -131,9 +134,8 @@ class Evaluate:
         if HORIZON in point:
             weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])
         total, before = (jnp.where(weight[..., None], x, 0.0).sum(1) for x in (path, usual))
-        spent = jnp.where(weight[..., None], planned * data.cost, 0.0).sum((1, 2))
-        spared = jnp.where(weight[..., None], data.factual * data.cost, 0.0).sum((1, 2))
-        gain, cost = total - before, spent - spared
+        more = sum((now - own) * price for (now, own), price in zip(both, data.cost, strict=True))
+        gain, cost = total - before, jnp.where(weight, more, 0.0).sum(1)
         return {"total": total, "gain": gain, "cost": cost, "profit": gain @ data.worth - cost, "path": path}
 
 
@@ -216,7 +218,6 @@ def sweep(
         "edits": plan_reading.to_edits(options["plan"]),
         "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
     }
-
     return engine.sweep(
         evaluate,
         grid,

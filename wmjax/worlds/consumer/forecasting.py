@@ -65,6 +65,8 @@ class RowsForecast:
     ) -> Float[Array, "units periods outcomes"]:
         """Expect outcomes under `actions`; the mean over members, or one member's."""
         blocks, _, _, size = data.projected.base.shape[:4]
+        if self.model.cfg.adapter.form == "additive":
+            return self._added(data, actions, member)
         rows = actions.reshape(-1, actions.shape[-1])
         padded = jnp.pad(rows, ((0, blocks * size - rows.shape[0]), (0, 0))).reshape(blocks, size, -1)
         adapters, scales, projected = data
@@ -82,6 +84,26 @@ class RowsForecast:
 
         found = jax.lax.map(block, (projected, padded)) if blocks > 1 else block((_first(projected), padded[0]))[None]
         return found.reshape(blocks * size, -1)[: rows.shape[0]].reshape(*actions.shape[:2], -1)
+
+    def _added(
+        self, data: RowsData, actions: Float[Array, "units periods actions"], member: Int[Array, ""] | None
+    ) -> Float[Array, "units periods outcomes"]:
+        """Expect as `__call__` where actions add: column by column, so that what no plan moves is summed once."""
+        scales, projected = data.scales, data.projected
+        rows = actions.shape[0] * actions.shape[1]
+        lay = lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1, *x.shape[4:])[:, :, :rows]  # noqa: E731
+        base, tau = lay(projected.base), lay(projected.tau)
+        if member is not None:
+            scales, base, tau = jax.tree.map(lambda x: x[member][None], (scales, base, tau))
+
+        def one(scale: Any, own: Array, slopes: Array) -> Array:
+            eta = own
+            for at in range(actions.shape[-1]):
+                moved = (actions[..., at].reshape(-1) - scale.action_centre[at]) / scale.action_scale[at]
+                eta = eta + slopes[..., at] * moved
+            return pure.respond_scaled(scale, eta.T, model=self.model)
+
+        return jax.vmap(one)(scales, base, tau).mean(0).reshape(*actions.shape[:2], -1)
 
 
 def _first(tree: Any) -> Any:
