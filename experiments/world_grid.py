@@ -254,14 +254,12 @@ def tell(found: list[Scores], study: Study) -> list[Row]:
             own = [b for b in best if b.method == method]
             counts = {"wins": sum(b.clear for b in own), "smallest": len(own)}
             out += common.summarise([{Cell(name, method, n): float(v) for n, v in counts.items()}])
-            quantities = ("root_pehe", "ate_error") if method == "difference" else ("root_pehe", "ate_error", "rank")
-            means = [
-                {
-                    Cell(name, method, q): float(np.nanmean([s.get(Cell(w.name, method, q), np.nan) for w in worlds]))
-                    for q in quantities
-                }
-                for s in found
-            ]
+            means: list[Scores] = [{} for _ in found]
+            for mean, scores in zip(means, found, strict=True):
+                for quantity in ("root_pehe", "ate_error", "rank"):
+                    cells = [Cell(world.name, method, quantity) for world in worlds]
+                    if known := [scores[cell] for cell in cells if cell in scores]:
+                        mean[Cell(name, method, quantity)] = float(np.mean(known))
             out += common.summarise(means)
     return out
 
