@@ -98,13 +98,11 @@ def rival(effect: Mapping[str, Any]) -> str:
     times, share = as_float(effect.get("times_known")), as_float(effect.get("robustness"))
     if not as_float(effect.get("robustness_interval")) > 0:
         return ""
-    told = (
-        f"a hidden cause that explained {percent(share)} of what the table leaves unexplained of {effect['action']}, "
-        f"and of {effect['outcome']} as much, could make all of it"
-    )
+    least = f"{percent(share)} of what the table leaves unexplained of {effect['action']} and of {effect['outcome']}"
     if math.isfinite(times):
-        told += f"; so could one {number(times, digits=2)} times as strong as {effect['known_columns']}"
-    return told
+        strong = f"{number(times, digits=2)} times as strong as {effect['known_columns']}"
+        return f"a hidden cause {strong} could make all of it (one that explains {least})"
+    return f"a hidden cause that explains {least} could make all of it"
 
 
 def answer(effect: Mapping[str, Any], overlap: Mapping[str, Any]) -> Answer:
