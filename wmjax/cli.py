@@ -155,6 +155,10 @@ def effect(
     console.table(consumer.averages(average, data), title=f"{action}: {t1:g} instead of {t0:g}")
     for line in consumer.hidden_causes(average):
         console.say(line)
+    if world.members < consumer.ENOUGH:
+        console.say(
+            f"the intervals are of {world.members} members: that they are wide is told, not how wide; quote 16's"
+        )
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
 
@@ -204,13 +208,14 @@ def traits(
 
     path = _place(run, "traits.parquet", out, panel)
     world, data = Run(run).open("traits", panel)
+    ends = None if action is None else Run(run).contrast(world, action, t0, t1)
     own = data if panel is None else Run(run).panel(world.levels)
     with console.console_observer() as observer:
         found = traits.fitted(run / "traits", world, own, observer=observer)
     console.table(traits.comparison(found), title="Log loss of validation periods, lower is better")
     _write(path, traits.units(found, data), world, data)
-    if action is not None:
-        t0, t1 = Run(run).contrast(world, action, t0, t1)
+    if action is not None and ends is not None:
+        t0, t1 = ends
         effects = found.effect_interval(data, action, t0, t1, alpha=alpha)
         values = world.observed(data).actions[:, data.action_index(action)]
         for line in support.circumstances(world.schema.column(action), values, t1):
@@ -424,7 +429,10 @@ def _place(run: Path, name: str, out: Path | None, panel: Path | None) -> Path:
     """
     if out is None and panel is not None:
         raise UserError(f"--panel asks about another table; name a file with --out, {run / name} is the run's own")
-    return out or run / name
+    from wmjax.core import files
+
+    path = out or run / name
+    return files.parquet(path) if name.endswith(".parquet") else path
 
 
 def _write(path: Path, table: Any, world: Any, panel: Panel, **question: Any) -> None:

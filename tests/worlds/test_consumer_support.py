@@ -125,5 +125,8 @@ def test_what_an_effect_stands_on_is_said():
     chosen, count = support.circumstances(push, values, 1.0)
     assert "push is not declared randomised" in chosen
     assert count == "push was 1 in 2 of the 3 rows asked about"
+    assert support.circumstances(SCHEMA.column("spend"), 5 * values, 2.0)[-1] == (
+        "spend was from 0 to 5 in the 3 rows asked about"
+    )
     drawn = dataclasses.replace(push, randomised=True, propensity=0.5)
     assert support.circumstances(drawn, values, 1.0) == [count]

@@ -306,7 +306,7 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     assert "Worth it?" in page
     # Returns, marginal returns, shares; a response and a course a channel; the outcome; training curves.
     assert page.count("<svg") >= 3 + 3 + 3 + 1 + 2
-    assert "always on: no week shows the outcome without it" in page
+    assert "always on: hardly a period shows the outcome without it" in page
     assert "a copy that does nothing is given a return of 1.5, the channel beside it 2 (90% interval 1 to 3)" in page
     assert pd.read_parquet(run.folder / "placebos.parquet")["placebo"].tolist() == [1.5, 0.5, 0.5]
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -383,7 +383,7 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     high = {**low, name: {**kept[name], "placebo": 1.01 * kept[name]["lo"]}}
     told = dataclasses.replace(world, facts={**world.facts, "placebo": high})
     assert set(told.doubts().like_placebos) == {name}
-    assert any(line.startswith(f"{name}: a copy that does nothing") for line in told.warnings())
+    assert any(line.startswith(f"{name}: in a second, smaller fit") for line in told.warnings())
     told.save(tmp_path / "world")
     assert contract.load(tmp_path / "world").warnings() == told.warnings()
     # A channel that lowers the outcome is doubted where its copy lowers it as much.
@@ -424,6 +424,32 @@ def test_how_strong_a_hidden_cause_must_be_is_kept_and_told(world, panel):
     told = dataclasses.replace(world, facts={**world.facts, "hidden": weak})
     assert set(told.doubts().explained_away) == {world.channels[0]}
     assert sum("hidden cause 0.50 times as strong as" in line for line in told.warnings()) == 1
+
+
+def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
+    """R2 by hand, around each unit's mean of the train periods; held-out periods speak before watched ones."""
+    split = split_times(panel, val=world.cfg.val, test=world.cfg.test)
+    y, expected = panel.arrays.outcomes[..., 0], world.predict(panel)["mean"].values[0]
+    mean = y[:, split.train].mean(1, keepdims=True)
+    for part, times in zip(("train", "val", "test"), split, strict=True):
+        own = 1 - ((y - expected)[:, times] ** 2).sum() / ((y - mean)[:, times] ** 2).sum()
+        assert world.facts["r2"][part] == pytest.approx(own, rel=1e-4)
+    for r2, told in (({"test": -2.3, "val": 0.9}, True), ({"test": 0.1, "val": -1.0}, False), ({"val": -1.0}, True)):
+        warned = dataclasses.replace(world, facts={**world.facts, "r2": r2}).warnings()
+        assert ("worse than by each unit's mean" in warned[0]) is told
+
+
+def test_the_best_split_says_what_it_gains(world, panel):
+    """As the same split asked about by itself: what its plan brings less what was done."""
+    table, numbers = world.optimize_budget(panel, bounds=(0.8, 1.2))
+    plan = panel.arrays.actions * table["factor"].to_numpy()
+    parts = [
+        world.contributions(panel.with_actions(x))["contribution"].values.sum() for x in (plan, panel.arrays.actions)
+    ]
+    assert numbers["gain"] == pytest.approx(parts[0] - parts[1], rel=1e-2)
+    assert numbers["lo"] <= numbers["gain"] <= numbers["hi"]
+    with pytest.raises(UserError, match="both source and target"):
+        world.shift(panel, "channel_0", "channel_0", 0.1)
 
 
 def test_covariates_are_named_in_their_order(panel):

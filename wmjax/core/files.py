@@ -123,11 +123,23 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not JSON ({error})") from None
 
 
+def parquet(path: str | Path) -> Path:
+    """Give the path of a table that is to be written as Parquet.
+
+    Raises:
+        UserError: a name that says something else.
+    """
+    if (found := Path(path)).suffix != ".parquet":
+        raise UserError(f"{found}: answers are written as Parquet; name a file that ends in .parquet")
+    return found
+
+
 def write_parquet(path: str | Path, table: pd.DataFrame, provenance: dict[str, Any]) -> None:
     """Write a tidy table with its provenance as JSON under the file metadata key `wmjax`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = parquet(path)
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"wmjax": json.dumps(provenance).encode()})
     with replacing(path) as beside:

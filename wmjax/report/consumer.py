@@ -37,6 +37,8 @@ FILES = (
     ("training.parquet", "training curves"),
     ("summary.json", "the numbers of this page"),
 )
+ENOUGH = 8
+"""Members from which an interval's width is not told to be rough."""
 ODD = 0.01
 """A history whose rank is this low is odder than 99 % of the train rows."""
 SAMPLE = 4000
@@ -90,6 +92,7 @@ def answer(
         tell()
         asked = (question.action, question.t0, question.t1)
         segments.append(world.ate_by(panel, *asked, by=by, alpha=alpha, times=times))
+        warnings += weak_causes(segments[-1])
         once = found["outcome"] == panel.outcome_names[0]
         warnings += world.warnings_for(question.action, found.loc[once, "supported"].to_numpy(bool))
         tell()
@@ -238,6 +241,12 @@ def hidden_causes(table: pd.DataFrame) -> list[str]:
     """Say what could make all of each clear average over all rows, once an outcome."""
     rows: Any = table.to_dict("records")
     return [f"{row['action']} on {row['outcome']}: {told}" for row in rows if (told := rival(row))]
+
+
+def weak_causes(table: pd.DataFrame) -> list[str]:
+    """Say of which clear averages a hidden cause that is weaker than what the table knows could make all."""
+    rows: Any = table[table["times_known"] < 1]
+    return hidden_causes(rows)
 
 
 def odd_share(table: pd.DataFrame) -> float | None:

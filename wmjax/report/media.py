@@ -84,7 +84,7 @@ def flagged(world: MediaWorld) -> pd.DataFrame:
     def judge(channel: str) -> tuple[str, str]:
         if channel in doubts.unidentified:
             return "not", "covariates explain its spend all but wholly"
-        reasons = ["always on: no week shows the outcome without it"] if channel in doubts.always_on else []
+        reasons = ["always on: hardly a period shows the outcome without it"] if channel in doubts.always_on else []
         reasons += [words[channel] for words in (doubts.like_placebos, doubts.explained_away) if channel in words]
         if reasons:
             return "partly", "; ".join(reasons)

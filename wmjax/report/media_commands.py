@@ -115,8 +115,8 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
     from wmjax.report.run import Run, answered
 
     world, panel = Run(run).open("shift")
-    _warn(world)
     found = world.shift(panel, source, target, share, alpha=alpha)
+    _warn(world)
     console.say(
         f"{found['moved']:,.6g} moved from {source} to {target}: "
         f"{found['mean']:+,.6g} ({found['lo']:+,.6g} to {found['hi']:+,.6g})"
@@ -127,7 +127,13 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
 
 
 def optimize(
-    run: RunFolder, *, budget: float | None = None, low: float = 0.5, high: float = 1.5, out: Path | None = None
+    run: RunFolder,
+    *,
+    budget: float | None = None,
+    low: float = 0.5,
+    high: float = 1.5,
+    out: Path | None = None,
+    alpha: float = 0.1,
 ) -> None:
     """Split a budget over the channels for the largest expected outcome.
 
@@ -137,19 +143,30 @@ def optimize(
         low: least multiple of each channel's spend.
         high: largest multiple of each channel's spend.
         out: Parquet file; by default `budget.parquet` in the run's folder.
+        alpha: the gain's interval holds with probability 1 - alpha.
     """
     from wmjax.report import console
     from wmjax.report.run import Run, answered
 
     world, panel = Run(run).open("optimize")
+    table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high), alpha=alpha)
     _warn(world)
-    table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high))
-    console.table(table, title="The best split")
+    title = f"The best split, each channel from {low:g} to {high:g} times its spend (bound: at one of these ends)"
+    console.table(table, title=title)
+    if table["extrapolated"].any():
+        console.say("extrapolated: in some period more than the largest spend that was learnt from")
     console.say(
-        f"Expected outcome {numbers['start']:,.6g} -> {numbers['value']:,.6g}, marginal return {numbers['price']:.4g}, "
-        f"optimality residual {numbers['residual']:.2g}"
+        f"Over what was done: {numbers['gain']:+,.6g} ({numbers['lo']:+,.6g} to {numbers['hi']:+,.6g}), as if the "
+        "split had not been chosen for it"
     )
-    _write(out or run / "budget.parquet", table, answered(world, panel, budget=budget, low=low, high=high))
+    if numbers["lo"] <= 0 <= numbers["hi"]:
+        console.warning("the interval of the gain holds 0: the data do not tell this split from what was done")
+    console.say(
+        f"Expected outcome {numbers['start']:,.6g} at equal shares of the budget -> {numbers['value']:,.6g}, marginal "
+        f"return {numbers['price']:.4g}, optimality residual {numbers['residual']:.2g}"
+    )
+    asked = {"budget": budget, "low": low, "high": high, "alpha": alpha}
+    _write(out or run / "budget.parquet", table, answered(world, panel, **asked, **numbers))
 
 
 def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import MONTHLY, AutoDateLocator, ConciseDateFormatter
 
 from wmjax.report import canvas, frames
 from wmjax.report.canvas import FAINT, INK, OTHER, SOFT, WORLD, plain
@@ -81,6 +81,7 @@ def _times(table: pd.DataFrame) -> np.ndarray:
 def _axis(axes: Axes, times: np.ndarray) -> None:
     if np.issubdtype(times.dtype, np.datetime64):
         locator = AutoDateLocator(minticks=3, maxticks=6)
+        locator.intervald[MONTHLY] = [1, 2, 3, 4, 6, 12]  # three years have none with six ticks otherwise
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     else:

@@ -148,6 +148,9 @@ def best(
     if priced:
         paid = f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
     value = f"value {chosen.gain:,.6g}"
+    if "total" in table.attrs:
+        lo, hi = table.attrs["total"]
+        value += f" ({lo:,.6g} to {hi:,.6g} over members, as if it had not been chosen for it)"
     if "supported" in table and not (known := table["supported"].to_numpy(bool)).all():
         value += f", of which {table['value'].to_numpy()[known].sum():,.6g} of supported plans"
     if chosen.bound > chosen.gain + 1e-6 * abs(chosen.gain):
@@ -159,13 +162,20 @@ def best(
         )
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
+    if cost and (done := sweeping.cost_of_what_was_done(attrs["provenance"], cost)) is not None:
+        console.say(
+            "the prices of --cost count all that a plan does, and so does the budget; what was done costs "
+            f"{done:,.6g} at them"
+        )
+    if outcome is not None and of == "profit":
+        console.say("profit is over all outcomes: --outcome is not read")
     absent = attrs["provenance"].get("absent", [])
     if absent:
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
     if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
         console.say(f"{none:,} units have no supported plan and get none")
     for line in sweeping.at_the_end(sweep, table):
-        console.say(f"{line}: what is best may lie beyond")
+        console.say(f"{line}: better may lie beyond")
     if "interval holds 0" in counts:
         unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")

@@ -17,6 +17,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Observer
 from wmjax.data.panel import Panel
 from wmjax.evaluate import policy
+from wmjax.report import frames
 from wmjax.sweep import plan_reading, processes, reading, reduce_reading, store
 from wmjax.sweep.grids import Grid
 from wmjax.worlds import contract, sweeping
@@ -186,7 +187,8 @@ def best(
         A table of units, their plan's levels and value, its cost where costs are known, whether it is `supported` where
         the sweep tells, and `lo` and `hi` of its value where the sweep has members, by Student's t over them, as if the
         plan had not been chosen for its value; without units absent in the sweep's periods; among its attributes `of`,
-        the sweep's variable, `unit`, in what the values are, and `priced`, whether costs are known. And the allocation.
+        the sweep's variable, `unit`, in what the values are, `priced`, whether costs are known, and `total`, bounds of
+        the sum over units where the sweep has members. And the allocation.
     """
     found = store.read(path)
     if "unit" in found.dims and (absent := set(found.attrs["provenance"].get("absent", []))):
@@ -221,7 +223,10 @@ def best(
     if members := [d for d, has_members in luck.items() if has_members and d in values.dims]:
         each = values.mean([d for d in luck if d in values.dims and d not in members], skipna=False)
         by_member = each.stack(one=members).stack(plan=dims).transpose("one", "plan", "unit")  # noqa: PD013
-        table["lo"], table["hi"] = bounds(by_member.values[:, chosen.plan, at], alpha)
+        own = by_member.values[:, chosen.plan, at]
+        table["lo"], table["hi"] = bounds(own, alpha)
+        whole = bounds(own.sum(-1, dtype=np.float64, keepdims=True), alpha)
+        table.attrs["total"] = tuple(float(end[0]) for end in whole)
     if marks is not None:
         table["supported"] = marks[chosen.plan, at]
     table.attrs["of"], table.attrs["priced"] = str(values.name), priced is not None
@@ -236,6 +241,12 @@ def _unit(found: xr.Dataset, values: xr.DataArray) -> str:
     known = found.attrs["provenance"].get("units", {})
     name = str(values.attrs.get("outcome", ""))
     return f"{name}, {known[name]}" if name in known else "outcome units"
+
+
+def cost_of_what_was_done(told: Mapping[str, Any], cost: str) -> float | None:
+    """Price what was done in a sweep's periods by prices of its axes; None where an axis is no action of the panel."""
+    done, named = told.get("done", {}), dict(prices(cost, "cost"))
+    return sum(price * done[name] for name, price in named.items()) if named.keys() <= done.keys() else None
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
@@ -259,9 +270,12 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
 def at_the_end(path: Path, table: pd.DataFrame) -> list[str]:
     """Say which axes of numbers end at the level that `best` chose for units: more of it may be better still.
 
-    A level of 0 is an end that nothing lies beyond, and of two levels both are ends.
+    A level of 0 is an end that nothing lies beyond, of two levels both are ends, and where values have intervals only
+    those that do not hold 0 count.
     """
     found, said = store.read(path), []
+    if "lo" in table and table.attrs["of"].split("_")[-1] != "total":
+        table = frames.where(table, ((table["lo"] > 0) | (table["hi"] < 0)).to_numpy())
     for name in (str(name) for name in table if str(name) in found.coords and name != "unit"):
         levels = found[name].values
         if levels.dtype.kind not in "iuf" or len(np.unique(levels)) < 3:
@@ -269,7 +283,7 @@ def at_the_end(path: Path, table: pd.DataFrame) -> list[str]:
         for end in (levels.min(), levels.max()):
             units = int(np.count_nonzero(table[name] == end))
             if end and units:
-                said.append(f"{units:,} of {len(table):,} units get {name} {end:g}, where the grid ends")
+                said.append(f"{name} {end:g}, where the grid ends, is best for {units:,}")
     return said
 
 

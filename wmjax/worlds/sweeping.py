@@ -209,12 +209,12 @@ def sweep(
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
-    known = [*notes, *getattr(world, "facts", {}).get("warnings", [])]
     told = about | {
-        "warnings": [*dict.fromkeys(known), *of_actions, *of_points],
+        "warnings": [*dict.fromkeys([*notes, *world.facts.get("warnings", [])]), *of_actions, *of_points],
         "of_actions": of_actions,
         "of_points": of_points,
         "absent": absent,
+        "done": sweep_support.done(panel, _window(panel, setting)),
         "edits": plan_reading.to_edits(options["plan"]),
         "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
     }

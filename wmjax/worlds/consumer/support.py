@@ -143,9 +143,10 @@ def warnings_of_effect(
     action = column.name
     found = reasons({action: report}, facts, (action,))
     if not report.deterministic and not supported.all():
+        left = "averages leave them out" if supported.any() else "so is every average"
         found.append(
             f"{action}: {np.count_nonzero(~supported):,} of {supported.size:,} rows have no overlap; there the "
-            "effect is extrapolated, and averages leave them out"
+            f"effect is extrapolated, and {left}"
         )
     # A propensity in a column may well follow from what came before: that is what it is for. And a coin tossed once a
     # period for all units is found in other rows of the same period, whatever came before.
@@ -161,7 +162,7 @@ def warnings_of_effect(
 
 
 def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float) -> list[str]:
-    """Say what any effect of an action stands on: how it was chosen, and in how many rows a bit had the value asked.
+    """Say what any effect of an action stands on: how it was chosen, and which values the rows had.
 
     Args:
         column: the action's.
@@ -176,6 +177,8 @@ def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float)
         )
     if column.kind == "binary":
         found.append(f"{name} was {t1:g} in {np.count_nonzero(values == t1):,} of the {len(values):,} rows asked about")
+    elif len(values):
+        found.append(f"{name} was from {values.min():g} to {values.max():g} in the {len(values):,} rows asked about")
     return found
 
 

@@ -14,12 +14,14 @@ class Doubts(NamedTuple):
     unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
     `placebo.check`. explained_away: a hidden cause weaker than the strongest known columns could be all of it.
+    of the whole world, where it forecasts worse than means do; else empty.
     """
 
     unidentified: frozenset[str]
     always_on: frozenset[str]
     like_placebos: dict[str, str]
     explained_away: dict[str, str]
+    misfit: str
 
 
 def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
@@ -37,11 +39,23 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
         _like_placebos(facts.get("placebo", {}), negative),
         {
             channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']}, what the "
-            "table knows best of both, could be all of its return"
+            "table knows best of both, could be all of its return, or hide as much again"
             for channel, told in facts.get("hidden", {}).items()
             if told["times_known"] is not None and told["times_known"] < 1
         },
+        _misfit(facts.get("r2", {})),
     )
+
+
+def _misfit(r2: Mapping[str, float | None]) -> str:
+    """Say where periods held out, or watched where none were, are predicted worse than by the train periods' means."""
+    for part, words in (("test", "held-out"), ("val", "watched")):
+        if (own := r2.get(part)) is not None:
+            told = (
+                f"the {words} periods are predicted worse than by each unit's mean of the train periods (R2 {own:.2g})"
+            )
+            return f"{told}; what such a world says of plans is not to be believed" if own < 0 else ""
+    return ""
 
 
 def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[str, str]:
@@ -52,20 +66,27 @@ def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[
         sign = -1 if channel in negative else 1
         if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
             out[channel] = (
-                f"a copy that does nothing is given a return of {told['placebo']:.3g}, the channel beside it "
-                f"{told['roi']:.3g} ({1 - told['alpha']:.0%} interval {told['lo']:.3g} to {told['hi']:.3g})"
+                f"in a second, smaller fit of the train periods a copy that does nothing is given a return of "
+                f"{told['placebo']:.3g}, the channel beside it {told['roi']:.3g} ({1 - told['alpha']:.0%} interval "
+                f"{told['lo']:.3g} to {told['hi']:.3g})"
             )
     return out
 
 
 def warnings(support: pd.DataFrame, doubts: Doubts, members: int) -> list[str]:
     """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
-    found = ["read from observed spend: whatever moved both spend and outcome and is not in the table biases it"]
+    found = [doubts.misfit] if doubts.misfit else []
+    found.append(
+        "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
+    )
     for channel, explained in zip(support["channel"], support["explained"], strict=True):
         if channel in doubts.unidentified:
             found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
         elif channel in doubts.always_on:
-            found.append(f"{channel}: always on, so its effect against no spend is extrapolated")
+            found.append(
+                f"{channel}: always on (next to no spend in fewer than 2 % of rows), so its effect against none is "
+                "extrapolated"
+            )
     found += [
         f"{channel}: {told}: the data do not tell this channel from one without effect"
         for channel, told in doubts.like_placebos.items()

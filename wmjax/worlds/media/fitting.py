@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Key
 
+from wmjax.core.files import finite
 from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint
 from wmjax.data.panel import Panel, show_time
@@ -91,7 +92,23 @@ def fit(
         provenance=origin(key, seed, cfg, panel),
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
-    return replace(world, facts={**world.facts, "hidden": hidden.measure(world, panel, split.train)})
+    found = {"hidden": hidden.measure(world, panel, split.train), "r2": accuracy(world, panel, split)}
+    return replace(world, facts={**world.facts, **found})
+
+
+def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float | None]:
+    """Compare predictions, one period ahead, with each unit's mean of the train periods: R2 by part, or None."""
+    name = prepare.outcome_name(panel, world.cfg)
+    y = np.asarray(panel.arrays.outcomes[..., panel.outcome_index(name)], np.float64)
+    expected = world.predict(panel)["mean"].values[0]
+    train = panel.arrays.mask & split.train
+    mean = np.where(train, y, 0).sum(1, keepdims=True) / np.maximum(train.sum(1, keepdims=True), 1)
+    found: dict[str, float | None] = {}
+    for part, times in zip(Split._fields, split, strict=True):
+        rows = panel.arrays.mask & times & train.any(1, keepdims=True)
+        spread = ((y - mean)[rows] ** 2).sum()
+        found[part] = finite(float(1 - ((y - expected)[rows] ** 2).sum() / spread)) if spread > 0 else None
+    return found
 
 
 def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, creative: np.ndarray | None) -> LearnData:

@@ -282,17 +282,23 @@ class MediaWorld(contract.Named):
         if not 0 <= share <= 1:
             raise UserError(f"share is {share}, must be from 0 to 1")
         i, j = self._channel(source), self._channel(target)
+        if i == j:
+            raise UserError(f"{source} is both source and target; nothing would move")
         over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
         moved = attribution.shifted(plan, i, j, share, over.change)
+        amount = float(jnp.sum(plan[..., i] * over.change) * share)
+        return self._gain(panel, moved, over, times, alpha) | {"moved": amount}
+
+    def _gain(self, panel: Panel, plan: Array, over: Window, times: slice, alpha: float) -> dict[str, float]:
+        """Say what another plan changes in all: mean, lo, hi."""
+        history, both = self.history(panel), jnp.stack([jnp.asarray(panel.arrays.actions), plan])
         start = times.indices(panel.num_times)[0]
-        history = self.history(panel)
-        own, drawn = self._asked(programs.totals, history, history, jnp.stack([plan, moved]), over, start)
+        own, drawn = self._asked(programs.totals, history, history, both, over, start)
         difference = lambda x: np.diff(x.astype(np.float64).sum(-1), axis=1)  # noqa: E731
         gain = difference(own)
         ends = posterior.bounds(gain, None if drawn is None else difference(drawn), alpha)
         lo, hi = (float(end[0]) for end in ends)
-        amount = float(jnp.sum(plan[..., i] * over.change) * share)
-        return {"mean": float(gain.mean()), "lo": lo, "hi": hi, "moved": amount}
+        return {"mean": float(gain.mean()), "lo": lo, "hi": hi}
 
     def optimize_budget(
         self,
@@ -301,6 +307,7 @@ class MediaWorld(contract.Named):
         budget: float | None = None,
         bounds: tuple[float, float] | Mapping[str, tuple[float, float]] = (0.5, 1.5),
         times: slice = slice(None),
+        alpha: float = 0.1,
     ) -> tuple[pd.DataFrame, dict[str, float]]:
         """Split a budget over the channels for the largest expected outcome; see `budget.best`.
 
@@ -310,8 +317,10 @@ class MediaWorld(contract.Named):
             times: positions of the periods whose spend may change.
 
         Returns:
-            A table (channel, factor, spend, new_spend, bound, extrapolated), and the numbers `start`, `value`, `price`
-            (marginal return), `residual` (of the optimality conditions).
+            A table (channel, factor, spend, new_spend, bound, extrapolated: beyond the largest spend of a period that
+            was learnt from), and the numbers `start`, `value`, `price` (marginal return), `residual` (of the optimality
+            conditions), and `gain`, `lo`, `hi`: what the split adds to what was done, with bounds of level `1 - alpha`,
+            as if it had not been chosen for it.
         """
         from wmjax.worlds.media import budget as budgets
 
@@ -341,8 +350,10 @@ class MediaWorld(contract.Named):
                 "extrapolated": highest * found.factors > 1 + 1e-6,
             }
         )
+        factors = jnp.where((over.change > 0)[:, None], jnp.asarray(found.factors, plan.dtype), 1.0)
+        gain = self._gain(panel, plan * factors, over, times, alpha)
         numbers = {"start": found.start, "value": found.value, "price": found.price, "residual": found.residual}
-        return table, numbers
+        return table, numbers | {"gain": gain["mean"], "lo": gain["lo"], "hi": gain["hi"]}
 
     # ---- what may be believed, labels -------------------------------------------------------------------------------
 
