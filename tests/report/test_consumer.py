@@ -209,3 +209,16 @@ def test_actions_that_were_all_randomised_are_not_called_targeted():
         panel = read_panel(table, {"unit": "id", "columns": columns})
         assert consumer.how_chosen(panel, "Targeted.") == told
         assert consumer.columns(panel)["role"].tolist()[0] == "action, randomised"
+
+
+def test_what_a_weak_cause_could_make_is_warned_of():
+    """Of clear averages alone, and where what is needed is weaker than what the table knows."""
+    one = {"action": "push", "outcome": "visit", "robustness": 0.03, "robustness_interval": 0.01, "times_known": 0.6}
+    rows = [
+        {**one, "known_columns": "month"},
+        {**one, "known_columns": "month", "outcome": "buy", "times_known": 1.2},
+        {**one, "known_columns": "month", "outcome": "spend", "robustness_interval": 0.0},
+        {**one, "known_columns": "", "outcome": "rest", "times_known": np.nan, "robustness": np.nan},
+    ]
+    (line,) = consumer.weak_causes(pd.DataFrame(rows))
+    assert line.startswith("push on visit: a hidden cause 0.60 times as strong as month")

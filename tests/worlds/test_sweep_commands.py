@@ -304,7 +304,7 @@ def test_best_says_what_its_prices_count(run, swept, panel, capsys):
     assert sweeping.cost_of_what_was_done(told, "push=1 nothing=2") is None
     cli.main(["best", str(swept), "--outcome", "visit", "--cost", "push=1 coupon=0.5", "--out", str(run / "p.parquet")])
     assert f"what was done costs {done:,.6g} at them" in capsys.readouterr().out.replace("\n", " ")
-    with pytest.raises(UserError, match="ends in .parquet"):
+    with pytest.raises(UserError, match=r"ends in \.parquet"):
         files.write_parquet(run / "p.xlsx", pd.DataFrame({"a": [1]}), {})
 
 
