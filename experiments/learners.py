@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,9 +94,7 @@ def scores(
         own = fingerprint(owner, cfg.forests, cfg.tarnet if name == "tarnet" else cfg.rows, cfg.trees, cfg.alpha)
         kept = folder / f"{name}-{setting}.json"
         if (found := read_scores(kept, own)) is None and name in cfg.able:
-            started = time.monotonic()
             found = _score(key, setting, name, data, cfg=cfg, observer=observer)
-            found[Cell(setting, name, "seconds")] = time.monotonic() - started
             write_scores(kept, own, found)
         out |= found or {}
     observer(Event("learners", len(cfg.names), len(cfg.names), unit="learner"))
