@@ -128,7 +128,7 @@ def effect(
             panel and `all` for another one.
         alpha: intervals hold with probability 1 - alpha.
     """
-    from wmjax.report import console, consumer
+    from wmjax.report import console, consumer, frames
     from wmjax.report.run import Run
     from wmjax.worlds.consumer import support, tables
     from wmjax.worlds.consumer.tables import Question
@@ -138,7 +138,8 @@ def effect(
     t0, t1 = Run(run).contrast(world, action, t0, t1)
     asked = periods or ("test" if panel is None else "all")
     times = world.periods(data) if asked == "test" else None
-    average = world.ate(data, action, t0, t1, by=by, alpha=alpha, times=times)
+    every = world.ate_by(data, action, t0, t1, by=(None,) if by is None else (None, by), alpha=alpha, times=times)
+    average = frames.where(every, frames.equal(every, "segment", by or "all"))
     found = tables.effects(world, data, Question(action=action, t0=t0, t1=t1), times=times, alpha=alpha)
     # Support is asked of the rows themselves: the table has a row an outcome, and none where the effect is NaN.
     rows = world.observed(data, times)

@@ -35,8 +35,9 @@ def test_a_hidden_twin_of_the_known_cause_is_one_time_as_strong(strength):
     known = sensitivity.known({"x": x[:, None], "idle": rng.normal(size=(ROWS, 2))}, {"a": a}, [y])
     assert known is not None
     effect, size = asked(known, a, y, x)
-    assert known.groups[0][0].name == "x"
-    assert sensitivity.times_as_strong(effect, size, known.groups[0][0]) == pytest.approx(1.0, rel=0.03)
+    found = sensitivity.weakest(effect, size, known.groups[0][0])
+    assert found.name == "x"
+    assert found.times == pytest.approx(1.0, rel=0.03)
     share_y = 1 - residual(y, x, a, u).var() / residual(y, x, a).var()
     share_a = 1 - residual(a, x, u).var() / residual(a, x).var()
     assert size * np.sqrt(share_y * share_a / (1 - share_a)) == pytest.approx(effect, rel=0.02)
@@ -52,7 +53,27 @@ def test_a_cause_of_half_the_strength_makes_less():
     known = sensitivity.known({"x": x[:, None]}, {"a": a}, [y])
     assert known is not None
     effect, size = asked(known, a, y, x)
-    assert 0.2 < sensitivity.times_as_strong(effect, size, known.groups[0][0]) < 0.255
+    assert 0.2 < sensitivity.weakest(effect, size, known.groups[0][0]).times < 0.255
+
+
+def test_the_yardstick_is_the_group_of_the_least_multiple():
+    """One column goes with the outcome, one with the action: which asks for less depends on the size of the effect."""
+    by_outcome, by_action = Group("outcome", 0.5, 0.05), Group("action", 0.001, 0.45)
+    for effect, name in ((0.02, "outcome"), (3.0, "action")):
+        each = [sensitivity.times_as_strong(effect, 1.0, group) for group in (by_outcome, by_action)]
+        found = sensitivity.weakest(effect, 1.0, (by_outcome, by_action))
+        assert found == (min(each), name)
+    assert sensitivity.weakest(1.0, 1.0, ()) == (np.inf, "")
+    assert np.isnan(sensitivity.weakest(np.nan, 1.0, (by_outcome,)).times)
+
+
+def test_what_explains_half_of_the_action_is_no_yardstick():
+    rng = np.random.default_rng(3)
+    x, z, noise_a, noise_y = rng.normal(size=(4, 20_000))
+    a = 3 * x + 0.5 * z + noise_a
+    found = sensitivity.known({"x": x[:, None], "z": z[:, None]}, {"a": a}, [x + z + a + noise_y])
+    assert found is not None
+    assert [group.name for group in found.groups[0][0]] == ["z"]
 
 
 def test_robustness_at_its_ends():
@@ -72,7 +93,7 @@ def table():
     which = rng.integers(0, 3, n)
     x = rng.normal(size=(n, 2))
     push = (rng.random(n) < 0.2 + 0.3 * (which == 0)).astype(float)
-    tv = x[:, 0] + rng.normal(size=n)
+    tv = x[:, 0] + 2 * rng.normal(size=n)
     y = which + x @ [1.0, 0.3] + 0.5 * push + rng.normal(size=n)
     return {"store": np.eye(3)[which], "lags": x, "same": np.ones((n, 1))}, {"push": push, "tv": tv}, y
 
@@ -91,8 +112,11 @@ def test_what_is_known_is_of_least_squares_in_any_unit(table, unit):
     assert found.outcomes[1] == pytest.approx(1e4 * found.outcomes[0])
     alone = residual(push, store, x, tv)
     assert found.actions[0] == pytest.approx(alone @ alone / (n - 8), rel=1e-5)
-    (by_store, _), (by_lags, _) = found.groups
-    assert (by_store.name, by_lags.name) == ("store", "lags")
+    groups_of_push, groups_of_tv = ({g.name: g for g in each} for each, _ in found.groups)
+    assert {"store", "tv"} <= groups_of_push.keys()
+    assert {"lags", "push"} <= groups_of_tv.keys()
+    assert "same" not in groups_of_push
+    by_store = groups_of_push["store"]
     assert by_store.outcome == pytest.approx(1 - left.var() / residual(y, x, push, tv).var(), rel=1e-3)
     assert by_store.action == pytest.approx(1 - alone.var() / residual(push, x, tv).var(), rel=1e-3)
 
@@ -101,7 +125,8 @@ def test_an_action_s_own_past_is_no_yardstick(table):
     groups, actions, y = table
     found = sensitivity.known(groups, actions, [y], own={"tv": ["lags"]})
     assert found is not None
-    assert found.groups[1][0].name != "lags"
+    assert "lags" not in {group.name for group in found.groups[1][0]}
+    assert "lags" in {group.name for group in found.groups[0][0]}
     assert found.actions == sensitivity.known(groups, actions, [y]).actions  # pyright: ignore
 
 
@@ -111,6 +136,6 @@ def test_what_never_varies_is_nothing_s_cause_and_few_rows_say_nothing(table):
     found = sensitivity.known(groups, idle, [np.ones(len(y))])
     assert found is not None
     assert found.actions[2] == 0
-    assert all(group.outcome == 0 for (group,) in found.groups)
+    assert all(groups == () for (groups,) in found.groups)
     few = slice(0, 12)
     assert sensitivity.known({n: g[few] for n, g in groups.items()}, {"push": actions["push"][few]}, [y[few]]) is None

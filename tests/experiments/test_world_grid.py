@@ -18,7 +18,7 @@ WORLD = World(64, 30, 0.0, 0.1)
 def seeds(errors: dict[str, list[float]]):
     """Lay out root-PEHE by method and seed; methods that are not named err by 1."""
     count = len(next(iter(errors.values())))
-    full = {m: errors.get(m, [1.0] * count) for m in METHODS}
+    full = {m: errors.get(m, [9.0] * count) for m in METHODS}
     return [{Cell(WORLD.name, m, "root_pehe"): full[m][at] for m in METHODS} for at in range(count)]
 
 
@@ -35,12 +35,12 @@ def test_a_world_is_won_by_more_than_luck():
 
 def test_wins_are_counted_by_level():
     study = dataclasses.replace(SMOKE, consumers=(64,), days=(30,), targeting=(0.0,), shock=(0.1,), seeds=2)
-    found = seeds({"additive": [0.1, 0.2], "constant": [0.5, 0.7]})
+    found = seeds({"additive": [0.1, 0.2], "constant": [0.6, 0.7]})
     rows = {Cell(r.setting, r.method, r.quantity): r.value for r in world_grid.tell(found, study)}
     for setting in ("all", "consumers=64", "shock=0.1"):
         assert rows[Cell(setting, "additive", "wins")] == 1
         assert rows[Cell(setting, "traits", "wins")] == rows[Cell(setting, "traits", "smallest")] == 0
-        assert rows[Cell(setting, "constant", "root_pehe")] == pytest.approx(0.6)
+        assert rows[Cell(setting, "constant", "root_pehe")] == pytest.approx(0.65)
 
 
 def test_a_world_is_kept_and_read_again(tmp_path, monkeypatch):

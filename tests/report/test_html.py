@@ -191,8 +191,8 @@ def test_a_clear_answer_says_what_could_make_all_of_it():
     hidden = {"robustness": 0.0312, "robustness_interval": 0.012, "times_known": 2.345, "known_columns": "visit_lag"}
     told = answer({**EFFECT, **hidden}, {}).words
     assert told.endswith(
-        "A hidden cause 2.3 times as strong as visit_lag, what the table knows best, could make all of it, or hide as "
-        "much again (one that explains 3.1 % of what the table leaves unexplained of x and of y)."
+        "A hidden cause 2.3 times as strong as visit_lag, or one that explains 3.1 % of what the table leaves "
+        "unexplained of x and of y, could make all of it, or hide as much again."
     )
     assert "hidden" not in answer({**EFFECT, **hidden, "robustness_interval": 0.0}, {}).words
     assert "hidden" not in answer(EFFECT, {}).words

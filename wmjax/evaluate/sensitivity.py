@@ -43,12 +43,19 @@ class Known(NamedTuple):
     """What regressions on all columns and actions say.
 
     outcomes: variance that they leave of each outcome. actions: variance that all else leaves of each action. groups:
-    of each action, outcome by outcome, the group that is strongest with both; without a name where there is none.
+    of each action, outcome by outcome, the groups that may be a yardstick.
     """
 
     outcomes: tuple[float, ...]
     actions: tuple[float, ...]
-    groups: tuple[tuple[Group, ...], ...]
+    groups: tuple[tuple[tuple[Group, ...], ...], ...]
+
+
+class Weakest(NamedTuple):
+    """How many times as strong as a known group a hidden cause must be, and which; infinite and no name without."""
+
+    times: float
+    name: str
 
 
 def known(
@@ -64,7 +71,8 @@ def known(
         groups: columns by name.
         actions: each one's effect may be asked about; the others stand among its columns, as groups of their names.
         outcomes: one or more.
-        own: of an action, groups that are its own past: regressed on, but no yardstick for a hidden cause.
+        own: of an action, groups that are its own past: regressed on, but no yardstick for a hidden cause. Nor is what
+            explains half of the action or more beyond all else, as strong as which nothing hidden could be.
 
     Returns:
         None where there are not twice as many rows as columns.
@@ -96,7 +104,7 @@ def known(
 
     every = np.arange(len(labels))
     left = _left(gram, every, targets)
-    with_outcomes, variances, strongest = shares(every, targets, left), [], []
+    with_outcomes, variances, yardsticks = shares(every, targets, left), [], []
     for at, (kind, name) in enumerate(names):
         if kind != "action":
             continue
@@ -106,14 +114,13 @@ def known(
         with_action = shares(others, column, alone)
         past = set((own or {}).get(name, ()))
         rivals = [i for i in with_action if names[i][0] == "action" or names[i][1] not in past]
-        strongest.append(
-            tuple(
-                _strongest([Group(names[i][1], float(with_outcomes[i][k]), float(with_action[i][0])) for i in rivals])
-                for k in range(len(outcomes))
-            )
-        )
+        each = [
+            [Group(names[i][1], float(with_outcomes[i][k]), float(with_action[i][0])) for i in rivals]
+            for k in range(len(outcomes))
+        ]
+        yardsticks.append(tuple(tuple(g for g in found if g.outcome > 0 and 0 < g.action < 0.5) for found in each))
     spread = left * scale[targets] ** 2 * rows / free
-    return Known(tuple(spread.tolist()), tuple(variances), tuple(strongest))
+    return Known(tuple(spread.tolist()), tuple(variances), tuple(yardsticks))
 
 
 def _left(gram: np.ndarray, read: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -125,10 +132,6 @@ def _left(gram: np.ndarray, read: np.ndarray, targets: np.ndarray) -> np.ndarray
 
 def _odds(share: float) -> float:
     return share / max(1 - share, 1e-12)
-
-
-def _strongest(groups: Sequence[Group]) -> Group:
-    return max(groups, key=lambda g: _odds(g.outcome) * _odds(g.action), default=Group("", 0.0, 0.0))
 
 
 def robustness(effect: Any, size: Any) -> np.ndarray:
@@ -148,7 +151,7 @@ def times_as_strong(effect: float, size: float, group: Group) -> float:
 
     Infinite where the group has no part in the outcome or in the action; NaN for an effect that is.
     """
-    if not np.isfinite(effect) or min(group.outcome, group.action) <= 0:
+    if not np.isfinite(effect) or min(group.outcome, group.action) <= 0 or not size > 0:
         return float("nan") if np.isnan(effect) else float("inf")
     ratio = abs(effect) / size
 
@@ -166,3 +169,10 @@ def times_as_strong(effect: float, size: float, group: Group) -> float:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if bias(middle) < ratio else (low, middle)
     return 0.5 * (low + high)
+
+
+def weakest(effect: float, size: float, groups: Sequence[Group]) -> Weakest:
+    """Find the known group of which the least multiple could make all of an effect: the yardstick of all."""
+    found = [Weakest(times_as_strong(effect, size, group), group.name) for group in groups]
+    known = [one for one in found if np.isfinite(one.times)]
+    return min(known, default=Weakest(float("nan") if np.isnan(effect) else float("inf"), ""))

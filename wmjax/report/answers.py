@@ -100,8 +100,8 @@ def rival(effect: Mapping[str, Any]) -> str:
         return ""
     least = f"{percent(share)} of what the table leaves unexplained of {effect['action']} and of {effect['outcome']}"
     if math.isfinite(times):
-        strong = f"{number(times, digits=2)} times as strong as {effect['known_columns']}, what the table knows best,"
-        return f"a hidden cause {strong} could make all of it, or hide as much again (one that explains {least})"
+        strong = f"{number(times, digits=2)} times as strong as {effect['known_columns']}"
+        return f"a hidden cause {strong}, or one that explains {least}, could make all of it, or hide as much again"
     return f"a hidden cause that explains {least} could make all of it, or hide as much again"
 
 

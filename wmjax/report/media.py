@@ -93,7 +93,7 @@ def flagged(world: MediaWorld) -> pd.DataFrame:
     judged = [judge(str(c)) for c in world.support["channel"]]
     table = world.support.assign(standing=[j[0] for j in judged], because=[j[1] for j in judged])
     hidden = pd.DataFrame.from_dict(world.facts.get("hidden", {}), orient="index")
-    return table if hidden.empty else table.join(hidden, on="channel")
+    return table if hidden.empty else table.join(hidden, on="channel").fillna({"known_columns": ""})
 
 
 def compose(
@@ -248,8 +248,8 @@ def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
         }
         lead += (
             " How strong it would have to be is told: the share of what the table leaves unexplained of the outcome, "
-            "and of the channel's spend as much, from which it could be all of the return; and how many times as "
-            "strong that is as the columns of the table that go most with both."
+            "and of the channel's spend as much, from which it could be all of the return; or the multiple of the "
+            "strength of known columns, the least of all of them."
         )
     shown["because"] = ("may it be believed?", None)
     made: list[Table] = [tabulate(support, shown)]

@@ -162,10 +162,10 @@ def best(
         )
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
-    if cost and (done := sweeping.cost_of_what_was_done(attrs["provenance"], cost)) is not None:
+    if cost:
         console.say(
-            "the prices of --cost count all that a plan does, and so does the budget; what was done costs "
-            f"{done:,.6g} at them"
+            "the prices of --cost, and so the budget, count the level that each unit gets, once, and not what that is "
+            "over what was done"
         )
     if outcome is not None and of == "profit":
         console.say("profit is over all outcomes: --outcome is not read")
@@ -174,8 +174,8 @@ def best(
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
     if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
         console.say(f"{none:,} units have no supported plan and get none")
-    for line in sweeping.at_the_end(sweep, table):
-        console.say(f"{line}: better may lie beyond")
+    for line in sweeping.at_the_end(sweep, table) if budget is None else []:
+        console.say(f"of the units whose value is clear, {line}: better may lie beyond")
     if "interval holds 0" in counts:
         unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")

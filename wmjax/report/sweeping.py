@@ -220,7 +220,8 @@ def best(
     table["value"] = gain.values[chosen.plan, at]
     if priced is not None:
         table["cost"] = paid[chosen.plan, at]
-    if members := [d for d, has_members in luck.items() if has_members and d in values.dims]:
+    members = [d for d, has_members in luck.items() if has_members and d in values.dims]
+    if members and all(values.sizes[d] > 1 for d in members):
         each = values.mean([d for d in luck if d in values.dims and d not in members], skipna=False)
         by_member = each.stack(one=members).stack(plan=dims).transpose("one", "plan", "unit")  # noqa: PD013
         own = by_member.values[:, chosen.plan, at]
@@ -241,12 +242,6 @@ def _unit(found: xr.Dataset, values: xr.DataArray) -> str:
     known = found.attrs["provenance"].get("units", {})
     name = str(values.attrs.get("outcome", ""))
     return f"{name}, {known[name]}" if name in known else "outcome units"
-
-
-def cost_of_what_was_done(told: Mapping[str, Any], cost: str) -> float | None:
-    """Price what was done in a sweep's periods by prices of its axes; None where an axis is no action of the panel."""
-    done, named = told.get("done", {}), dict(prices(cost, "cost"))
-    return sum(price * done[name] for name, price in named.items()) if named.keys() <= done.keys() else None
 
 
 def counted(table: pd.DataFrame) -> pd.DataFrame:
@@ -283,7 +278,7 @@ def at_the_end(path: Path, table: pd.DataFrame) -> list[str]:
         for end in (levels.min(), levels.max()):
             units = int(np.count_nonzero(table[name] == end))
             if end and units:
-                said.append(f"{name} {end:g}, where the grid ends, is best for {units:,}")
+                said.append(f"{units:,} get {name} {end:g}, where the grid ends")
     return said
 
 

@@ -261,7 +261,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 
 def _edit_some(edit: Edit, x: Array, scene: _Scene) -> Array:
-    """Edit the actions that are named; the others are left out of it, and under `vmap` stay one for all plans."""
+    """Edit the actions that are named; the others are left out of it."""
     if isinstance(edit, Move):
         return _move(edit, x, scene)
     if isinstance(edit.action, Axis):

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float
 
 from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
-from wmjax.data.panel import Panel
 from wmjax.sweep import plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Plan
@@ -57,12 +56,6 @@ class Question(NamedTuple):
         """Work out a point's actions, and mark the cells that it moves."""
         planned = np.asarray(self.apply(np.asarray(digits, np.int32)))
         return planned, (planned != self.factual) & self.present[..., None]
-
-
-def done(panel: Panel, window: slice) -> dict[str, float]:
-    """Sum up what was done of each action in a window of periods."""
-    total = np.einsum("utk,ut->k", panel.arrays.actions[:, window], panel.arrays.mask[:, window], dtype=float)
-    return dict(zip(panel.action_names, total.tolist(), strict=True))
 
 
 def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:

@@ -4,8 +4,8 @@ What does not depend on the swept axes is computed once. Before the sweep: what 
 before the first period asked for, and, of the consumer world, beliefs of every row and the adapters' projections of
 them (`feedback=False`); of the media world, the network (response form) and the weeks that no longer carry over; of the
 graph world, what was heard. In it, by `vmap`: of the consumer world with feedback, the periods before the first one
-that any plan changes, and the belief of that period; without, the sum over actions that no plan moves, of adapters that
-add; and all that depends on the grid's first dimensions alone, so put members, segments and starts first.
+that any plan changes, and the belief of that period; and all that depends on the grid's first dimensions alone, so put
+members, segments and starts first.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Evaluate:
         planned = plans.apply(
             self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
         )
-        # Column by column: what no edit touches stays one for all plans.
+        # Column by column: nothing is laid out for all actions of all plans, which would be most of the memory.
         was = jnp.unstack(data.factual, axis=-1)
         both = [(jnp.where(data.present, planned[..., at], own), own) for at, own in enumerate(was)]
         planned = jnp.stack([now for now, _ in both], axis=-1)
@@ -214,7 +214,6 @@ def sweep(
         "of_actions": of_actions,
         "of_points": of_points,
         "absent": absent,
-        "done": sweep_support.done(panel, _window(panel, setting)),
         "edits": plan_reading.to_edits(options["plan"]),
         "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
     }

@@ -88,7 +88,7 @@ class RowsForecast:
     def _added(
         self, data: RowsData, actions: Float[Array, "units periods actions"], member: Int[Array, ""] | None
     ) -> Float[Array, "units periods outcomes"]:
-        """Expect as `__call__` where actions add: column by column, so that what no plan moves is summed once."""
+        """Expect as `__call__` where actions add: column by column, in one pass over rows and plans."""
         scales, projected = data.scales, data.projected
         rows = actions.shape[0] * actions.shape[1]
         lay = lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1, *x.shape[4:])[:, :, :rows]  # noqa: E731

@@ -1,8 +1,8 @@
 """What a cause that the table does not know would have to be like, to make all of an average effect.
 
 Measured at the fit, by linear regressions on the train rows that are comparable under the action's usual contrast: what
-they leave of each outcome and of the action, and which known columns go most with both, as a yardstick. The action's
-own past is no yardstick: it tells the action as nothing hidden does. See `wmjax.evaluate.sensitivity`.
+they leave of each outcome and of the action, and how known columns go with both, as yardsticks. The action's own past
+is none: it tells the action as nothing hidden does. See `wmjax.evaluate.sensitivity`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def fit(rows: Rows, reports: Mapping[str, OverlapReport], *, frame: Frame, schem
 
     Returns:
         Of each action that is not determined and has comparable rows enough: `own`, the variance that is left of it;
-        and by outcome `left`, the variance that is left, and `group`, the yardstick: name, partial R2 with the outcome
-        and with the action.
+        and by outcome `left`, the variance that is left, and `groups`, the yardsticks: name, partial R2 with the
+        outcome and with the action.
     """
     found: dict[str, Any] = {}
     for at, (name, report) in enumerate(reports.items()):
@@ -52,7 +52,7 @@ def fit(rows: Rows, reports: Mapping[str, OverlapReport], *, frame: Frame, schem
             each = zip(schema.names("outcome"), known.outcomes, known.groups[at], strict=True)
             found[name] = {
                 "own": known.actions[at],
-                "outcomes": {o: {"left": left, "group": list(group)} for o, left, group in each},
+                "outcomes": {o: {"left": left, "groups": [list(g) for g in groups]} for o, left, groups in each},
             }
     return found
 
@@ -68,9 +68,9 @@ def beside(table: pd.DataFrame, facts: Mapping[str, Any], column: Column) -> pd.
     Returns:
         The table with, where all rows are averaged on the response scale and some of them are supported: `robustness`,
         the share of what is left of outcome and action, of both, that a hidden cause must explain to make all of the
-        effect; `robustness_interval`, to let the interval hold 0 (0 where it does); `times_known`, how many times as
-        strong it must be as `known_columns`. Missing elsewhere, and for an action that was drawn by chance, which has
-        no hidden cause.
+        effect; `robustness_interval`, to let the interval hold 0 (0 where it does); `times_known`, of which multiple of
+        the strength of `known_columns` one could make it: the least of all known groups. Missing elsewhere, and for an
+        action that was drawn by chance, which has no hidden cause.
     """
     measured = {} if column.randomised else facts.get("hidden", {}).get(column.name, {})
     made = []
@@ -80,13 +80,13 @@ def beside(table: pd.DataFrame, facts: Mapping[str, Any], column: Column) -> pd.
         if measured and whole and row["t0"] != row["t1"]:
             own = measured["outcomes"][row["outcome"]]
             size = abs(row["t1"] - row["t0"]) * np.sqrt(own["left"] / measured["own"])
-            group = Group(*own["group"])
+            weakest = sensitivity.weakest(row["effect"], size, [Group(*group) for group in own["groups"]])
             nearest = max(row["lo"], -row["hi"], 0.0) if np.isfinite(row["lo"]) else np.nan
             one = {
                 "robustness": float(sensitivity.robustness(row["effect"], size)),
                 "robustness_interval": float(sensitivity.robustness(nearest, size)),
-                "times_known": sensitivity.times_as_strong(row["effect"], size, group),
-                "known_columns": group.name,
+                "times_known": weakest.times,
+                "known_columns": weakest.name,
             }
         made.append(one)
     return table.join(pd.DataFrame(made, index=table.index))

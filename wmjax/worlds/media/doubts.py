@@ -13,7 +13,7 @@ class Doubts(NamedTuple):
 
     unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
-    `placebo.check`. explained_away: a hidden cause weaker than the strongest known columns could be all of it.
+    `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of it.
     of the whole world, where it forecasts worse than means do; else empty.
     """
 
@@ -38,8 +38,8 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
         frozenset(channel for channel, _, idle in rows if idle < 0.02),
         _like_placebos(facts.get("placebo", {}), negative),
         {
-            channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']}, what the "
-            "table knows best of both, could be all of its return, or hide as much again"
+            channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']} could be "
+            "all of its return, or hide as much again"
             for channel, told in facts.get("hidden", {}).items()
             if told["times_known"] is not None and told["times_known"] < 1
         },
@@ -51,10 +51,8 @@ def _misfit(r2: Mapping[str, float | None]) -> str:
     """Say where periods held out, or watched where none were, are predicted worse than by the train periods' means."""
     for part, words in (("test", "held-out"), ("val", "watched")):
         if (own := r2.get(part)) is not None:
-            told = (
-                f"the {words} periods are predicted worse than by each unit's mean of the train periods (R2 {own:.2g})"
-            )
-            return f"{told}; what such a world says of plans is not to be believed" if own < 0 else ""
+            told = f"the {words} periods are predicted no better than by each unit's mean of the train periods"
+            return f"{told} (R2 {own:.2g}); do not lean on what such a world says of plans" if own < 0 else ""
     return ""
 
 

@@ -2,8 +2,8 @@
 
 A world's outcome is a base and what each channel's curve makes of the spend. Take what the curves add, on average over
 members, as regressors of coefficient 1 beside the covariates and the last period's outcome less media, within units, in
-the train periods; then ask as of any linear regression, see `wmjax.evaluate.sensitivity`. The network's base may tell
-more of the outcome and of the spend than these columns do, which a linear regression does not see.
+the train periods; then ask as of any linear regression, see `wmjax.evaluate.sensitivity`. What is left is of a
+regression whose coefficients are free, and the network's base may tell more of outcome and spend than these columns do.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
 
     Returns:
         By channel `robustness`, the share of what is left of the outcome and of the channel, of both, that a hidden
-        cause must explain to be all of its return; `times_known`, how many times as strong as `known_columns` it must
-        be. Nothing of the free form, which has no curves, nor where there are fewer than twice as many rows as columns.
+        cause must explain to be all of its return; `times_known`, of which multiple of the strength of `known_columns`
+        one could be: the least of all known groups. Nothing of the free form, which has no curves, nor where there are
+        fewer than twice as many rows as columns.
     """
     if world.cfg.network.head == "free":
         return {}
@@ -41,6 +42,9 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     outcome = np.asarray(history.scale, np.float64) * np.asarray(history.series.outcome, np.float64)
     before = np.concatenate([np.zeros((len(outcome), 1)), (outcome - media.sum(-1))[:, :-1]], axis=1)
     rows = np.asarray(history.series.observed) & train
+    # Only where the period before was there to be read.
+    rows[:, 1:] &= rows[:, :-1].copy()
+    rows[:, 0] = False
     own, seen, last, y = (
         _within(x, rows) for x in (media, history.series.covariates, before[..., None], outcome[..., None])
     )
@@ -51,13 +55,14 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     if known is None:
         return {}
     found = {}
-    for name, left, (group,) in zip(channels, known.actions, known.groups, strict=True):
+    for name, left, (groups,) in zip(channels, known.actions, known.groups, strict=True):
         if left > 0:
             size = float(np.sqrt(known.outcomes[0] / left))
+            weakest = sensitivity.weakest(1.0, size, groups)
             found[name] = {
                 "robustness": finite(float(sensitivity.robustness(1.0, size))),
-                "times_known": finite(sensitivity.times_as_strong(1.0, size, group)),
-                "known_columns": group.name,
+                "times_known": finite(weakest.times),
+                "known_columns": weakest.name,
             }
     return found
 
