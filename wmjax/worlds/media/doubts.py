@@ -13,8 +13,8 @@ class Doubts(NamedTuple):
 
     unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
-    `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of it.
-    of the whole world, where it forecasts worse than means do; else empty.
+    `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of their return. misfit: of
+    the whole world, where it forecasts no better than means do; else empty.
     """
 
     unidentified: frozenset[str]
@@ -29,7 +29,7 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
 
     Args:
         support: of the world, see `fitting.support`.
-        facts: of the world; `placebo` and `hidden` where they were measured.
+        facts: of the world; `placebo`, `hidden` and `r2` where they were measured.
         negative: channels whose effect is negative.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
@@ -48,7 +48,7 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
 
 
 def _misfit(r2: Mapping[str, float | None]) -> str:
-    """Say where periods held out, or watched where none were, are predicted worse than by the train periods' means."""
+    """Say where periods held out, or watched where none were, are predicted no better than by train means."""
     for part, words in (("test", "held-out"), ("val", "watched")):
         if (own := r2.get(part)) is not None:
             told = f"the {words} periods are predicted no better than by each unit's mean of the train periods"
