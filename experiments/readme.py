@@ -1,7 +1,8 @@
-"""Make the README's tables from the committed result files, between marks: `python -m experiments.readme`.
+"""Make the pages' tables and figures from the committed result files, between marks: `python -m experiments.readme`.
 
 A mark is `<!-- results: FILE.json -->`, or with words `<!-- results: FILE.json method=a,b across=quantity -->`; the
-table ends at `<!-- end -->`.
+table ends at `<!-- end -->`. A single figure stands between `<!-- value: FILE.json setting/method/quantity -->` and
+`<!-- end -->`; a word that is left out may be anything.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from wmjax.core.files import write_text
 
 KEYS = ("setting", "quantity", "method")
 ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "experiments/README.md", "benchmarks/README.md")
 MARK = re.compile(r"(<!-- results: (\S+)((?: \w+=\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+VALUE = re.compile(r"(<!-- value: (\S+) (\S[^/]*|)/([^/]*)/(\S+) -->).*?(<!-- end -->)")
 
 
 def table(path: Path, words: str = "") -> str:
@@ -53,14 +56,24 @@ def _cell(row: dict[str, Any]) -> str:
     return value + spread + published
 
 
+def figure(path: Path, setting: str, method: str, quantity: str) -> str:
+    """Give the one figure of a result file that is named; what is empty may be anything."""
+    named = {"setting": setting, "method": method, "quantity": quantity}
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    (row,) = (r for r in rows if all(r[key] == name for key, name in named.items() if name))
+    return number(row["value"])
+
+
 def fill(text: str) -> str:
-    """Fill every mark of a text with its table."""
-    return MARK.sub(lambda m: m.group(1) + "\n" + table(ROOT / m.group(2), m.group(3)) + "\n" + m.group(4), text)
+    """Fill every mark of a text with its table or figure."""
+    text = MARK.sub(lambda m: m.group(1) + "\n" + table(ROOT / m.group(2), m.group(3)) + "\n" + m.group(4), text)
+    return VALUE.sub(lambda m: m.group(1) + figure(ROOT / m.group(2), *m.groups()[2:5]) + m.group(6), text)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    text = fill(readme.read_text(encoding="utf-8"))
-    if "--check" in sys.argv:
-        sys.exit(text != readme.read_text(encoding="utf-8"))
-    write_text(readme, text)
+    for page in (ROOT / name for name in PAGES):
+        text = fill(page.read_text(encoding="utf-8"))
+        if "--check" not in sys.argv:
+            write_text(page, text)
+        elif text != page.read_text(encoding="utf-8"):
+            sys.exit(f"{page.relative_to(ROOT)} is not as the result files have it")

@@ -219,5 +219,23 @@ def test_the_two_commands_stand_in_the_readme_and_in_ci():
         assert command in script
 
 
-def test_the_tables_are_those_of_the_result_files():
-    assert readme.fill(TEXT) == TEXT
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_tables_and_figures_are_those_of_the_result_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert readme.fill(text) == text
+
+
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_links_and_pictures_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert not [link for link in found if not (ROOT / page).parent.joinpath(link).exists()]
+
+
+def test_a_figure_is_the_one_that_is_named():
+    mark = "<!-- value: benchmarks/results/fit_many.json regions//speedup_64_models -->"
+    rows = json.loads((ROOT / "benchmarks/results/fit_many.json").read_text())["rows"]
+    (row,) = (r for r in rows if r["quantity"] == "speedup_64_models")
+    assert readme.fill(f"| {mark}0<!-- end --> |") == f"| {mark}{row['value']:.4g}<!-- end --> |"
+    with pytest.raises(ValueError, match="unpack"):
+        readme.fill(mark.replace("regions", "none") + "0<!-- end -->")
