@@ -84,14 +84,14 @@ def fit(
     folder: Path | None,
     observer: Observer,
     fingerprint: str,
-    warmed: bool = False,
+    units: np.ndarray | None = None,
 ) -> Fitted:
     """Train one adapter an outcome, each kept at its epoch of best validation score; goes on where it was killed.
 
-    `warmed`: additive adapters start from a regression's effects, as a consumer world's do.
+    `units`: whose each train row is; additive adapters then start as a consumer world's do, from a regression.
     """
     options: Any = {"cfg": cfg, "stage": stage, "folder": folder, "observer": observer, "fingerprint": fingerprint}
-    return fit_seeds(key, train, val, seeds=1, warmed=warmed, **options)[0]
+    return fit_seeds(key, train, val, seeds=1, units=units, **options)[0]
 
 
 def fit_seeds(
@@ -105,7 +105,7 @@ def fit_seeds(
     folder: Path | None,
     observer: Observer,
     fingerprint: str,
-    warmed: bool = False,
+    units: np.ndarray | None = None,
 ) -> list[Fitted]:
     """Train as `fit` for many seeds in one program.
 
@@ -113,10 +113,10 @@ def fit_seeds(
     the same batches.
 
     Raises:
-        ValueError: `warmed` adapters of another form than additive, or more than one seed of them.
+        ValueError: `units` for adapters of another form than additive, or for more than one seed of them.
     """
-    if warmed and (cfg.form != "additive" or seeds != 1):
-        raise ValueError(f"only one additive adapter can be warmed; form is {cfg.form!r}, seeds is {seeds}")
+    if units is not None and (cfg.form != "additive" or seeds != 1):
+        raise ValueError(f"only one additive adapter starts from a regression; form is {cfg.form!r}, seeds is {seeds}")
     width, count = train.features.shape[-1], train.outcomes.shape[1]
     state = jax.jit(
         lambda k: ensemble.init(
@@ -124,10 +124,10 @@ def fit_seeds(
         )
     )(key_for(key, "init"))
     kinds: tuple[Any, ...] = ("binary",) * count
-    if warmed:
-        data = _data(train)
-        effects = _main_effects(data._replace(features=jnp.asarray(data.features[None], jnp.float32)), kinds)
-        state = state._replace(params=warm.start(state.params, effects))
+    if units is not None:
+        rows = _data(train)
+        rows = rows._replace(features=jnp.asarray(rows.features[None], jnp.float32))
+        state = warm.begin(state, _regress(rows, units, kinds, num_units=int(units.max()) + 1), rows, cfg=cfg)
     done, history = loop.run(
         key_for(key, "epochs"),
         state,
@@ -144,7 +144,7 @@ def fit_seeds(
     return [Fitted(cfg, *jax.tree.map(lambda x, at=at: x[:, at], best)) for at in range(seeds)]
 
 
-_main_effects = jax.jit(warm.main_effects, static_argnums=1)
+_regress = jax.jit(warm.regress, static_argnums=2, static_argnames="num_units")
 
 
 def _data(table: Table) -> learn.AdapterData:

@@ -145,7 +145,8 @@ def estimate(key: jax.Array, data: ConsumerData, *, study: Study) -> dict[str, n
     train, val = (t._replace(outcomes=t.outcomes[:, [PURCHASE]]) for t in (train, val))
     for method, cfg in study.networks:
         plain: dict[str, Any] = {"folder": None, "observer": silent, "fingerprint": "", "stage": NAME}
-        own = adapters.fit(key_for(key, method), train, val, cfg=cfg, warmed=cfg.form == "additive", **plain)
+        units = data.rows(0).consumer if cfg.form == "additive" else None
+        own = adapters.fit(key_for(key, method), train, val, cfg=cfg, units=units, **plain)
         found[method] = own.effect(0, SALE, test.features, test.actions)["prob"]
     on = train.actions[:, SALE] == 1
     gap = float(train.outcomes[on].mean() - train.outcomes[~on].mean())

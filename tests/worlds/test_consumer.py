@@ -14,6 +14,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import silent
 from wmjax.data import frame as frames
+from wmjax.heads.warm import Start
 from wmjax.simulate import consumer_panel, consumer_truth
 from wmjax.worlds import consumer
 from wmjax.worlds.consumer import fitting, judging, machine, support, tables
@@ -487,13 +488,14 @@ def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
 
 def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monkeypatch):
     """Taught nothing, they end where they began."""
-    effects, rows = np.full((2, cfg.members, len(panel.action_names)), 0.7), []
+    effects, asked = jnp.full((2, cfg.members, len(panel.action_names)), 0.7), []
 
-    def told(data, kinds):
-        rows.append(data.labels.shape[-1])
-        return jnp.asarray(effects, jnp.float32)
+    def told(data, units, kinds, *, num_units):
+        asked.append((len(units), data.labels.shape[-1], num_units, len(set(units.tolist()))))
+        return Start(effects, 0.01 * effects, effects, effects[..., 0], jnp.ones(cfg.members))
 
-    monkeypatch.setattr(fitting, "_main_effects", told)
+    monkeypatch.setattr(fitting, "_regress", told)
     world = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
-    assert rows == [len(world.observed(panel, world.periods(panel, "train")))]
+    rows = len(world.observed(panel, world.periods(panel, "train")))
+    assert asked == [(rows, rows, panel.num_units, panel.num_units)]
     np.testing.assert_allclose(world.params.adapters["tau"]["bias"], effects.swapaxes(0, 1), atol=1e-6)

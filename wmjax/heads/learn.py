@@ -45,6 +45,7 @@ class AdapterState(NamedTuple):
     """One adapter in training.
 
     member: number that sets an adapter's dropout apart from those trained beside it. epoch: epochs done.
+    pull: of the slopes of each action's effect to zero, added to the gradient (additive; see `warm`, 0 without it).
     rate: factor on the learning rate; plateau_best, plateau_stale: score to beat, and epochs since (plateau schedule).
     """
 
@@ -52,6 +53,7 @@ class AdapterState(NamedTuple):
     opt_state: Any
     member: UInt32[Array, "*m"]
     epoch: Int[Array, "*m"]
+    pull: Float[Array, "*m actions"]
     rate: Float[Array, "*m"]
     plateau_best: Float[Array, "*m"]
     plateau_stale: Int[Array, "*m"]
@@ -111,6 +113,7 @@ def init_state(
         opt_state=_optimizer(cfg).init(params),
         member=jnp.asarray(member, jnp.uint32),
         epoch=jnp.zeros((), jnp.int32),
+        pull=jnp.zeros(num_actions),
         rate=jnp.ones(()),
         plateau_best=jnp.full((), -jnp.inf),
         plateau_stale=jnp.zeros((), jnp.int32),
@@ -161,6 +164,8 @@ def epoch(
         batch = batch._replace(weights=batch.weights * live)
         dropout_key = jax.random.fold_in(key_for(key, "dropout", t), state.member)
         value, grads = jax.value_and_grad(loss)(params, batch, cfg=cfg, kind=kind, dropout_key=dropout_key)
+        if cfg.form == "additive":
+            grads["tau"]["kernel"] += state.pull * params["tau"]["kernel"]
         updates, opt_state = optimizer.update(grads, opt_state, params)
         rate = cfg.learning_rate * state.rate
         if cfg.schedule == "cosine":

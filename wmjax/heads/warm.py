@@ -1,47 +1,94 @@
-"""A start for additive adapters: each action's main effect, by a penalised regression on features and actions.
+"""A start and a prior for additive adapters: each action's main effect, and how much rows differ from it.
 
 Trained from zero by few steps and stopped early, an effect stays near zero however strong it is: what is rare or what
-few rows tell is learnt last. The regression is solved to its end; training goes on from its effects.
+few rows tell is learnt last. A penalised regression on features and actions is solved to its end; training goes on from
+its effects.
+
+What rows differ by is far harder to tell than what they share: left free, slopes on a hundred features fit noise, which
+early stopping does not keep out. So the slopes w of an action's effect have a prior, Normal(0, v), whose v is estimated
+(empirical Bayes). With s_u unit u's share of the likelihood's gradient by w where w = 0, what the regression explains
+projected out, and H the information, E |sum s_u|^2 = sum E |s_u|^2 + v tr(H^2), however the rows of one unit depend on
+each other: only what units agree on counts,
+
+    v^ = sum_{u != u'} s_u . s_u' / tr(H^2),    Var(v^) about 2 / tr(H^2),
+
+and v^ is averaged with a first guess by precision, as few rows tell as little of v as of w. It is Haseman and Elston's
+(1972) regression for a variance component, on a score.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from wmjax.heads.adapter import Params
-from wmjax.heads.learn import AdapterData, Kind
+from wmjax.heads.adapter import AdapterConfig
+from wmjax.heads.learn import AdapterData, AdapterState, Kind
 
 STEPS, TOLERANCE = 50, 1e-3
 """Most Newton steps, and the step of any coefficient below which no more is taken."""
 REACH = 2.0
 """Most that one step changes a coefficient: an undamped step from far away overshoots, and may not come back."""
+LEAST = 0.01
+"""Of the first guess of v, the least that is left of it where the estimate is negative."""
 
 
-def main_effects(
-    data: AdapterData, kinds: tuple[Kind, ...], *, ridge: float = 1.0
-) -> Float[Array, "outcomes members actions"]:
-    """Regress each outcome on features and actions, member by member, and give the actions' coefficients.
+class Start(NamedTuple):
+    """What a regression tells of every outcome, member and action.
+
+    effects: of one unit of each action. variance: estimate v^ of the slopes' variance around them, may be negative;
+    precision: of v^. All three [outcomes, members, actions].
+    noise: [outcomes, members], the variance that is left of a real outcome; 1/2 for a binary one, so that `2 noise`
+    turns a log density's slope into that of a loss.
+    spread: [members], sum over the features of their variance over rows.
+    """
+
+    effects: Float[Array, "outcomes members actions"]
+    variance: Float[Array, "outcomes members actions"]
+    precision: Float[Array, "outcomes members actions"]
+    noise: Float[Array, "outcomes members"]
+    spread: Float[Array, " members"]
+
+
+def regress(
+    data: AdapterData, units: Int[Array, " rows"], kinds: tuple[Kind, ...], *, num_units: int, ridge: float = 1.0
+) -> Start:
+    """Regress each outcome on features and actions, member by member.
 
     Args:
         data: of an ensemble: features [members, rows, f], actions [rows, a], labels [outcomes, rows], weights
             [1, members, rows].
+        units: whose each row is, from 0 to `num_units` - 1; units are independent of each other.
         kinds: one an outcome: logistic for a binary one, linear for others.
         ridge: precision of the normal prior of every coefficient but the intercept.
     """
-    per_outcome = [
-        jax.lax.map(partial(_one, data.actions, labels, kind == "binary", ridge), (data.features, data.weights[0]))
-        for labels, kind in zip(data.labels, kinds, strict=True)
-    ]
-    return jnp.stack(per_outcome)
+    weights = data.weights[0]
+    per_outcome = []
+    for labels, kind in zip(data.labels, kinds, strict=True):
+        one = partial(_one, data.actions, labels, units, kind == "binary", num_units, ridge)
+        per_outcome.append(jax.lax.map(one, (data.features, weights)))
+    effects, variance, precision, noise = (jnp.stack(x) for x in zip(*per_outcome, strict=True))
+    return Start(effects, variance, precision, noise, jax.lax.map(_spread, (data.features, weights)))
+
+
+def _spread(member: tuple[Array, Array]) -> Float[Array, ""]:
+    features, weights = member
+    return jnp.vdot(weights, jnp.square(features - weights @ features / weights.sum()).sum(1)) / weights.sum()
 
 
 def _one(
-    actions: Array, labels: Array, binary: bool, ridge: float, member: tuple[Array, Array]
-) -> Float[Array, " actions"]:
+    actions: Array,
+    labels: Array,
+    units: Array,
+    binary: bool,
+    num_units: int,
+    ridge: float,
+    member: tuple[Array, Array],
+) -> tuple[Array, Array, Array, Array]:
     features, weights = member
     design = jnp.concatenate([jnp.ones((len(actions), 1)), features, actions], axis=1)
     width = design.shape[1]
@@ -50,15 +97,20 @@ def _one(
     rate = jnp.clip(jnp.vdot(weights, labels) / weights.sum(), 1e-6, 1 - 1e-6)
     begin = jnp.log(rate) - jnp.log1p(-rate) if binary else 0.0
 
-    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        at, _, count = carry
+    def parts(at: Array) -> tuple[Array, Array]:
+        """Give each row's error and curvature, in its weight: a unit of it is one row, and the prior counts as one."""
         eta = design @ at
         chance = jax.nn.sigmoid(eta)
         error, curve = (labels - chance, chance * (1 - chance)) if binary else (labels - eta, jnp.ones_like(eta))
-        # A unit of each row's weight is one row: the prior counts as one does.
-        score = design.T @ (weights * error) - penalty * at
-        hessian = (design * (weights * curve)[:, None]).T @ design + jnp.diag(penalty + 1e-6)
-        move = jnp.linalg.solve(hessian, score)
+        return weights * error, weights * curve
+
+    def hessian(curve: Array) -> Array:
+        return (design * curve[:, None]).T @ design + jnp.diag(penalty + 1e-6)
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        at, _, count = carry
+        error, curve = parts(at)
+        move = jnp.linalg.solve(hessian(curve), design.T @ error - penalty * at)
         largest = jnp.abs(move).max()
         damped = move * jnp.minimum(1.0, REACH / jnp.maximum(largest, TOLERANCE)) if binary else move
         return at + damped, largest, count + 1
@@ -68,11 +120,49 @@ def _one(
         return (largest > TOLERANCE) & (count < (STEPS if binary else 1))
 
     first = jnp.zeros(width).at[0].set(begin), jnp.asarray(jnp.inf), jnp.asarray(0)
-    return jax.lax.while_loop(unfinished, step, first)[0][width - actions.shape[1] :]
+    found = jax.lax.while_loop(unfinished, step, first)[0]
+    error, curve = parts(found)
+    left = jnp.vdot(weights, jnp.square(labels - design @ found)) / weights.sum()
+    scale = 1.0 if binary else left
+    centred = features - weights @ features / weights.sum()
+    factor = jax.scipy.linalg.cho_factor(hessian(curve))
+
+    def differ(action: Array) -> tuple[Array, Array]:
+        """Estimate the variance of one action's slopes, and how precisely."""
+        slopes = action[:, None] * centred
+        rest = slopes - design @ jax.scipy.linalg.cho_solve(factor, (design * curve[:, None]).T @ slopes)
+        shares = jax.ops.segment_sum(rest * error[:, None], units, num_units) / scale
+        information = (rest * curve[:, None]).T @ rest / scale
+        agreed = jnp.square(shares.sum(0)).sum() - jnp.square(shares).sum()
+        told = jnp.square(information).sum()
+        # No row of an action, or no difference between rows: nothing is told.
+        return agreed / jnp.maximum(told, 1e-20), told / 2
+
+    variance, precision = jax.lax.map(differ, actions.T)
+    return found[width - actions.shape[1] :], variance, precision, jnp.asarray(0.5) if binary else left
 
 
-def start(params: Params, effects: Float[Array, "outcomes members actions"]) -> Params:
-    """Give additive adapters, leaves [outcomes * members, ..], these effects; what of them depends on features is 0."""
-    tau = dict(params["tau"])
-    tau["bias"] = effects.reshape(-1, effects.shape[-1]).astype(tau["bias"].dtype)
-    return {**params, "tau": tau}
+def begin(state: AdapterState, start: Start, data: AdapterData, *, cfg: AdapterConfig) -> AdapterState:
+    """Start additive adapters, leaves [outcomes * members, ..], with these effects, what of them depends on features
+    at 0, and pull it there as the prior says.
+    """
+    tau = dict(state.params["tau"])
+    tau["bias"] = start.effects.reshape(-1, start.effects.shape[-1]).astype(tau["bias"].dtype)
+    # Losses are means over rows, so a prior counts as one row of many.
+    rows = data.weights[0].sum(1)
+    pull = 2 * (start.noise / rows)[..., None] / slope_variance(start, cfg=cfg)
+    if math.isinf(cfg.effect_sd):
+        pull = jnp.zeros_like(pull)
+    return state._replace(
+        params={**state.params, "tau": tau}, pull=pull.reshape(state.pull.shape).astype(state.pull.dtype)
+    )
+
+
+def slope_variance(start: Start, *, cfg: AdapterConfig) -> Float[Array, "outcomes members actions"]:
+    """Average the estimates, of all members, with the first guess of `cfg`, whose variance is its square."""
+    guess = jnp.square(cfg.effect_sd) / jnp.maximum(start.spread, 1e-12)[:, None]
+    # The members' data are bootstraps of the same rows: no member knows more than another.
+    told = start.precision.mean(1, keepdims=True)
+    mean = (start.precision * start.variance).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
+    doubt = 1 / jnp.square(guess)
+    return jnp.maximum((told * mean + doubt * guess) / (told + doubt), LEAST * guess)

@@ -245,9 +245,9 @@ def fit_adapters(
             _table(read(members, parts.val.visible), parts.val, None, parts.scales),
         )
         if cfg.adapter.form == "additive":
-            # Too few rows make too few steps: see `warm`.
-            effects = _main_effects(tables.train, model.kinds)
-            state = state._replace(params=warm.start(state.params, effects))
+            # Too few rows make too few steps, and rows that differ by noise: see `warm`.
+            told = _regress(tables.train, parts.train.unit, model.kinds, num_units=len(parts.train.units))
+            state = warm.begin(state, told, tables.train, cfg=cfg.adapter)
         stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
         done, history = stages.run(
             key_for(key, "epochs", first),
@@ -265,7 +265,7 @@ def fit_adapters(
 
 
 _features = jax.jit(partial(machine.read_rows, read=pure.features), static_argnames="model")
-_main_effects = jax.jit(warm.main_effects, static_argnums=1)
+_regress = jax.jit(warm.regress, static_argnums=2, static_argnames="num_units")
 
 
 @partial(jax.jit, static_argnames="model")
