@@ -57,7 +57,7 @@ class AdapterConfig:
     hidden: tuple[int, ...] = (64, 32, 16)
     dropout: float = 0.1
     form: Form = "mlp"
-    effect_sd: float = 0.2
+    effect_sd: float = 0.1
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     batch_size: int = 256
