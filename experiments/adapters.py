@@ -84,14 +84,14 @@ def fit(
     folder: Path | None,
     observer: Observer,
     fingerprint: str,
-    units: np.ndarray | None = None,
+    cells: warm.Cells | None = None,
 ) -> Fitted:
     """Train one adapter an outcome, each kept at its epoch of best validation score; goes on where it was killed.
 
-    `units`: whose each train row is; additive adapters then start as a consumer world's do, from a regression.
+    `cells`: where each train row stands; additive adapters then start as a consumer world's do, from a regression.
     """
     options: Any = {"cfg": cfg, "stage": stage, "folder": folder, "observer": observer, "fingerprint": fingerprint}
-    return fit_seeds(key, train, val, seeds=1, units=units, **options)[0]
+    return fit_seeds(key, train, val, seeds=1, cells=cells, **options)[0]
 
 
 def fit_seeds(
@@ -105,7 +105,7 @@ def fit_seeds(
     folder: Path | None,
     observer: Observer,
     fingerprint: str,
-    units: np.ndarray | None = None,
+    cells: warm.Cells | None = None,
 ) -> list[Fitted]:
     """Train as `fit` for many seeds in one program.
 
@@ -113,9 +113,9 @@ def fit_seeds(
     the same batches.
 
     Raises:
-        ValueError: `units` for adapters of another form than additive, or for more than one seed of them.
+        ValueError: `cells` for adapters of another form than additive, or for more than one seed of them.
     """
-    if units is not None and (cfg.form != "additive" or seeds != 1):
+    if cells is not None and (cfg.form != "additive" or seeds != 1):
         raise ValueError(f"only one additive adapter starts from a regression; form is {cfg.form!r}, seeds is {seeds}")
     width, count = train.features.shape[-1], train.outcomes.shape[1]
     state = jax.jit(
@@ -124,10 +124,10 @@ def fit_seeds(
         )
     )(key_for(key, "init"))
     kinds: tuple[Any, ...] = ("binary",) * count
-    if units is not None:
+    if cells is not None:
         rows = _data(train)
         rows = rows._replace(features=jnp.asarray(rows.features[None], jnp.float32))
-        state = warm.begin(state, _regress(rows, units, kinds, num_units=int(units.max()) + 1), rows, cfg=cfg)
+        state = warm.begin(state, warm.regress(rows, cells, kinds), rows, cfg=cfg)
     done, history = loop.run(
         key_for(key, "epochs"),
         state,
@@ -142,9 +142,6 @@ def fit_seeds(
     )
     best = ensemble.by_outcome((jax.device_get(done.best), np.nanmax(history["score"], axis=0)), count)
     return [Fitted(cfg, *jax.tree.map(lambda x, at=at: x[:, at], best)) for at in range(seeds)]
-
-
-_regress = jax.jit(warm.regress, static_argnums=2, static_argnames="num_units")
 
 
 def _data(table: Table) -> learn.AdapterData:

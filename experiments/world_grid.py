@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -46,6 +47,7 @@ from wmjax.core.provenance import fingerprint
 from wmjax.evaluate import effects, rank
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.heads.traits import TraitConfig
+from wmjax.heads.warm import Cells
 from wmjax.simulate import consumer_truth
 from wmjax.simulate.consumer import PUBLISHED, ConsumerSimConfig
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
@@ -135,7 +137,7 @@ def simulate(world: World, seed: int, study: Study) -> ConsumerData:
     return consumer_data.make(cfg, val=study.val, test=study.test)
 
 
-def estimate(key: jax.Array, data: ConsumerData, *, study: Study) -> dict[str, np.ndarray]:
+def estimate(key: jax.Array, data: ConsumerData, world: World, *, study: Study) -> dict[str, np.ndarray]:
     """Give every method's effects in the test rows, on the probability scale."""
     panel, found = trait_data(data, PURCHASE), {}
     for method, cfg in (("traits", study.head), ("constant", dataclasses.replace(study.head, unexplained=2.0))):
@@ -145,8 +147,10 @@ def estimate(key: jax.Array, data: ConsumerData, *, study: Study) -> dict[str, n
     train, val = (t._replace(outcomes=t.outcomes[:, [PURCHASE]]) for t in (train, val))
     for method, cfg in study.networks:
         plain: dict[str, Any] = {"folder": None, "observer": silent, "fingerprint": "", "stage": NAME}
-        units = data.rows(0).consumer if cfg.form == "additive" else None
-        own = adapters.fit(key_for(key, method), train, val, cfg=cfg, units=units, **plain)
+        cells = Cells(*jnp.divmod(jnp.arange(len(train.actions)), world.days), world.consumers, world.days)
+        own = adapters.fit(
+            key_for(key, method), train, val, cfg=cfg, cells=cells if cfg.form == "additive" else None, **plain
+        )
         found[method] = own.effect(0, SALE, test.features, test.actions)["prob"]
     on = train.actions[:, SALE] == 1
     gap = float(train.outcomes[on].mean() - train.outcomes[~on].mean())
@@ -219,7 +223,7 @@ def run_world(world: World, study: Study, seeds: list[int], folder: Path) -> lis
         kept, owner = folder / f"{world.name.replace(' ', ',')}-{seed}.json", fingerprint(study, world, seed)
         if (scores := read_scores(kept, owner)) is None:
             data = simulate(world, seed, study)
-            scores = score(world, data, estimate(key_for(jax.random.key(seed), NAME), data, study=study))
+            scores = score(world, data, estimate(key_for(jax.random.key(seed), NAME), data, world, study=study))
             write_scores(kept, owner, scores)
         found.append(scores)
     return found

@@ -46,7 +46,7 @@ def test_wins_are_counted_by_level():
 def test_a_world_is_kept_and_read_again(tmp_path, monkeypatch):
     """With a stand-in for the fits: the truth itself has no error and wins; a second command simulates nothing."""
 
-    def truth(key, data, *, study):
+    def truth(key, data, world, *, study):
         true = world_grid.consumer_truth.effect(data.sim, "sale1", "purchase", cfg=data.cfg, gumbel="averaged")
         own = true.probability[:, data.days[2]].ravel()
         return {m: own + 0.01 * at for at, m in enumerate(METHODS)}

@@ -12,9 +12,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from wmjax.heads import adapter, ensemble, learn, warm
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.heads.learn import AdapterData
+from wmjax.heads.warm import Cells
 
 ROWS, MEMBERS = 400, 2
-UNITS = jnp.arange(ROWS) // 8
+CELLS = Cells(*jnp.divmod(jnp.arange(ROWS), 8), 50, 8)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def data():
 
 
 def test_coefficients_are_those_of_scikit_learn(data):
-    found = warm.regress(data, UNITS, ("binary", "continuous"), num_units=50, ridge=2.0)
+    found = warm.regress(data, CELLS, ("binary", "continuous"), ridge=2.0)
     assert found.effects.shape == (2, MEMBERS, 2)
     np.testing.assert_allclose(found.noise[0], 0.5)
     for m in range(MEMBERS):
@@ -54,13 +55,13 @@ def test_what_is_rare_has_its_whole_effect(rate, effect):
     labels, actions = np.repeat([0.0, 1.0], 2), np.tile([0.0, 1.0], 2)
     parts = [np.zeros((1, 4, 1)), actions[:, None], labels[None], weights.reshape(1, 1, 4)]
     table = AdapterData(*(jnp.asarray(x, jnp.float32) for x in parts))
-    found = warm.regress(table, jnp.arange(4), ("binary",), num_units=4, ridge=1e-3)
+    found = warm.regress(table, Cells(jnp.arange(4), jnp.arange(4), 4, 4), ("binary",), ridge=1e-3)
     np.testing.assert_allclose(found.effects, effect, atol=0.02)
 
 
 def test_adapters_start_with_these_effects_whoever_is_asked(data):
     cfg = AdapterConfig(form="additive", hidden=(4,))
-    start = warm.regress(data, UNITS, ("binary", "continuous"), num_units=50)
+    start = warm.regress(data, CELLS, ("binary", "continuous"))
     states = ensemble.init(jax.random.key(0), cfg=cfg, num_features=3, num_actions=2, outcomes=2, members=MEMBERS)
     states = warm.begin(states, start, data, cfg=cfg)
     own = jax.tree.map(lambda x: x[1 * MEMBERS + 1], states.params)  # the second outcome's second member
@@ -104,10 +105,7 @@ def panel(seed, units, sd, own=0.0, features=10, periods=20):
     eta = -1 + x[:, 0] + own[:, 0] + (0.5 + x @ slopes + own[:, 1]) * a[:, 0]
     y = np.stack([rng.random(rows) < 1 / (1 + np.exp(-eta)), eta + 0.5 * rng.normal(size=rows)])
     parts = [jnp.asarray(v, jnp.float32) for v in (x[None], a, y, np.ones((1, 1, rows)))]
-    return AdapterData(*parts), jnp.arange(rows) // periods
-
-
-REGRESS = jax.jit(warm.regress, static_argnums=2, static_argnames="num_units")
+    return AdapterData(*parts), Cells(*jnp.divmod(jnp.arange(rows), periods), units, periods)
 
 
 @pytest.mark.parametrize(("sd", "own"), [(0.0, 0.0), (0.0, 1.0), (0.7, 0.0), (0.7, 1.0)])
@@ -115,8 +113,8 @@ def test_the_variance_of_effects_is_estimated_without_bias_whatever_units_have_o
     """The mean of forty panels, within 4 standard errors (false alarms: 1e-4) and a tenth for what is not linear."""
     found = []
     for seed in range(40):
-        data, units = panel(seed, 100, sd, own)
-        told = REGRESS(data, units, ("binary", "continuous"), num_units=100)
+        data, cells = panel(seed, 100, sd, own)
+        told = warm.regress(data, cells, ("binary", "continuous"))
         found.append(told.variance[:, 0, 0] * told.spread[0])
     mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(40)
     # Logits of a mixture are nearer zero than its parts': a binary outcome's slopes shrink with what units have.
@@ -137,7 +135,7 @@ def test_rows_differ_where_the_data_insist_and_not_by_noise():
             form="additive", effect_sd=effect_sd, hidden=(4,), learning_rate=2e-2, batch_size=256, epochs=20
         )
         state = ensemble.init(jax.random.key(5), cfg=cfg, num_features=10, num_actions=1, outcomes=1, members=1)
-        state = warm.begin(state, REGRESS(table, own, ("binary",), num_units=units), table, cfg=cfg)
+        state = warm.begin(state, warm.regress(table, own, ("binary",)), table, cfg=cfg)
         rows = AdapterData(table.features[0], table.actions, table.labels[0], table.weights[0, 0])
         state = jax.tree.map(lambda v: v[0], state)
         step = jax.jit(lambda key, s: learn.epoch(key, s, rows, cfg=cfg, kind="binary")[0])
@@ -147,3 +145,32 @@ def test_rows_differ_where_the_data_insist_and_not_by_noise():
 
     assert spread(20, 0.0, 0.2) < 0.4 * spread(20, 0.0, float("inf"))
     assert spread(400, 1.0, 0.2) == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize("shock", [0.0, 0.6])
+def test_shocks_to_whole_periods_are_in_the_error_of_what_is_done_in_whole_periods(shock):
+    """Two hundred panels: the effects' variance is that of rows and of `luck`, within 4 standard errors (each 10 %) of
+    a variance's estimate; of an action of rows' own, rows' alone. False alarms below 1e-3.
+    """
+    units, periods, found, told = 30, 40, [], []
+    cells = Cells(*jnp.divmod(jnp.arange(units * periods), periods), units, periods)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        common = np.tile(rng.permutation(periods) < 10, units)
+        a = np.stack([common, rng.random(units * periods) < 0.4], axis=1).astype(float)
+        x = rng.normal(size=(1, units * periods, 2))
+        eta = -0.5 + 0.5 * a.sum(1) + np.tile(shock * rng.normal(size=periods), units)
+        y = np.stack([rng.random(len(eta)) < 1 / (1 + np.exp(-eta)), eta + rng.normal(size=len(eta))])
+        data = AdapterData(*(jnp.asarray(v, jnp.float32) for v in (x, a, y, np.ones((1, 1, len(eta))))))
+        start = warm.regress(data, cells, ("binary", "continuous"))
+        found.append(start.effects[:, 0])
+        told.append(start.luck[:, 0])
+    rows = np.var(found, axis=0, ddof=1)
+    if shock == 0:
+        # What is told by chance is less than what rows' own noise makes.
+        assert (np.mean(told, axis=0) < 0.35 * rows).all()
+        return
+    own = np.array([1 / 0.23, 1.0]) / (units * periods)  # a row's noise over rows, of logits and of a real outcome
+    want = np.stack([own / 0.1875, own / 0.24], axis=1) + np.mean(told, axis=0)
+    np.testing.assert_allclose(rows, want, rtol=0.4)
+    assert (np.mean(told, axis=0)[:, 0] > 10 * np.mean(told, axis=0)[:, 1]).all()

@@ -14,6 +14,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import silent
 from wmjax.data import frame as frames
+from wmjax.heads import warm
 from wmjax.heads.warm import Start
 from wmjax.simulate import consumer_panel, consumer_truth
 from wmjax.worlds import consumer
@@ -139,7 +140,11 @@ def test_an_action_of_everyone_at_once_is_told_by_its_periods_and_has_no_lags(wo
         free.compare(jax.random.key(0), panel, plan, panel.arrays.actions, start=60, draws=1).attrs["warnings"],
     )
     say = f"sale1: falls on all units at once; {days['sale1']} train periods"
-    assert [sum(line.startswith(say) for line in lines) for lines in told] == [1, 1]
+    for lines in told:
+        (line,) = (line for line in lines if line.startswith(say))
+        assert "its interval allows for what befell these periods" in line
+    blind = dataclasses.replace(free, facts={**free.facts, "luck": False})
+    assert any("too narrow, blind to" in line for line in blind.warnings_for("sale1", np.ones(5, bool)))
     assert not any("declared randomised" in line for line in told[0])
 
 
@@ -490,12 +495,33 @@ def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monk
     """Taught nothing, they end where they began."""
     effects, asked = jnp.full((2, cfg.members, len(panel.action_names)), 0.7), []
 
-    def told(data, units, kinds, *, num_units):
-        asked.append((len(units), data.labels.shape[-1], num_units, len(set(units.tolist()))))
-        return Start(effects, 0.01 * effects, effects, effects[..., 0], jnp.ones(cfg.members))
+    def told(data, at, kinds):
+        asked.append((len(at.units), len(at.periods), data.labels.shape[-1], at.num_units, at.num_periods))
+        zero = jnp.zeros_like(effects)
+        return Start(effects, zero, zero, zero, effects[..., 0], jnp.ones(cfg.members))
 
-    monkeypatch.setattr(fitting, "_regress", told)
+    monkeypatch.setattr(warm, "regress", told)
     world = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
-    rows = len(world.observed(panel, world.periods(panel, "train")))
-    assert asked == [(rows, rows, panel.num_units, panel.num_units)]
+    train = world.periods(panel, "train")
+    rows = len(world.observed(panel, train))
+    assert asked == [(rows, rows, rows, panel.num_units, train.stop - train.start)]
     np.testing.assert_allclose(world.params.adapters["tau"]["bias"], effects.swapaxes(0, 1), atol=1e-6)
+
+
+def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(panel, cfg, monkeypatch):
+    def told(data, at, kinds):
+        members = len(data.features)
+        zero = jnp.zeros((2, members, len(panel.action_names)))
+        luck = jnp.broadcast_to(jnp.arange(5.0) / 10, zero.shape) ** 2
+        return Start(zero, zero, zero, luck, zero[..., 0] + 1, jnp.ones(members))
+
+    monkeypatch.setattr(warm, "regress", told)
+    for bootstrap, want in ((True, np.arange(5) / 10), (False, np.zeros(5))):
+        own = dataclasses.replace(cfg, bootstrap=bootstrap)
+        world = untrained.fit(consumer.fit, jax.random.key(0), panel, own)
+        bias = np.asarray(world.params.adapters["tau"]["bias"])
+        np.testing.assert_allclose(bias.mean(0), 0, atol=1e-6)
+        np.testing.assert_allclose(bias.std(0, ddof=1), np.tile(want, (2, 1)), atol=1e-6)
+        assert world.facts["luck"] is bootstrap
+    alone = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(cfg, members=1))
+    np.testing.assert_array_equal(alone.params.adapters["tau"]["bias"], 0)

@@ -14,6 +14,11 @@ each other: only what units agree on counts,
 
 and v^ is averaged with a first guess by precision, as few rows tell as little of v as of w. It is Haseman and Elston's
 (1972) regression for a variance component, on a score.
+
+What all rows of a period share and no column tells (a holiday, a strike) moves the estimate of an action that is done
+to many at once. The variance of such shocks is estimated alike, from pairs of rows of one period, and what it adds to
+an effect's variance is told as `luck`: a bootstrap of the units, whose rows all lived through the same periods, is
+blind to it. Shocks are taken as independent between periods, and of the level, not of the effect.
 """
 
 from __future__ import annotations
@@ -37,11 +42,21 @@ LEAST = 0.01
 """Of the first guess of v, the least that is left of it where the estimate is negative."""
 
 
+class Cells(NamedTuple):
+    """Whose each row is and when: `units`, `periods` [rows], numbers below `num_units` and `num_periods`."""
+
+    units: Int[Array, " rows"]
+    periods: Int[Array, " rows"]
+    num_units: int
+    num_periods: int
+
+
 class Start(NamedTuple):
     """What a regression tells of every outcome, member and action.
 
     effects: of one unit of each action. variance: estimate v^ of the slopes' variance around them, may be negative;
-    precision: of v^. All three [outcomes, members, actions].
+    precision: of v^. luck: what shocks that a period's rows share add to an effect's variance. All four [outcomes,
+    members, actions].
     noise: [outcomes, members], the variance that is left of a real outcome; 1/2 for a binary one, so that `2 noise`
     turns a log density's slope into that of a loss.
     spread: [members], sum over the features of their variance over rows.
@@ -50,29 +65,40 @@ class Start(NamedTuple):
     effects: Float[Array, "outcomes members actions"]
     variance: Float[Array, "outcomes members actions"]
     precision: Float[Array, "outcomes members actions"]
+    luck: Float[Array, "outcomes members actions"]
     noise: Float[Array, "outcomes members"]
     spread: Float[Array, " members"]
 
 
-def regress(
-    data: AdapterData, units: Int[Array, " rows"], kinds: tuple[Kind, ...], *, num_units: int, ridge: float = 1.0
-) -> Start:
+def regress(data: AdapterData, at: Cells, kinds: tuple[Kind, ...], *, ridge: float = 1.0) -> Start:
     """Regress each outcome on features and actions, member by member.
 
     Args:
         data: of an ensemble: features [members, rows, f], actions [rows, a], labels [outcomes, rows], weights
             [1, members, rows].
-        units: whose each row is, from 0 to `num_units` - 1; units are independent of each other.
+        at: where each row stands; units are independent of each other.
         kinds: one an outcome: logistic for a binary one, linear for others.
         ridge: precision of the normal prior of every coefficient but the intercept.
     """
-    weights = data.weights[0]
-    per_outcome = []
+    return _regress(data, at.units, at.periods, kinds, at.num_units, at.num_periods, ridge)
+
+
+@partial(jax.jit, static_argnames=("kinds", "num_units", "num_periods", "ridge"))
+def _regress(
+    data: AdapterData,
+    units: Array,
+    periods: Array,
+    kinds: tuple[Kind, ...],
+    num_units: int,
+    num_periods: int,
+    ridge: float,
+) -> Start:
+    at, weights, per_outcome = Cells(units, periods, num_units, num_periods), data.weights[0], []
     for labels, kind in zip(data.labels, kinds, strict=True):
-        one = partial(_one, data.actions, labels, units, kind == "binary", num_units, ridge)
+        one = partial(_one, data.actions, labels, at, kind == "binary", ridge)
         per_outcome.append(jax.lax.map(one, (data.features, weights)))
-    effects, variance, precision, noise = (jnp.stack(x) for x in zip(*per_outcome, strict=True))
-    return Start(effects, variance, precision, noise, jax.lax.map(_spread, (data.features, weights)))
+    found = (jnp.stack(x) for x in zip(*per_outcome, strict=True))
+    return Start(*found, spread=jax.lax.map(_spread, (data.features, weights)))
 
 
 def _spread(member: tuple[Array, Array]) -> Float[Array, ""]:
@@ -83,12 +109,11 @@ def _spread(member: tuple[Array, Array]) -> Float[Array, ""]:
 def _one(
     actions: Array,
     labels: Array,
-    units: Array,
+    at: Cells,
     binary: bool,
-    num_units: int,
     ridge: float,
     member: tuple[Array, Array],
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     features, weights = member
     design = jnp.concatenate([jnp.ones((len(actions), 1)), features, actions], axis=1)
     width = design.shape[1]
@@ -97,9 +122,9 @@ def _one(
     rate = jnp.clip(jnp.vdot(weights, labels) / weights.sum(), 1e-6, 1 - 1e-6)
     begin = jnp.log(rate) - jnp.log1p(-rate) if binary else 0.0
 
-    def parts(at: Array) -> tuple[Array, Array]:
+    def parts(own: Array) -> tuple[Array, Array]:
         """Give each row's error and curvature, in its weight: a unit of it is one row, and the prior counts as one."""
-        eta = design @ at
+        eta = design @ own
         chance = jax.nn.sigmoid(eta)
         error, curve = (labels - chance, chance * (1 - chance)) if binary else (labels - eta, jnp.ones_like(eta))
         return weights * error, weights * curve
@@ -108,12 +133,12 @@ def _one(
         return (design * curve[:, None]).T @ design + jnp.diag(penalty + 1e-6)
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        at, _, count = carry
-        error, curve = parts(at)
-        move = jnp.linalg.solve(hessian(curve), design.T @ error - penalty * at)
+        own, _, count = carry
+        error, curve = parts(own)
+        move = jnp.linalg.solve(hessian(curve), design.T @ error - penalty * own)
         largest = jnp.abs(move).max()
         damped = move * jnp.minimum(1.0, REACH / jnp.maximum(largest, TOLERANCE)) if binary else move
-        return at + damped, largest, count + 1
+        return own + damped, largest, count + 1
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         _, largest, count = carry
@@ -131,7 +156,7 @@ def _one(
         """Estimate the variance of one action's slopes, and how precisely."""
         slopes = action[:, None] * centred
         rest = slopes - design @ jax.scipy.linalg.cho_solve(factor, (design * curve[:, None]).T @ slopes)
-        shares = jax.ops.segment_sum(rest * error[:, None], units, num_units) / scale
+        shares = jax.ops.segment_sum(rest * error[:, None], at.units, at.num_units) / scale
         information = (rest * curve[:, None]).T @ rest / scale
         agreed = jnp.square(shares.sum(0)).sum() - jnp.square(shares).sum()
         told = jnp.square(information).sum()
@@ -139,7 +164,27 @@ def _one(
         return agreed / jnp.maximum(told, 1e-20), told / 2
 
     variance, precision = jax.lax.map(differ, actions.T)
-    return found[width - actions.shape[1] :], variance, precision, jnp.asarray(0.5) if binary else left
+    first = width - actions.shape[1]
+    luck = _luck(design, error, curve, factor, at, scale)[first:]
+    return found[first:], variance, precision, luck, jnp.asarray(0.5) if binary else left
+
+
+def _luck(
+    design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells, scale: Array | float
+) -> Float[Array, " width"]:
+    """Tell what a shock to all rows of a period adds to the variance of each coefficient."""
+    by_period = partial(jax.ops.segment_sum, segment_ids=at.periods, num_segments=at.num_periods)
+    heard, lead = by_period(curve), by_period(design * curve[:, None])
+    solved = jax.scipy.linalg.cho_solve(factor, lead.T)
+    # What the regression takes of each period's mean, and of the rows' own noise in pairs of them.
+    taken = jnp.sum(lead.T * solved, axis=0)
+    pairs = jnp.square(by_period(error)).sum() - jnp.square(error).sum()
+    pairs += scale * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / curve.sum())
+    count = jnp.square(heard).sum() - jnp.square(curve).sum()
+    live = (heard > 0).sum()
+    free = live - jnp.sum(taken / jnp.maximum(heard, 1e-20))
+    shock = jnp.maximum(pairs / jnp.maximum(count, 1e-20), 0) * live / jnp.maximum(free, 1)
+    return shock * jnp.square(solved).sum(1)
 
 
 def begin(state: AdapterState, start: Start, data: AdapterData, *, cfg: AdapterConfig) -> AdapterState:

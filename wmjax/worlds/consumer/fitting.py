@@ -114,6 +114,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
+            "luck": cfg.bootstrap and cfg.adapter.form == "additive",
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
@@ -228,7 +229,7 @@ def fit_adapters(
     width = model.num_features
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
     read = partial(_features, model=model)
-    found, curves = [], []
+    found, curves, luck = [], [], []
     for first in range(0, cfg.members, at_once):
         chosen = slice(first, min(first + at_once, cfg.members))
         members = jax.tree.map(lambda x: x[chosen], fitted)  # noqa: B023
@@ -246,8 +247,9 @@ def fit_adapters(
         )
         if cfg.adapter.form == "additive":
             # Too few rows make too few steps, and rows that differ by noise: see `warm`.
-            told = _regress(tables.train, parts.train.unit, model.kinds, num_units=len(parts.train.units))
+            told = warm.regress(tables.train, _cells(parts.train), model.kinds)
             state = warm.begin(state, told, tables.train, cfg=cfg.adapter)
+            luck.append(told.luck)
         stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
         done, history = stages.run(
             key_for(key, "epochs", first),
@@ -261,11 +263,32 @@ def fit_adapters(
         by_member = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), ensemble.by_outcome(done.best, len(model.kinds)))
         found.append(by_member)
         curves += _curves(history, stage, outcomes, first)
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *found), pd.concat(curves, ignore_index=True)
+    adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+    if luck and cfg.bootstrap:
+        shared = jnp.concatenate(luck, axis=1).mean(1)
+        adapters = with_luck(key_for(key, "luck"), adapters, jnp.sqrt(shared))
+    return adapters, pd.concat(curves, ignore_index=True)
+
+
+def with_luck(key: Key[Array, ""], adapters: Any, sd: Float[Array, "outcomes actions"]) -> Any:
+    """Move each member's main effects by its own draw of what shocks to whole periods may have made of them.
+
+    A bootstrap of the units does not know of these. The draws have mean 0 and standard deviation 1 over the members, so
+    that the ensemble's mean stays and its spread grows by just `sd`; a single member stays as it was.
+    """
+    bias = adapters["tau"]["bias"]
+    draw = jax.random.normal(key, bias.shape)
+    draw = draw - draw.mean(0)
+    unit = draw / jnp.maximum(jnp.std(draw, axis=0, ddof=1 if len(draw) > 1 else 0), 1e-12)
+    return {**adapters, "tau": {**adapters["tau"], "bias": bias + sd * unit}}
+
+
+def _cells(rows: Rows) -> warm.Cells:
+    periods = rows.time - rows.time.min()
+    return warm.Cells(jnp.asarray(rows.unit), jnp.asarray(periods), len(rows.units), int(periods.max()) + 1)
 
 
 _features = jax.jit(partial(machine.read_rows, read=pure.features), static_argnames="model")
-_regress = jax.jit(warm.regress, static_argnums=2, static_argnames="num_units")
 
 
 @partial(jax.jit, static_argnames="model")

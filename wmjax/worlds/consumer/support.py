@@ -188,7 +188,7 @@ def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], move
     Args:
         reports: of every action.
         facts: of the world: `common_actions`, which fall on all units at once, and how many train periods tell of each;
-            `rarer`, see there.
+            `luck`, whether intervals allow for shocks that a period's units share; `rarer`, see there.
         moved: names.
     """
     common, rarer = facts.get("common_actions", {}), facts.get("rarer", {})
@@ -198,9 +198,10 @@ def reasons(reports: Mapping[str, OverlapReport], facts: Mapping[str, Any], move
         if report.deterministic:
             found.append(f"{name}: not identified, {report.reason}")
         elif name in common:
+            luck = "its interval allows for" if facts.get("luck") else "its interval is too narrow, blind to"
             found.append(
                 f"{name}: falls on all units at once; {common[name]:,} train periods with another value than most "
-                "often tell of it, not the rows, and an interval, which counts units, is too narrow"
+                f"often tell of it, not the rows; {luck} what befell these periods"
             )
         elif name in rarer and (rarer[name][1] < FEW_ROWS or rarer[name][2] < FEW_UNITS):
             value, rows, units = rarer[name]
