@@ -408,7 +408,7 @@ def test_a_member_is_the_same_in_any_company(world, panel, cfg):
     model = dataclasses.replace(world.model, cfg=dataclasses.replace(cfg, members=1))
     rows = {part: world.observed(panel, world.periods(panel, part)) for part in ("train", "val")}
     stages, key = fitting.Stages(None, silent, ""), jax.random.key(0)
-    weights = fitting.unit_weights(key_for(key, "bootstrap"), rows["train"], members=1, bootstrap=True)
+    weights = fitting.unit_weights(key_for(key, "bootstrap"), rows["train"], members=cfg.members, bootstrap=True)[:1]
     alone, _, _ = machine.fit_members(
         key_for(key, "machine"),
         rows["train"].visible,
@@ -420,6 +420,23 @@ def test_a_member_is_the_same_in_any_company(world, panel, cfg):
     together = world.params.machine
     for a, b in zip(alone.weights, together.weights, strict=True):
         assert np.linalg.norm(a[0] - b[0]) < 0.01 * np.linalg.norm(b[1] - b[0])
+
+
+@pytest.mark.parametrize("members", [2, 4, 16])
+def test_a_bootstrap_is_balanced_over_the_members(world, panel, members):
+    """Each unit counts once on average, and a mean's spread over members is its error (4 sd: false alarms of 1e-4)."""
+    rows = world.observed(panel, world.periods(panel, "train"))
+    found, rng = [], np.random.default_rng(0)
+    for seed in range(100):
+        weights = np.asarray(fitting.unit_weights(jax.random.key(seed), rows, members=members, bootstrap=True))
+        per_unit = np.array([weights[:, rows.unit == u][:, 0] for u in range(panel.num_units)])
+        np.testing.assert_allclose(per_unit.mean(1), 1, atol=1e-5)
+        value = rng.normal(size=panel.num_units)
+        means = per_unit.T @ value / per_unit.sum(0)
+        found.append(means.var(ddof=1) / (value.var() / panel.num_units))
+    assert np.mean(found) == pytest.approx(1, abs=4 * np.sqrt(2 / (members - 1) / 100))
+    ones = fitting.unit_weights(jax.random.key(0), rows, members=1, bootstrap=True)
+    np.testing.assert_array_equal(ones, np.ones((1, len(rows))))
 
 
 def test_a_greedy_start_trains_one_layer_after_the_other(world, panel, cfg):

@@ -32,7 +32,7 @@ class ConsumerConfig:
             the outcome that it brought must cancel, what is lost of one of them adds up in a roll-out.
         adapter: the adapters, one an outcome. Additive ones start from a regression's effects. What is monitored is the
             loss: an AUC is content with effects of any size.
-        bootstrap: weigh units of each member by exponential draws (Bayesian bootstrap), so that the spread of the
+        bootstrap: weigh units of each member by random draws (a balanced Bayesian bootstrap), so that the spread of the
             members holds the luck of which units were seen, not of the seeds alone; and add to additive adapters' main
             effects, member by member, what shocks to whole periods may have made of them (`wmjax.heads.warm`).
     """

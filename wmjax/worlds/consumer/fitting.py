@@ -203,11 +203,20 @@ def _dates(panel: Panel, split: Split) -> dict[str, Any]:
 
 
 def unit_weights(key: Key[Array, ""], rows: Rows, *, members: int, bootstrap: bool) -> Float[Array, "members rows"]:
-    """Weigh each row by its unit's draw from Exponential(1) (Bayesian bootstrap; Rubin 1981); mean about 1."""
-    if not bootstrap:
+    """Weigh each row by its unit's draw: a Bayesian bootstrap (Rubin 1981), balanced over the members.
+
+    A unit's weights over the members are `members` times a Dirichlet draw: their mean is 1 (Davison, Hinkley and
+    Schechtman 1986) and the standard deviation around it 1 on average. So the members' mean is, to first order, a fit
+    to the data as they are, without the luck of few draws, and the members' spread is that of independent ones. A
+    member alone has the data as they are.
+    """
+    if not bootstrap or members == 1:
         return jnp.ones((members, len(rows)))
-    draw = jax.vmap(lambda m: jax.random.exponential(key_for(key, "units", m), (len(rows.units),)))
-    return draw(jnp.arange(members))[:, rows.unit]
+    shape = (members - 1) / members
+    draw = jax.vmap(lambda m: jax.random.gamma(key_for(key, "units", m), shape, (len(rows.units),)))(
+        jnp.arange(members)
+    )
+    return (members * draw / draw.sum(0))[:, rows.unit]
 
 
 def fit_adapters(
