@@ -133,6 +133,8 @@ def test_dropout_keeps_the_mean_and_drops_its_share():
         ({"hidden": (4, 0)}, "hidden"),
         ({"dropout": 1.0}, "dropout"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"effect_sd": 0.0}, "effect_sd"),
+        ({"effect_sd": float("inf")}, "effect_sd"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"form": "tree"}, "form"),
         ({"schedule": "step"}, "schedule"),

@@ -42,7 +42,7 @@ class AdapterConfig:
         form: `"mlp"` or `"additive"`, see the module.
         effect_sd: first guess of the standard deviation, over rows, of an additive form's effect of one unit of an
             action as the adapter reads it: logits, or standard deviations of the outcome. A world averages it with an
-            estimate from the data and shrinks the effects' differences to suit (`warm`); `inf` leaves them free.
+            estimate from the data and shrinks the effects' differences to suit (`warm`); None leaves them free.
         learning_rate: of Adam.
         weight_decay: decoupled, on kernels only, as a share of the learning rate.
         batch_size: rows a step. Tables of 100,000 rows and more train as well, and twice as fast, with 1,024 rows at
@@ -57,7 +57,7 @@ class AdapterConfig:
     hidden: tuple[int, ...] = (64, 32, 16)
     dropout: float = 0.1
     form: Form = "mlp"
-    effect_sd: float = 0.1
+    effect_sd: float | None = 0.1
     learning_rate: float = 5e-4
     weight_decay: float = 0.0
     batch_size: int = 256
@@ -78,8 +78,8 @@ class AdapterConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, must be in [0, 1)")
         for name, value in (("learning_rate", self.learning_rate), ("effect_sd", self.effect_sd)):
-            if not value > 0:
-                raise ValueError(f"{name} is {value}, must be positive")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}, must be positive and finite")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay is {self.weight_decay}, must not be negative")
         for name, value, known in (

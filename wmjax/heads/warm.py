@@ -23,7 +23,6 @@ blind to it. Shocks are taken as independent between periods, and of the level, 
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -195,17 +194,17 @@ def begin(state: AdapterState, start: Start, data: AdapterData, *, cfg: AdapterC
     tau["bias"] = start.effects.reshape(-1, start.effects.shape[-1]).astype(tau["bias"].dtype)
     # Losses are means over rows, so a prior counts as one row of many.
     rows = data.weights[0].sum(1)
-    pull = 2 * (start.noise / rows)[..., None] / slope_variance(start, cfg=cfg)
-    if math.isinf(cfg.effect_sd):
-        pull = jnp.zeros_like(pull)
+    pull = jnp.zeros_like(start.effects)
+    if cfg.effect_sd is not None:
+        pull = 2 * (start.noise / rows)[..., None] / slope_variance(start, cfg.effect_sd)
     return state._replace(
         params={**state.params, "tau": tau}, pull=pull.reshape(state.pull.shape).astype(state.pull.dtype)
     )
 
 
-def slope_variance(start: Start, *, cfg: AdapterConfig) -> Float[Array, "outcomes members actions"]:
-    """Average the estimates, of all members, with the first guess of `cfg`, whose variance is its square."""
-    guess = jnp.square(cfg.effect_sd) / jnp.maximum(start.spread, 1e-12)[:, None]
+def slope_variance(start: Start, effect_sd: float) -> Float[Array, "outcomes members actions"]:
+    """Average the estimates, of all members, with the first guess, whose variance is its square."""
+    guess = jnp.square(effect_sd) / jnp.maximum(start.spread, 1e-12)[:, None]
     # The members' data are bootstraps of the same rows: no member knows more than another.
     told = start.precision.mean(1, keepdims=True)
     mean = (start.precision * start.variance).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
