@@ -7,10 +7,10 @@ its effects.
 What rows differ by is far harder to tell than what they share: left free, slopes on a hundred features fit noise, which
 early stopping does not keep out. So the slopes w of an action's effect have a prior, Normal(0, v), whose v is estimated
 (empirical Bayes). With s_u unit u's share of the likelihood's gradient by w where w = 0, what the regression explains
-projected out, and H the information, E |sum s_u|^2 = sum E |s_u|^2 + v tr(H^2), however the rows of one unit depend on
-each other: only what units agree on counts,
+projected out, and H_u its share of the information, E s_u . s_u' = v tr(H_u H_u') for any two units, however the rows
+of one unit depend on each other: only what units agree on counts,
 
-    v^ = sum_{u != u'} s_u . s_u' / tr(H^2),    Var(v^) about 2 / tr(H^2),
+    v^ = sum_{u != u'} s_u . s_u' / t,    t = sum_{u != u'} tr(H_u H_u'),    Var(v^) about 2 / t,
 
 and v^ is averaged with a first guess by precision, as few rows tell as little of v as of w. It is Haseman and Elston's
 (1972) regression for a variance component, on a score.
@@ -37,6 +37,8 @@ STEPS, TOLERANCE = 50, 1e-3
 """Most Newton steps, and the step of any coefficient below which no more is taken."""
 REACH = 2.0
 """Most that one step changes a coefficient: an undamped step from far away overshoots, and may not come back."""
+PROBES = 8
+"""Random directions in which the units' own shares of the information are measured."""
 LEAST = 0.01
 """Of the first guess of v, the least that is left of it where the estimate is negative."""
 
@@ -158,27 +160,42 @@ def _one(
         shares = jax.ops.segment_sum(rest * error[:, None], at.units, at.num_units) / scale
         information = (rest * curve[:, None]).T @ rest / scale
         agreed = jnp.square(shares.sum(0)).sum() - jnp.square(shares).sum()
-        told = jnp.square(information).sum()
+        told = jnp.maximum(jnp.square(information).sum() - alone(rest), 0)
         # No row of an action, or no difference between rows: nothing is told.
         return agreed / jnp.maximum(told, 1e-20), told / 2
 
+    probes = jax.random.rademacher(jax.random.key(0), (features.shape[1], PROBES), jnp.float32)
+
+    def alone(rest: Array) -> Array:
+        """Estimate sum_u tr(H_u^2), as the mean of |H_u g|^2 over random signs g (Hutchinson 1990)."""
+
+        def one(probe: Array) -> Array:
+            heard = (rest * (curve * (rest @ probe))[:, None]) / scale
+            return jnp.square(jax.ops.segment_sum(heard, at.units, at.num_units)).sum()
+
+        return jax.lax.map(one, probes.T).mean()
+
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
-    luck = _luck(design, error, curve, factor, at, scale)[first:]
+    # A weighted row's noise goes with the weight's square.
+    noise = scale * jnp.vdot(weights, curve) / curve.sum()
+    luck = _luck(design, error, curve, factor, at, noise)[first:]
     return found[first:], variance, precision, luck, jnp.asarray(0.5) if binary else left
 
 
 def _luck(
-    design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells, scale: Array | float
+    design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells, noise: Array
 ) -> Float[Array, " width"]:
-    """Tell what a shock to all rows of a period adds to the variance of each coefficient."""
+    """Tell what a shock to all rows of a period adds to the variance of each coefficient; `noise` over `curve` is that
+    of a row's own error.
+    """
     by_period = partial(jax.ops.segment_sum, segment_ids=at.periods, num_segments=at.num_periods)
     heard, lead = by_period(curve), by_period(design * curve[:, None])
     solved = jax.scipy.linalg.cho_solve(factor, lead.T)
     # What the regression takes of each period's mean, and of the rows' own noise in pairs of them.
     taken = jnp.sum(lead.T * solved, axis=0)
     pairs = jnp.square(by_period(error)).sum() - jnp.square(error).sum()
-    pairs += scale * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / curve.sum())
+    pairs += noise * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / curve.sum())
     count = jnp.square(heard).sum() - jnp.square(curve).sum()
     live = (heard > 0).sum()
     free = live - jnp.sum(taken / jnp.maximum(heard, 1e-20))
