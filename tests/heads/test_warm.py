@@ -204,8 +204,8 @@ def test_variance_and_luck_are_those_of_a_twin_in_float64(outcome):
     own = np.einsum("uti,utj->uij", by_unit(rest * curve[:, None]), by_unit(rest)) / scale
     whole = (own.sum(0) ** 2).sum()
     apart = whole - (own**2).sum()
-    assert apart < 0.9 * whole
-    np.testing.assert_allclose(told.precision[0, 0, 0], apart / 2, rtol=0.06)
+    assert apart < 0.8 * whole
+    np.testing.assert_allclose(told.precision[0, 0, 0], apart / 2, rtol=0.15)
     agreed = (shares.sum(0) ** 2).sum() - (shares**2).sum()
     np.testing.assert_allclose(told.variance[0, 0, 0] * told.precision[0, 0, 0] * 2, agreed, rtol=2e-3)
     lead, solved = by_unit(design * curve[:, None]).sum(0), np.linalg.inv(hessian)
