@@ -71,7 +71,13 @@ def test_adapters_start_with_these_effects_whoever_is_asked(data):
     # A loss is a mean over rows, and of squares: half a log density where the noise is one.
     pull = 2 * start.noise[1, 1] / warm.slope_variance(start, 0.1)[1, 1] / data.weights[0, 1].sum()
     np.testing.assert_allclose(states.pull[1 * MEMBERS + 1], pull, rtol=1e-5)
-    free = warm.begin(states, start, data, cfg=dataclasses.replace(cfg, effect_sd=None))
+    draws = jax.random.normal(jax.random.key(9), (MEMBERS, 2, 3, 2))
+    moved = warm.begin(states, start, data, cfg=cfg, draws=draws)
+    sd = np.sqrt(warm.slope_variance(start, 0.1)[1, 1])
+    np.testing.assert_allclose(moved.centre[1 * MEMBERS + 1], draws[1, 1] * sd, rtol=1e-5)
+    np.testing.assert_array_equal(states.centre, 0)
+    free = warm.begin(states, start, data, cfg=dataclasses.replace(cfg, effect_sd=None), draws=draws)
+    np.testing.assert_array_equal(free.centre, 0)
     np.testing.assert_array_equal(free.pull, 0)
 
 
@@ -82,10 +88,11 @@ def test_an_update_descends_the_loss_and_the_prior(data):
     state = learn.init_state(jax.random.key(1), cfg=cfg, num_features=3, num_actions=2)
     slopes = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2)), jnp.float32)
     params = {**state.params, "tau": {**state.params["tau"], "kernel": slopes}}
-    state = state._replace(params=params, pull=jnp.asarray([0.3, 0.0]))
+    centre = jnp.full((3, 2), 0.4)
+    state = state._replace(params=params, pull=jnp.asarray([0.3, 0.0]), centre=centre)
 
     def whole(p):
-        return learn.loss(p, table, cfg=cfg, kind="binary") + 0.15 * jnp.sum(p["tau"]["kernel"][:, 0] ** 2)
+        return learn.loss(p, table, cfg=cfg, kind="binary") + 0.15 * jnp.sum((p["tau"]["kernel"] - centre)[:, 0] ** 2)
 
     adam = optax.adam(cfg.learning_rate)
     updates, _ = adam.update(jax.grad(whole)(params), adam.init(params), params)
@@ -215,3 +222,35 @@ def test_variance_and_luck_are_those_of_a_twin_in_float64(outcome):
     pairs += noise * (taken.sum() - 8 * (curve**2).sum() / curve.sum())
     shock = max(pairs / ((heard**2).sum() - (curve**2).sum()), 0) * 30 / (30 - (taken / heard).sum())
     np.testing.assert_allclose(told.luck[0, 0, 0], shock * ((lead @ solved)[:, 7] ** 2).sum(), rtol=5e-3, atol=1e-6)
+
+
+def test_members_pulled_to_draws_of_the_prior_spread_as_the_posterior_does():
+    """Trained to the end on bootstraps, against the slopes' own posterior, which without draws is missed by far.
+
+    The ratio of traces, of 24 members and 4 slopes, has an error of 15 %.
+    """
+    rows, members, sd, rng = 200, 24, 0.12, np.random.default_rng(3)
+    x, a = rng.normal(size=(rows, 4)), rng.normal(size=(rows, 1))
+    y = 0.2 * x[:, 0] * a[:, 0] + rng.normal(size=rows)
+    weights = rng.exponential(size=(1, members, rows))
+    tables = AdapterData(*(jnp.asarray(v, jnp.float32) for v in (np.stack([x] * members), a, y[None], weights)))
+    cells = Cells(jnp.arange(rows), jnp.zeros(rows, int), rows, 1)
+    start = warm.regress(tables, cells, ("continuous",))
+    # The variance as if it were known: the first guess alone.
+    start = start._replace(precision=0 * start.precision)
+    cfg = AdapterConfig(
+        form="additive", effect_sd=sd, hidden=(2,), dropout=0.0, learning_rate=1e-2, batch_size=rows, epochs=80
+    )
+    begun = ensemble.init(jax.random.key(0), cfg=cfg, num_features=4, num_actions=1, outcomes=1, members=members)
+    step = jax.jit(ensemble.EnsembleEpoch(cfg, ("continuous",)))
+
+    def spread(draws):
+        state = warm.begin(begun, start, tables, cfg=cfg, draws=draws)
+        for at in range(cfg.epochs):
+            state, _ = step(jax.random.key(at), state, learn.AdapterTables(tables, tables))
+        return np.trace(np.cov(state.params["tau"]["kernel"][..., 0], rowvar=False))
+
+    z, noise = a * (x - x.mean(0)), float(start.noise.mean())
+    want = np.trace(np.linalg.inv(z.T @ z / noise + np.eye(4) * 4 / sd**2))
+    assert spread(jnp.asarray(rng.normal(size=(members, 1, 4, 1)), jnp.float32)) == pytest.approx(want, rel=0.45)
+    assert spread(None) < 0.75 * want

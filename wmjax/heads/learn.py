@@ -45,7 +45,8 @@ class AdapterState(NamedTuple):
     """One adapter in training.
 
     member: number that sets an adapter's dropout apart from those trained beside it. epoch: epochs done.
-    pull: of the slopes of each action's effect to zero, added to the gradient (additive; see `warm`, 0 without it).
+    pull, centre: how much the slopes of each action's effect are pulled, in the gradient, and to where (additive; see
+    `warm`, 0 without it).
     rate: factor on the learning rate; plateau_best, plateau_stale: score to beat, and epochs since (plateau schedule).
     """
 
@@ -54,6 +55,7 @@ class AdapterState(NamedTuple):
     member: UInt32[Array, "*m"]
     epoch: Int[Array, "*m"]
     pull: Float[Array, "*m actions"]
+    centre: Float[Array, "*m features actions"]
     rate: Float[Array, "*m"]
     plateau_best: Float[Array, "*m"]
     plateau_stale: Int[Array, "*m"]
@@ -114,6 +116,7 @@ def init_state(
         member=jnp.asarray(member, jnp.uint32),
         epoch=jnp.zeros((), jnp.int32),
         pull=jnp.zeros(num_actions),
+        centre=jnp.zeros((num_features, num_actions)),
         rate=jnp.ones(()),
         plateau_best=jnp.full((), -jnp.inf),
         plateau_stale=jnp.zeros((), jnp.int32),
@@ -165,7 +168,7 @@ def epoch(
         dropout_key = jax.random.fold_in(key_for(key, "dropout", t), state.member)
         value, grads = jax.value_and_grad(loss)(params, batch, cfg=cfg, kind=kind, dropout_key=dropout_key)
         if cfg.form == "additive":
-            grads["tau"]["kernel"] += state.pull * params["tau"]["kernel"]
+            grads["tau"]["kernel"] += state.pull * (params["tau"]["kernel"] - state.centre)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         rate = cfg.learning_rate * state.rate
         if cfg.schedule == "cosine":

@@ -203,20 +203,35 @@ def _luck(
     return shock * jnp.square(solved).sum(1)
 
 
-def begin(state: AdapterState, start: Start, data: AdapterData, *, cfg: AdapterConfig) -> AdapterState:
+def begin(
+    state: AdapterState,
+    start: Start,
+    data: AdapterData,
+    *,
+    cfg: AdapterConfig,
+    draws: Float[Array, "members outcomes features actions"] | None = None,
+) -> AdapterState:
     """Start additive adapters, leaves [outcomes * members, ..], with these effects, what of them depends on features
-    at 0, and pull it there as the prior says.
+    at 0, and pull it as the prior says.
+
+    Args:
+        state, cfg: of the adapters.
+        start, data: `regress`, and what it was told of.
+        draws: standard normal; each member is then pulled to its own draw of the prior, not to 0. Members that differ
+            by draws of the data as well are then draws of the posterior, roughly (randomised maximum a posteriori; Lu
+            and Van Roy 2017): without, the spread of what is shrunk knows nothing of what was shrunk away.
     """
     tau = dict(state.params["tau"])
     tau["bias"] = start.effects.reshape(-1, start.effects.shape[-1]).astype(tau["bias"].dtype)
     # Losses are means over rows, so a prior counts as one row of many.
     rows = data.weights[0].sum(1)
-    pull = jnp.zeros_like(start.effects)
+    pull, centre = jnp.zeros_like(state.pull), jnp.zeros_like(state.centre)
     if cfg.effect_sd is not None:
-        pull = 2 * (start.noise / rows)[..., None] / slope_variance(start, cfg.effect_sd)
-    return state._replace(
-        params={**state.params, "tau": tau}, pull=pull.reshape(state.pull.shape).astype(state.pull.dtype)
-    )
+        variance = slope_variance(start, cfg.effect_sd)
+        pull = (2 * (start.noise / rows)[..., None] / variance).reshape(pull.shape)
+        if draws is not None:
+            centre = (jnp.swapaxes(draws, 0, 1) * jnp.sqrt(variance)[:, :, None]).reshape(centre.shape)
+    return state._replace(params={**state.params, "tau": tau}, pull=pull, centre=centre)
 
 
 def slope_variance(start: Start, effect_sd: float) -> Float[Array, "outcomes members actions"]:

@@ -33,8 +33,9 @@ class ConsumerConfig:
         adapter: the adapters, one an outcome. Additive ones start from a regression's effects. What is monitored is the
             loss: an AUC is content with effects of any size.
         bootstrap: weigh units of each member by random draws (a balanced Bayesian bootstrap), so that the spread of the
-            members holds the luck of which units were seen, not of the seeds alone; and add to additive adapters' main
-            effects, member by member, what shocks to whole periods may have made of them (`wmjax.heads.warm`).
+            members holds the luck of which units were seen, not of the seeds alone; add to additive adapters' main
+            effects, member by member, what shocks to whole periods may have made of them; and shrink each member's
+            slopes to its own draw of their prior (`wmjax.heads.warm`).
     """
 
     members: int = 8

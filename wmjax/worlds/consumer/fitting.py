@@ -239,6 +239,8 @@ def fit_adapters(
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
     read = partial(_features, model=model)
     found, curves, luck = [], [], []
+    shape = (cfg.members, len(model.kinds), width, parts.train.actions.shape[1])
+    draws = balanced(key_for(key, "prior"), shape) if cfg.bootstrap and cfg.adapter.form == "additive" else None
     for first in range(0, cfg.members, at_once):
         chosen = slice(first, min(first + at_once, cfg.members))
         members = jax.tree.map(lambda x: x[chosen], fitted)  # noqa: B023
@@ -257,7 +259,8 @@ def fit_adapters(
         if cfg.adapter.form == "additive":
             # Too few rows make too few steps, and rows that differ by noise: see `warm`.
             told = warm.regress(tables.train, _cells(parts.train), model.kinds)
-            state = warm.begin(state, told, tables.train, cfg=cfg.adapter)
+            own = None if draws is None else draws[chosen]
+            state = warm.begin(state, told, tables.train, cfg=cfg.adapter, draws=own)
             luck.append(told.luck)
         stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
         done, history = stages.run(
@@ -282,14 +285,17 @@ def fit_adapters(
 def with_luck(key: Key[Array, ""], adapters: Any, sd: Float[Array, "outcomes actions"]) -> Any:
     """Move each member's main effects by its own draw of what shocks to whole periods may have made of them.
 
-    A bootstrap of the units does not know of these. The draws have mean 0 and standard deviation 1 over the members, so
-    that the ensemble's mean stays and its spread grows by just `sd`; a single member stays as it was.
+    A bootstrap of the units does not know of these. The ensemble's mean stays, and its spread grows by just `sd`.
     """
     bias = adapters["tau"]["bias"]
-    draw = jax.random.normal(key, bias.shape)
+    return {**adapters, "tau": {**adapters["tau"], "bias": bias + sd * balanced(key, bias.shape)}}
+
+
+def balanced(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "members *rest"]:
+    """Draw normal numbers of mean 0 and standard deviation 1 over the first axis exactly; a single member has 0."""
+    draw = jax.random.normal(key, shape)
     draw = draw - draw.mean(0)
-    unit = draw / jnp.maximum(jnp.std(draw, axis=0, ddof=1 if len(draw) > 1 else 0), 1e-12)
-    return {**adapters, "tau": {**adapters["tau"], "bias": bias + sd * unit}}
+    return draw / jnp.maximum(jnp.std(draw, axis=0, ddof=1 if len(draw) > 1 else 0), 1e-12)
 
 
 def _cells(rows: Rows) -> warm.Cells:

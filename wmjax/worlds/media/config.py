@@ -32,6 +32,9 @@ class MediaConfig:
             alike is then known much better than from one unit's noisy column (Pesaran 2006).
         negative: channels that lower the outcome; the others raise it.
         warm: updates of the `response` head's curves and linear controls alone, on all rows, before the network joins.
+            Few, and so a prior of their own: what the data hardly tell (the level of a channel that is always on) stays
+            near its start. At the end of the objective, thousands of updates on, it has left, and on simulated geos
+            returns are further off (`experiments/README.md`).
         steps: updates in all, after those.
         epochs: parts that they are cut into, for reports and checkpoints.
         batch: units in an update, at most.
