@@ -510,6 +510,7 @@ def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
 
 def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monkeypatch):
     """Taught nothing, they end where they began."""
+    cfg = dataclasses.replace(cfg, adapter=dataclasses.replace(cfg.adapter, effect_sd=None))
     effects, asked = jnp.full((2, cfg.members, len(panel.action_names)), 0.7), []
 
     def told(data, at, kinds):
@@ -526,6 +527,8 @@ def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monk
 
 
 def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(panel, cfg, monkeypatch):
+    cfg = dataclasses.replace(cfg, adapter=dataclasses.replace(cfg.adapter, effect_sd=None))
+
     def told(data, at, kinds):
         members = len(data.features)
         zero = jnp.zeros((2, members, len(panel.action_names)))
@@ -540,5 +543,12 @@ def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(pan
         np.testing.assert_allclose(bias.mean(0), 0, atol=1e-6)
         np.testing.assert_allclose(bias.std(0, ddof=1), np.tile(want, (2, 1)), atol=1e-6)
         assert world.facts["luck"] is bootstrap
+        # A member's forecast at the actions' mean stays: what its effects gain its level loses.
+        train = world.observed(panel, world.periods(panel, "train")).actions.mean(0)
+        level = np.asarray(world.params.adapters["layer_1"]["bias"])[..., 0]
+        ends = level + bias @ train
+        still = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(own, bootstrap=False))
+        then = np.asarray(still.params.adapters["layer_1"]["bias"])[..., 0] + np.zeros(5) @ train
+        np.testing.assert_allclose(ends, then, atol=1e-5)
     alone = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(cfg, members=1))
     np.testing.assert_array_equal(alone.params.adapters["tau"]["bias"], 0)

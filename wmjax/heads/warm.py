@@ -149,7 +149,7 @@ def _one(
     found = jax.lax.while_loop(unfinished, step, first)[0]
     error, curve = parts(found)
     left = jnp.vdot(weights, jnp.square(labels - design @ found)) / weights.sum()
-    scale = 1.0 if binary else left
+    scale = 1.0 if binary else jnp.maximum(left, 1e-6)
     centred = features - weights @ features / weights.sum()
     factor = jax.scipy.linalg.cho_factor(hessian(curve))
 
@@ -178,9 +178,11 @@ def _one(
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
     # A weighted row's noise goes with the weight's square.
-    noise = scale * jnp.vdot(weights, curve) / curve.sum()
+    noise = scale * jnp.vdot(weights, curve) / jnp.maximum(curve.sum(), 1e-20)
     luck = _luck(design, error, curve, factor, at, noise)[first:]
-    return found[first:], variance, precision, luck, jnp.asarray(0.5) if binary else left
+    # Where float32 cannot tell (an outcome that never varies), nothing is told.
+    told = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
+    return found[first:], *told, jnp.asarray(0.5 if binary else scale)
 
 
 def _luck(
@@ -195,7 +197,7 @@ def _luck(
     # What the regression takes of each period's mean, and of the rows' own noise in pairs of them.
     taken = jnp.sum(lead.T * solved, axis=0)
     pairs = jnp.square(by_period(error)).sum() - jnp.square(error).sum()
-    pairs += noise * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / curve.sum())
+    pairs += noise * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / jnp.maximum(curve.sum(), 1e-20))
     count = jnp.square(heard).sum() - jnp.square(curve).sum()
     live = (heard > 0).sum()
     free = live - jnp.sum(taken / jnp.maximum(heard, 1e-20))
@@ -230,7 +232,12 @@ def begin(
         variance = slope_variance(start, cfg.effect_sd)
         pull = (2 * (start.noise / rows)[..., None] / variance).reshape(pull.shape)
         if draws is not None:
-            centre = (jnp.swapaxes(draws, 0, 1) * jnp.sqrt(variance)[:, :, None]).reshape(centre.shape)
+            moved = jnp.swapaxes(draws, 0, 1) * jnp.sqrt(variance)[:, :, None]
+            centre = moved.reshape(centre.shape)
+            # Each member starts at its draw, and its mean effect over rows at the regression's.
+            mean = jnp.einsum("mr,mrf->mf", data.weights[0], data.features) / rows[:, None]
+            tau["bias"] -= jnp.einsum("omfa,mf->oma", moved, mean).reshape(tau["bias"].shape)
+            tau["kernel"] = centre
     return state._replace(params={**state.params, "tau": tau}, pull=pull, centre=centre)
 
 

@@ -278,17 +278,24 @@ def fit_adapters(
     adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
     if luck and cfg.bootstrap:
         shared = jnp.concatenate(luck, axis=1).mean(1)
-        adapters = with_luck(key_for(key, "luck"), adapters, jnp.sqrt(shared))
+        scaled = (parts.train.actions - parts.scales.action_centre) / parts.scales.action_scale
+        adapters = with_luck(key_for(key, "luck"), adapters, jnp.sqrt(shared), jnp.asarray(scaled.mean(0)))
     return adapters, pd.concat(curves, ignore_index=True)
 
 
-def with_luck(key: Key[Array, ""], adapters: Any, sd: Float[Array, "outcomes actions"]) -> Any:
+def with_luck(
+    key: Key[Array, ""], adapters: Any, sd: Float[Array, "outcomes actions"], mean: Float[Array, " actions"]
+) -> Any:
     """Move each member's main effects by its own draw of what shocks to whole periods may have made of them.
 
-    A bootstrap of the units does not know of these. The ensemble's mean stays, and its spread grows by just `sd`.
+    A bootstrap of the units does not know of these. The ensemble's mean stays, and so does each member's forecast at
+    the actions' `mean`: a shock moves level and effect against each other.
     """
     bias = adapters["tau"]["bias"]
-    return {**adapters, "tau": {**adapters["tau"], "bias": bias + sd * balanced(key, bias.shape)}}
+    moved = sd * balanced(key, bias.shape)
+    last = max((name for name in adapters if name.startswith("layer_")), key=lambda name: int(name.split("_")[1]))
+    level = adapters[last]["bias"] - (moved @ mean)[..., None]
+    return {**adapters, "tau": {**adapters["tau"], "bias": bias + moved}, last: {**adapters[last], "bias": level}}
 
 
 def balanced(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "members *rest"]:
