@@ -181,8 +181,8 @@ def _one(
     noise = scale * jnp.vdot(weights, curve) / jnp.maximum(curve.sum(), 1e-20)
     luck = _luck(design, error, curve, factor, at, noise)[first:]
     # Where float32 cannot tell (an outcome that never varies), nothing is told.
-    told = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
-    return found[first:], *told, jnp.asarray(0.5 if binary else scale)
+    variance, precision, luck = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
+    return found[first:], variance, precision, luck, jnp.asarray(0.5 if binary else scale)
 
 
 def _luck(
