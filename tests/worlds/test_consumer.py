@@ -508,22 +508,24 @@ def test_a_rate_far_from_the_expected_one_is_told_of(world, panel):
     assert f"{rates[0]:.1%} happened ({int(test.outcomes[:, 0].sum()):,} of {len(test):,} rows" in told(0.5, 1.0)[0]
 
 
-def test_adapters_begin_with_the_regression_of_their_train_rows(panel, cfg, monkeypatch):
+def test_adapters_begin_with_the_regression_of_their_train_rows(world, panel, cfg, monkeypatch):
     """Taught nothing, they end where they began."""
     cfg = dataclasses.replace(cfg, adapter=dataclasses.replace(cfg.adapter, effect_sd=None))
+    days = world.periods(panel, "train")
+    rows = world.observed(panel, days)
     effects, asked = jnp.full((2, cfg.members, len(panel.action_names)), 0.7), []
 
     def told(data, at, kinds):
-        asked.append((len(at.units), len(at.periods), data.labels.shape[-1], at.num_units, at.num_periods))
+        asked.append((at.num_units, at.num_periods))
+        np.testing.assert_array_equal(at.units, rows.unit)
+        np.testing.assert_array_equal(at.periods, rows.time)
         zero = jnp.zeros_like(effects)
         return Start(effects, zero, zero, zero, effects[..., 0], jnp.ones(cfg.members))
 
     monkeypatch.setattr(warm, "regress", told)
-    world = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
-    train = world.periods(panel, "train")
-    rows = len(world.observed(panel, train))
-    assert asked == [(rows, rows, rows, panel.num_units, train.stop - train.start)]
-    np.testing.assert_allclose(world.params.adapters["tau"]["bias"], effects.swapaxes(0, 1), atol=1e-6)
+    begun = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
+    assert asked == [(panel.num_units, days.stop - days.start)]
+    np.testing.assert_allclose(begun.params.adapters["tau"]["bias"], effects.swapaxes(0, 1), atol=1e-6)
 
 
 def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(panel, cfg, monkeypatch):
@@ -552,3 +554,14 @@ def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(pan
         np.testing.assert_allclose(ends, then, atol=1e-5)
     alone = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(cfg, members=1))
     np.testing.assert_array_equal(alone.params.adapters["tau"]["bias"], 0)
+
+
+@pytest.mark.parametrize("part", ["first", "all"])
+def test_an_outcome_that_never_varies_in_what_is_learnt_from_is_answered_in_numbers(panel, cfg, part):
+    constant = panel.arrays.outcomes.copy()
+    constant[..., 0] = 1
+    if part == "first":
+        constant[:5, -3:, 0] = 0
+    still = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=constant))
+    world = untrained.fit(consumer.fit, jax.random.key(0), still, cfg)
+    assert np.isfinite(world.predict(still)["mean"]).all()

@@ -8,7 +8,8 @@ What rows differ by is far harder to tell than what they share: left free, slope
 early stopping does not keep out. So the slopes w of an action's effect have a prior, Normal(0, v), whose v is estimated
 (empirical Bayes). With s_u unit u's share of the likelihood's gradient by w where w = 0, what the regression explains
 projected out, and H_u its share of the information, E s_u . s_u' = v tr(H_u H_u') for any two units, however the rows
-of one unit depend on each other: only what units agree on counts,
+of one unit depend on each other (to first order: the projection ties units a little, and on small tables of many
+features what is told is too much, by up to its own standard error): only what units agree on counts,
 
     v^ = sum_{u != u'} s_u . s_u' / t,    t = sum_{u != u'} tr(H_u H_u'),    Var(v^) about 2 / t,
 
@@ -16,9 +17,9 @@ and v^ is averaged with a first guess by precision, as few rows tell as little o
 (1972) regression for a variance component, on a score.
 
 What all rows of a period share and no column tells (a holiday, a strike) moves the estimate of an action that is done
-to many at once. The variance of such shocks is estimated alike, from pairs of rows of one period, and what it adds to
-an effect's variance is told as `luck`: a bootstrap of the units, whose rows all lived through the same periods, is
-blind to it. Shocks are taken as independent between periods, and of the level, not of the effect.
+to many at once. The variance of such shocks is estimated alike, from pairs of rows of one period beside pairs of two,
+and what it adds to an effect's variance is told as `luck`: a bootstrap of the units, whose rows all lived through the
+same periods, is blind to it. Shocks are taken as independent between periods, and of the level, not of the effect.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Start(NamedTuple):
     """What a regression tells of every outcome, member and action.
 
     effects: of one unit of each action. variance: estimate v^ of the slopes' variance around them, may be negative;
-    precision: of v^. luck: what shocks that a period's rows share add to an effect's variance. All four [outcomes,
-    members, actions].
+    precision: of v^. luck: what shocks that a period's rows share add to an effect's variance, may be negative. All
+    four [outcomes, members, actions].
     noise: [outcomes, members], the variance that is left of a real outcome; 1/2 for a binary one, so that `2 noise`
     turns a log density's slope into that of a loss.
     spread: [members], sum over the features of their variance over rows.
@@ -116,7 +117,9 @@ def _one(
     member: tuple[Array, Array],
 ) -> tuple[Array, Array, Array, Array, Array]:
     features, weights = member
-    design = jnp.concatenate([jnp.ones((len(actions), 1)), features, actions], axis=1)
+    # Centred, or float32 loses the least eigenvalues of large tables' products.
+    centred, moved = (x - weights @ x / weights.sum() for x in (features, actions))
+    design = jnp.concatenate([jnp.ones((len(actions), 1)), centred, moved], axis=1)
     width = design.shape[1]
     penalty = jnp.full(width, ridge).at[0].set(0.0)
 
@@ -150,7 +153,6 @@ def _one(
     error, curve = parts(found)
     left = jnp.vdot(weights, jnp.square(labels - design @ found)) / weights.sum()
     scale = 1.0 if binary else jnp.maximum(left, 1e-6)
-    centred = features - weights @ features / weights.sum()
     factor = jax.scipy.linalg.cho_factor(hessian(curve))
 
     def differ(action: Array) -> tuple[Array, Array]:
@@ -177,32 +179,36 @@ def _one(
 
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
-    # A weighted row's noise goes with the weight's square.
-    noise = scale * jnp.vdot(weights, curve) / jnp.maximum(curve.sum(), 1e-20)
-    luck = _luck(design, error, curve, factor, at, noise)[first:]
+    luck = _luck(design, error, curve, factor, at)[first:]
     # Where float32 cannot tell (an outcome that never varies), nothing is told.
     variance, precision, luck = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
     return found[first:], variance, precision, luck, jnp.asarray(0.5 if binary else scale)
 
 
-def _luck(
-    design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells, noise: Array
-) -> Float[Array, " width"]:
-    """Tell what a shock to all rows of a period adds to the variance of each coefficient; `noise` over `curve` is that
-    of a row's own error.
+def _luck(design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells) -> Float[Array, " width"]:
+    """Tell what a shock to all rows of a period adds to the variance of each coefficient; negative where chance has it.
+
+    Errors of two units agree more within a period than between periods by the shock's variance. Pairs between periods
+    take out what the regression's own intercept makes of units' levels, and need no model of a row's noise.
     """
     by_period = partial(jax.ops.segment_sum, segment_ids=at.periods, num_segments=at.num_periods)
+    by_unit = partial(jax.ops.segment_sum, segment_ids=at.units, num_segments=at.num_units)
+
+    def pairs(x: Array) -> tuple[Array, Array]:
+        """Sum the products of all pairs of rows: of one period; of neither one period nor one unit."""
+        own, period, unit = (jnp.square(y).sum() for y in (x, by_period(x), by_unit(x)))
+        return period - own, jnp.square(x.sum()) - period - unit + own
+
+    (same, apart), (same_count, apart_count) = pairs(error), pairs(curve)
+    some = 1e-6 * jnp.square(curve.sum())
+    shock = jnp.where(same_count > some, same / jnp.maximum(same_count, 1e-20), 0.0)
+    shock -= jnp.where(apart_count > some, apart / jnp.maximum(apart_count, 1e-20), 0.0)
     heard, lead = by_period(curve), by_period(design * curve[:, None])
     solved = jax.scipy.linalg.cho_solve(factor, lead.T)
-    # What the regression takes of each period's mean, and of the rows' own noise in pairs of them.
-    taken = jnp.sum(lead.T * solved, axis=0)
-    pairs = jnp.square(by_period(error)).sum() - jnp.square(error).sum()
-    pairs += noise * (taken.sum() - design.shape[1] * jnp.square(curve).sum() / jnp.maximum(curve.sum(), 1e-20))
-    count = jnp.square(heard).sum() - jnp.square(curve).sum()
-    live = (heard > 0).sum()
+    # What the regression takes of each period's mean.
+    live, taken = (heard > 0).sum(), jnp.sum(lead.T * solved, axis=0)
     free = live - jnp.sum(taken / jnp.maximum(heard, 1e-20))
-    shock = jnp.maximum(pairs / jnp.maximum(count, 1e-20), 0) * live / jnp.maximum(free, 1)
-    return shock * jnp.square(solved).sum(1)
+    return shock * live / jnp.maximum(free, 1) * jnp.square(solved).sum(1)
 
 
 def begin(

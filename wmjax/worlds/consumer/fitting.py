@@ -114,7 +114,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
-            "luck": cfg.bootstrap and cfg.adapter.form == "additive",
+            "luck": cfg.bootstrap and cfg.members > 1 and cfg.adapter.form == "additive",
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
@@ -277,7 +277,8 @@ def fit_adapters(
         curves += _curves(history, stage, outcomes, first)
     adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
     if luck and cfg.bootstrap:
-        shared = jnp.concatenate(luck, axis=1).mean(1)
+        # Cut at 0 only here: of members one by one what chance tells would not cancel.
+        shared = jnp.maximum(jnp.concatenate(luck, axis=1).mean(1), 0)
         scaled = (parts.train.actions - parts.scales.action_centre) / parts.scales.action_scale
         adapters = with_luck(key_for(key, "luck"), adapters, jnp.sqrt(shared), jnp.asarray(scaled.mean(0)))
     return adapters, pd.concat(curves, ignore_index=True)

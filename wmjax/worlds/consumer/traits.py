@@ -154,7 +154,9 @@ class ConsumerTraits:
         rows = self.world.observed(panel, times)
         supported = self.world.supported(rows, action, T0, T1)
         result["supported"] = (("unit", "time"), rows.scatter(supported, fill=False))
-        told = {"warnings": self.world.warnings_for(action, supported), "alpha": alpha}
+        # The replicates are bootstraps of the units alone.
+        blind = dataclasses.replace(self.world, facts={**self.world.facts, "luck": False})
+        told = {"warnings": blind.warnings_for(action, supported), "alpha": alpha}
         return result.assign_attrs(action=action, T0=T0, T1=T1, provenance=dict(self.world.provenance), **told)
 
     def _spread(self, panel: Panel, action: int, t0: float, t1: float, alpha: float) -> np.ndarray:
