@@ -127,7 +127,7 @@ def fit_seeds(
     if cells is not None:
         rows = _data(train)
         rows = rows._replace(features=jnp.asarray(rows.features[None], jnp.float32))
-        state = warm.begin(state, warm.regress(rows, cells, kinds), rows, cfg=cfg)
+        state = warm.begin(state, warm.pool([warm.regress(rows, cells, kinds)]), rows, cfg=cfg)
     done, history = loop.run(
         key_for(key, "epochs"),
         state,

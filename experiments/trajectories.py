@@ -4,7 +4,8 @@ A consumer world is fitted to a simulated panel whose sale days are randomised, 
 what would a plan add to visits and purchases, by horizon, against what was done? Answers: `world` (rolled forward,
 drawn outcomes fed back into lags and windows; the fitted ensemble), `world_72` (its belief made of the published 72
 bits instead of the library's own choice, which has lags of pushes, coupons and campaigns), `mlp` and `additive`
-(networks of those forms on those 72 bits, trained as the world's adapters are, as many of them, rolled likewise),
+(networks of those forms on those 72 bits, as many as the world has members, of other seeds, on the data as they are;
+rolled likewise),
 `one_step` (the world's own effect of each day's actions on histories as they were; nothing fed back; `one_step_72`
 likewise) and `nothing` (no effect at all).
 

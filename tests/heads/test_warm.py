@@ -61,7 +61,7 @@ def test_what_is_rare_has_its_whole_effect(rate, effect):
 
 def test_adapters_start_with_these_effects_whoever_is_asked(data):
     cfg = AdapterConfig(form="additive", hidden=(4,))
-    start = warm.regress(data, CELLS, ("binary", "continuous"))
+    start = warm.pool([warm.regress(data, CELLS, ("binary", "continuous"))])
     states = ensemble.init(jax.random.key(0), cfg=cfg, num_features=3, num_actions=2, outcomes=2, members=MEMBERS)
     states = warm.begin(states, start, data, cfg=cfg)
     own = jax.tree.map(lambda x: x[1 * MEMBERS + 1], states.params)  # the second outcome's second member
@@ -142,7 +142,7 @@ def test_rows_differ_where_the_data_insist_and_not_by_noise():
             form="additive", effect_sd=effect_sd, hidden=(4,), learning_rate=2e-2, batch_size=256, epochs=20
         )
         state = ensemble.init(jax.random.key(5), cfg=cfg, num_features=10, num_actions=1, outcomes=1, members=1)
-        state = warm.begin(state, warm.regress(table, own, ("binary",)), table, cfg=cfg)
+        state = warm.begin(state, warm.pool([warm.regress(table, own, ("binary",))]), table, cfg=cfg)
         rows = AdapterData(table.features[0], table.actions, table.labels[0], table.weights[0, 0])
         state = jax.tree.map(lambda v: v[0], state)
         step = jax.jit(lambda key, s: learn.epoch(key, s, rows, cfg=cfg, kind="binary")[0])
@@ -175,7 +175,7 @@ def test_shocks_to_whole_periods_are_in_the_error_of_what_is_done_in_whole_perio
         data = AdapterData(*(jnp.asarray(v, jnp.float32) for v in (x, a, y, np.ones((1, 1, len(eta))))))
         start = warm.regress(data, cells, ("binary", "continuous"))
         found.append(start.effects[:, 0])
-        told.append(start.luck[:, 0])
+        told.append(jnp.diagonal(start.luck[:, 0], axis1=1, axis2=2))
     mean, error = np.mean(told, axis=0), np.std(told, axis=0) / np.sqrt(200)
     want = shock**2 * (1 / 10 + 1 / 30)
     assert abs(mean[1, 0] - want) < 4 * error[1, 0] + 0.05 * want
@@ -227,7 +227,26 @@ def test_variance_and_luck_are_those_of_a_twin_in_float64(outcome):
     mean = lambda pairs: (np.outer(error, error) * pairs).sum() / (np.outer(curve, curve) * pairs).sum()  # noqa: E731
     shock = (mean(same) - mean(apart)) * 30 / (30 - (taken / by_unit(curve).sum(0)[:, 0]).sum())
     want = shock * ((lead @ solved)[:, 7] ** 2).sum()
-    np.testing.assert_allclose(told.luck[0, 0, 0], want, rtol=5e-3)
+    np.testing.assert_allclose(told.luck[0, 0, 0, 0], want, rtol=5e-3)
+
+
+def test_all_members_are_told_the_same_variance_by_precision():
+    """Of two outcomes' one action; the members come in two parts."""
+    rng = np.random.default_rng(0)
+    variance, precision = rng.normal(size=(2, 5, 1)), rng.exponential(size=(2, 5, 1))
+    luck, noise = rng.normal(size=(2, 5, 1, 1)), rng.exponential(size=(2, 5))
+    whole = warm.Start(*(jnp.asarray(x) for x in (variance, variance, precision, luck, noise, noise[0])))
+    found = warm.pool([whole.of(slice(0, 2)), whole.of(slice(2, 5))])
+    want = (variance * precision).sum(1) / precision.sum(1)
+    np.testing.assert_allclose(found.variance, np.broadcast_to(want[:, None], variance.shape), rtol=1e-5)
+    np.testing.assert_allclose(found.precision[:, 3], precision.mean(1), rtol=1e-6)
+    jax.tree.map(
+        np.testing.assert_array_equal, found._replace(variance=0, precision=0), whole._replace(variance=0, precision=0)
+    )
+    guess = 0.1**2 / whole.spread
+    doubt = 1 / guess**2
+    want = (found.precision[1, :, 0] * found.variance[1, :, 0] + doubt * guess) / (found.precision[1, :, 0] + doubt)
+    np.testing.assert_allclose(warm.slope_variance(found, 0.1)[1, :, 0], np.maximum(want, 0.01 * guess), rtol=1e-5)
 
 
 def test_members_pulled_to_draws_of_the_prior_spread_as_the_posterior_does():
@@ -241,7 +260,7 @@ def test_members_pulled_to_draws_of_the_prior_spread_as_the_posterior_does():
     weights = rng.exponential(size=(1, members, rows))
     tables = AdapterData(*(jnp.asarray(v, jnp.float32) for v in (np.stack([x] * members), a, y[None], weights)))
     cells = Cells(jnp.arange(rows), jnp.zeros(rows, int), rows, 1)
-    start = warm.regress(tables, cells, ("continuous",))
+    start = warm.pool([warm.regress(tables, cells, ("continuous",))])
     # The variance as if it were known: the first guess alone.
     start = start._replace(precision=0 * start.precision)
     cfg = AdapterConfig(

@@ -520,7 +520,7 @@ def test_adapters_begin_with_the_regression_of_their_train_rows(world, panel, cf
         np.testing.assert_array_equal(at.units, rows.unit)
         np.testing.assert_array_equal(at.periods, rows.time)
         zero = jnp.zeros_like(effects)
-        return Start(effects, zero, zero, zero, effects[..., 0], jnp.ones(cfg.members))
+        return Start(effects, zero, zero, zero[..., None] * effects[0, 0], effects[..., 0], jnp.ones(cfg.members))
 
     monkeypatch.setattr(warm, "regress", told)
     begun = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
@@ -529,31 +529,64 @@ def test_adapters_begin_with_the_regression_of_their_train_rows(world, panel, cf
 
 
 def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(panel, cfg, monkeypatch):
+    """Nor is there any where steps of a table without times are no periods that units share."""
     cfg = dataclasses.replace(cfg, adapter=dataclasses.replace(cfg.adapter, effect_sd=None))
 
     def told(data, at, kinds):
         members = len(data.features)
         zero = jnp.zeros((2, members, len(panel.action_names)))
-        luck = jnp.broadcast_to(jnp.arange(5.0) / 10, zero.shape) ** 2
+        luck = jnp.broadcast_to(jnp.diag(jnp.arange(5.0) / 10), (*zero.shape, 5)) ** 2
         return Start(zero, zero, zero, luck, zero[..., 0] + 1, jnp.ones(members))
 
     monkeypatch.setattr(warm, "regress", told)
-    for bootstrap, want in ((True, np.arange(5) / 10), (False, np.zeros(5))):
-        own = dataclasses.replace(cfg, bootstrap=bootstrap)
-        world = untrained.fit(consumer.fit, jax.random.key(0), panel, own)
+    timeless = dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, time=None, frequency="step"))
+    # Once a whole ensemble, and once each member on its own, as a wide table has it.
+    for whose, at_once in ((panel, 2**29), (panel, 1), (timeless, 1)):
+        monkeypatch.setattr(fitting, "BELIEF_BYTES", at_once)
+        still = untrained.fit(consumer.fit, jax.random.key(0), whose, dataclasses.replace(cfg, bootstrap=False))
+        then = np.asarray(still.params.adapters["layer_1"]["bias"])[..., 0]
+        assert still.facts["luck"] is False
+        np.testing.assert_array_equal(still.params.adapters["tau"]["bias"], 0)
+        world = untrained.fit(consumer.fit, jax.random.key(0), whose, cfg)
+        lucky = whose is panel
         bias = np.asarray(world.params.adapters["tau"]["bias"])
         np.testing.assert_allclose(bias.mean(0), 0, atol=1e-6)
+        want = np.arange(5) / 10 if lucky else np.zeros(5)
         np.testing.assert_allclose(bias.std(0, ddof=1), np.tile(want, (2, 1)), atol=1e-6)
-        assert world.facts["luck"] is bootstrap
+        assert world.facts["luck"] is lucky
         # A member's forecast at the actions' mean stays: what its effects gain its level loses.
-        train = world.observed(panel, world.periods(panel, "train")).actions.mean(0)
+        usual = world.observed(whose, world.periods(whose, "train")).actions.mean(0)
         level = np.asarray(world.params.adapters["layer_1"]["bias"])[..., 0]
-        ends = level + bias @ train
-        still = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(own, bootstrap=False))
-        then = np.asarray(still.params.adapters["layer_1"]["bias"])[..., 0] + np.zeros(5) @ train
-        np.testing.assert_allclose(ends, then, atol=1e-5)
+        np.testing.assert_allclose(level + bias @ usual, then, atol=1e-5)
     alone = untrained.fit(consumer.fit, jax.random.key(0), panel, dataclasses.replace(cfg, members=1))
     np.testing.assert_array_equal(alone.params.adapters["tau"]["bias"], 0)
+
+
+def test_one_shock_moves_the_effects_that_it_moves_together():
+    """Of 4,000 members and three actions, correlated and not; a covariance that chance made negative is none."""
+    whole = np.array([[0.04, 0.03, 0.0], [0.03, 0.09, 0.0], [0.0, 0.0, 0.01]])
+    adapters = {
+        "layer_0": {"bias": jnp.zeros((4000, 2, 1))},
+        "tau": {"bias": jnp.zeros((4000, 2, 3))},
+    }
+    luck = jnp.asarray(np.stack([whole, -whole]), jnp.float32)
+    found = fitting.with_luck(jax.random.key(1), adapters, luck, jnp.asarray([1.0, 0.0, 2.0]))
+    bias = np.asarray(found["tau"]["bias"])
+    np.testing.assert_allclose(np.cov(bias[:, 0], rowvar=False), whole, atol=3e-3)
+    np.testing.assert_allclose(bias[:, 0].std(0, ddof=1), np.sqrt(np.diag(whole)), rtol=1e-4)
+    np.testing.assert_array_equal(bias[:, 1], 0)
+    np.testing.assert_allclose(found["layer_0"]["bias"][:, 0, 0], -bias[:, 0] @ [1, 0, 2], atol=1e-5)
+
+
+def test_adapters_trained_some_members_at_a_time_begin_as_all_at_once_do(panel, cfg, monkeypatch):
+    whole = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
+    monkeypatch.setattr(fitting, "BELIEF_BYTES", 1)
+    apart = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        whole.params.adapters["tau"],
+        apart.params.adapters["tau"],
+    )
 
 
 @pytest.mark.parametrize("part", ["first", "all"])

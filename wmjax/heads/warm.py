@@ -18,12 +18,14 @@ and v^ is averaged with a first guess by precision, as few rows tell as little o
 
 What all rows of a period share and no column tells (a holiday, a strike) moves the estimate of an action that is done
 to many at once. The variance of such shocks is estimated alike, from pairs of rows of one period beside pairs of two,
-and what it adds to an effect's variance is told as `luck`: a bootstrap of the units, whose rows all lived through the
-same periods, is blind to it. Shocks are taken as independent between periods, and of the level, not of the effect.
+and what it adds to the effects' covariance is told as `luck`: a bootstrap of the units, whose rows all lived through
+the same periods, is blind to it. Shocks are taken as independent between periods and outcomes, and of the level, not of
+the effect.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -57,8 +59,9 @@ class Start(NamedTuple):
     """What a regression tells of every outcome, member and action.
 
     effects: of one unit of each action. variance: estimate v^ of the slopes' variance around them, may be negative;
-    precision: of v^. luck: what shocks that a period's rows share add to an effect's variance, may be negative. All
-    four [outcomes, members, actions].
+    precision: of v^. All three [outcomes, members, actions].
+    luck: [outcomes, members, actions, actions], what shocks that a period's rows share add to the effects' covariance,
+    may be negative.
     noise: [outcomes, members], the variance that is left of a real outcome; 1/2 for a binary one, so that `2 noise`
     turns a log density's slope into that of a loss.
     spread: [members], sum over the features of their variance over rows.
@@ -67,9 +70,13 @@ class Start(NamedTuple):
     effects: Float[Array, "outcomes members actions"]
     variance: Float[Array, "outcomes members actions"]
     precision: Float[Array, "outcomes members actions"]
-    luck: Float[Array, "outcomes members actions"]
+    luck: Float[Array, "outcomes members actions actions"]
     noise: Float[Array, "outcomes members"]
     spread: Float[Array, " members"]
+
+    def of(self, members: slice) -> Start:
+        """Take some members' part."""
+        return Start(*(x[:, members] for x in self[:-1]), spread=self.spread[members])
 
 
 def regress(data: AdapterData, at: Cells, kinds: tuple[Kind, ...], *, ridge: float = 1.0) -> Start:
@@ -179,14 +186,16 @@ def _one(
 
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
-    luck = _luck(design, error, curve, factor, at)[first:]
+    luck = _luck(design, error, curve, factor, at)[first:, first:]
     # Where float32 cannot tell (an outcome that never varies), nothing is told.
     variance, precision, luck = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
     return found[first:], variance, precision, luck, jnp.asarray(0.5 if binary else scale)
 
 
-def _luck(design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells) -> Float[Array, " width"]:
-    """Tell what a shock to all rows of a period adds to the variance of each coefficient; negative where chance has it.
+def _luck(
+    design: Array, error: Array, curve: Array, factor: tuple[Array, bool], at: Cells
+) -> Float[Array, "width width"]:
+    """Tell what a shock to all rows of a period adds to the coefficients' covariance; negative where chance has it.
 
     Errors of two units agree more within a period than between periods by the shock's variance. Pairs between periods
     take out what the regression's own intercept makes of units' levels, and need no model of a row's noise.
@@ -208,7 +217,22 @@ def _luck(design: Array, error: Array, curve: Array, factor: tuple[Array, bool],
     # What the regression takes of each period's mean.
     live, taken = (heard > 0).sum(), jnp.sum(lead.T * solved, axis=0)
     free = live - jnp.sum(taken / jnp.maximum(heard, 1e-20))
-    return shock * live / jnp.maximum(free, 1) * jnp.square(solved).sum(1)
+    return shock * live / jnp.maximum(free, 1) * solved @ solved.T
+
+
+def pool(parts: Sequence[Start]) -> Start:
+    """Join what was told of some members at a time, and average what is told of the slopes' variance over all.
+
+    The members' data are bootstraps of the same rows: no member knows more than another.
+    """
+    *by_outcome, spread = zip(*parts, strict=True)
+    joined = Start(*(jnp.concatenate(x, axis=1) for x in by_outcome), spread=jnp.concatenate(spread))
+    told = joined.precision.mean(1, keepdims=True)
+    mean = (joined.precision * joined.variance).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
+    return joined._replace(
+        variance=jnp.broadcast_to(mean, joined.variance.shape),
+        precision=jnp.broadcast_to(told, joined.precision.shape),
+    )
 
 
 def begin(
@@ -224,7 +248,7 @@ def begin(
 
     Args:
         state, cfg: of the adapters.
-        start, data: `regress`, and what it was told of.
+        start, data: `pool` of what `regress` told, of these members; and their data.
         draws: standard normal; each member is then pulled to its own draw of the prior, not to 0. Members that differ
             by draws of the data as well are then draws of the posterior, roughly (randomised maximum a posteriori; Lu
             and Van Roy 2017): without, the spread of what is shrunk knows nothing of what was shrunk away.
@@ -248,10 +272,8 @@ def begin(
 
 
 def slope_variance(start: Start, effect_sd: float) -> Float[Array, "outcomes members actions"]:
-    """Average the estimates, of all members, with the first guess, whose variance is its square."""
+    """Average the estimates with the first guess, whose variance is its square, by precision."""
     guess = jnp.square(effect_sd) / jnp.maximum(start.spread, 1e-12)[:, None]
-    # The members' data are bootstraps of the same rows: no member knows more than another.
-    told = start.precision.mean(1, keepdims=True)
-    mean = (start.precision * start.variance).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
     doubt = 1 / jnp.square(guess)
-    return jnp.maximum((told * mean + doubt * guess) / (told + doubt), LEAST * guess)
+    mean = (start.precision * start.variance + doubt * guess) / (start.precision + doubt)
+    return jnp.maximum(mean, LEAST * guess)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,10 +96,15 @@ def fit(
     fitted, history, facts = machine.fit_members(
         key_for(key, "machine"), parts.train.visible, parts.val.visible, weights=weights, model=model, stages=stages
     )
-    adapters, curves = fit_adapters(
+    adapters, curves, luck = fit_adapters(
         key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
+    # Steps that a table without times counts are no periods that units share.
+    lucky = cfg.bootstrap and cfg.members > 1 and cfg.adapter.form == "additive" and panel.schema.time is not None
+    if lucky and luck is not None:
+        usual = _scaled(parts.train, parts.scales).mean(0)
+        params = params._replace(adapters=with_luck(key_for(key, "luck"), params.adapters, luck, usual))
     reports = support.fit(parts.train, visible=frame.visible, schema=panel.schema, observer=observer)
     world = ConsumerWorld(
         model=model,
@@ -114,7 +119,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
-            "luck": cfg.bootstrap and cfg.members > 1 and cfg.adapter.form == "additive",
+            "luck": lucky,
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
@@ -228,80 +233,94 @@ def fit_adapters(
     model: ConsumerModel,
     stages: Stages,
     outcomes: tuple[str, ...],
-) -> tuple[Any, pd.DataFrame]:
+) -> tuple[Any, pd.DataFrame, Float[Array, "outcomes actions actions"] | None]:
     """Train one adapter an outcome on each member's frozen belief, and what skips it.
 
     Returns:
-        Parameters with leaves `[members, outcomes, ..]`, and their training curves.
+        Parameters with leaves `[members, outcomes, ..]`; their training curves; and of additive adapters what shocks to
+        whole periods add to the covariance of their effects (`warm`).
     """
-    cfg = model.cfg
-    width = model.num_features
+    cfg, width, num_actions = model.cfg, model.num_features, parts.train.actions.shape[1]
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
     read = partial(_features, model=model)
-    found, curves, luck = [], [], []
-    shape = (cfg.members, len(model.kinds), width, parts.train.actions.shape[1])
-    draws = balanced(key_for(key, "prior"), shape) if cfg.bootstrap and cfg.adapter.form == "additive" else None
-    for first in range(0, cfg.members, at_once):
-        chosen = slice(first, min(first + at_once, cfg.members))
-        members = jax.tree.map(lambda x: x[chosen], fitted)  # noqa: B023
+    chunks = {first: slice(first, min(first + at_once, cfg.members)) for first in range(0, cfg.members, at_once)}
+
+    @lru_cache(maxsize=1)
+    def tables(first: int) -> AdapterTables:
+        chosen = chunks[first]
+        members = jax.tree.map(lambda x: x[chosen], fitted)
+        return AdapterTables(
+            _table(read(members, parts.train.visible), parts.train, weights[chosen], parts.scales),
+            _table(read(members, parts.val.visible), parts.val, None, parts.scales),
+        )
+
+    told, draws = None, None
+    if cfg.adapter.form == "additive":
+        # Too few rows make too few steps, and rows that differ by noise: see `warm`.
+        told = warm.pool([warm.regress(tables(n).train, _cells(parts.train), model.kinds) for n in chunks])
+        if cfg.bootstrap:
+            draws = balanced(key_for(key, "prior"), (cfg.members, len(model.kinds), width, num_actions))
+    found, curves = [], []
+    for first, chosen in chunks.items():
         state = ensemble.init(
             key_for(key, "init", first),
             cfg=cfg.adapter,
             num_features=width,
-            num_actions=parts.train.actions.shape[1],
+            num_actions=num_actions,
             outcomes=len(model.kinds),
             members=chosen.stop - chosen.start,
         )
-        tables = AdapterTables(
-            _table(read(members, parts.train.visible), parts.train, weights[chosen], parts.scales),
-            _table(read(members, parts.val.visible), parts.val, None, parts.scales),
-        )
-        if cfg.adapter.form == "additive":
-            # Too few rows make too few steps, and rows that differ by noise: see `warm`.
-            told = warm.regress(tables.train, _cells(parts.train), model.kinds)
+        if told is not None:
             own = None if draws is None else draws[chosen]
-            state = warm.begin(state, told, tables.train, cfg=cfg.adapter, draws=own)
-            luck.append(told.luck)
-        stage = "adapters" if at_once >= cfg.members else f"adapters {1 + first // at_once}"
+            state = warm.begin(state, told.of(chosen), tables(first).train, cfg=cfg.adapter, draws=own)
+        stage = "adapters" if len(chunks) == 1 else f"adapters {1 + first // at_once}"
         done, history = stages.run(
             key_for(key, "epochs", first),
             state,
             EnsembleEpoch(cfg.adapter, model.kinds),
             stage=stage,
             cfg=LoopConfig(epochs=cfg.adapter.epochs, monitor="score", mode="max", patience=cfg.adapter.patience),
-            data=tables,
+            data=tables(first),
             snapshot=heads.trained,
         )
         by_member = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), ensemble.by_outcome(done.best, len(model.kinds)))
         found.append(by_member)
         curves += _curves(history, stage, outcomes, first)
     adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
-    if luck and cfg.bootstrap:
-        # Cut at 0 only here: of members one by one what chance tells would not cancel.
-        shared = jnp.maximum(jnp.concatenate(luck, axis=1).mean(1), 0)
-        scaled = (parts.train.actions - parts.scales.action_centre) / parts.scales.action_scale
-        adapters = with_luck(key_for(key, "luck"), adapters, jnp.sqrt(shared), jnp.asarray(scaled.mean(0)))
-    return adapters, pd.concat(curves, ignore_index=True)
+    # Cut at 0 only where it is drawn: of members one by one what chance tells would not cancel.
+    luck = None if told is None else told.luck.mean(1)
+    return adapters, pd.concat(curves, ignore_index=True), luck
 
 
 def with_luck(
-    key: Key[Array, ""], adapters: Any, sd: Float[Array, "outcomes actions"], mean: Float[Array, " actions"]
+    key: Key[Array, ""],
+    adapters: Any,
+    luck: Float[Array, "outcomes actions actions"],
+    usual: Float[Array, " actions"],
 ) -> Any:
     """Move each member's main effects by its own draw of what shocks to whole periods may have made of them.
 
-    A bootstrap of the units does not know of these. The ensemble's mean stays, and so does each member's forecast at
-    the actions' `mean`: a shock moves level and effect against each other.
+    A bootstrap of the units does not know of these. The ensemble's mean stays, each effect's spread is exactly that of
+    its variance in `luck`, and each member's forecast at the `usual` actions stays: a shock moves level and effect
+    against each other.
     """
     bias = adapters["tau"]["bias"]
-    moved = sd * balanced(key, bias.shape)
+    value, vector = jnp.linalg.eigh(luck)
+    root = vector * jnp.sqrt(jnp.maximum(value, 0))[:, None]
+    moved = jnp.einsum("oab,mob->moa", root, jax.random.normal(key, bias.shape))
+    moved = standard(moved) * jnp.linalg.norm(root, axis=-1)
     last = max((name for name in adapters if name.startswith("layer_")), key=lambda name: int(name.split("_")[1]))
-    level = adapters[last]["bias"] - (moved @ mean)[..., None]
+    level = adapters[last]["bias"] - (moved @ usual)[..., None]
     return {**adapters, "tau": {**adapters["tau"], "bias": bias + moved}, last: {**adapters[last], "bias": level}}
 
 
 def balanced(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "members *rest"]:
-    """Draw normal numbers of mean 0 and standard deviation 1 over the first axis exactly; a single member has 0."""
-    draw = jax.random.normal(key, shape)
+    """Draw normal numbers, `standard` over the first axis."""
+    return standard(jax.random.normal(key, shape))
+
+
+def standard(draw: Float[Array, "members *rest"]) -> Float[Array, "members *rest"]:
+    """Give draws mean 0 and standard deviation 1 over the first axis exactly; a single member has 0."""
     draw = draw - draw.mean(0)
     return draw / jnp.maximum(jnp.std(draw, axis=0, ddof=1 if len(draw) > 1 else 0), 1e-12)
 
@@ -332,9 +351,12 @@ def _curves(history: dict[str, np.ndarray], stage: str, outcomes: tuple[str, ...
 def _table(features: Array, rows: Rows, weights: Array | None, scales: Scales) -> AdapterData:
     """Lay rows out as an ensemble wants them: features [members, rows, f], labels [outcomes, rows]."""
     labels = (jnp.asarray(rows.outcomes) - scales.outcome_centre) / scales.outcome_scale
-    actions = (jnp.asarray(rows.actions) - scales.action_centre) / scales.action_scale
     weights = jnp.ones((1, 1, len(rows))) if weights is None else weights[None]
-    return AdapterData(features, actions, labels.T, weights)
+    return AdapterData(features, _scaled(rows, scales), labels.T, weights)
+
+
+def _scaled(rows: Rows, scales: Scales) -> Float[Array, "rows actions"]:
+    return (jnp.asarray(rows.actions) - scales.action_centre) / scales.action_scale
 
 
 def with_residuals(params: ConsumerParams, parts: Parts, model: ConsumerModel) -> ConsumerParams:

@@ -14,9 +14,10 @@ from scipy.special import expit, logit
 def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute `mean -+ t sd` over members: Student's t with `members - 1` degrees of freedom at `1 - alpha / 2`.
 
-    Each member is fitted on its own Bayesian bootstrap of the units, so the members' standard deviation estimates the
-    standard error of one fit, from few draws: hence t. The mean of the members is centred like one fit; that
-    averaging also takes seed noise out makes the interval a little wide, not narrow.
+    Each member is fitted on its own Bayesian bootstrap of the units and shrunk to its own draw of the prior, and its
+    main effects are moved by its own draw of what whole periods share (`wmjax.heads.warm`). So the members' standard
+    deviation estimates the standard error of one fit, from few draws: hence t. The mean of the members is centred like
+    one fit; that averaging also takes seed noise out makes the interval a little wide, not narrow.
 
     Returns:
         `(lo, hi)`, each of `shape`; NaN where there is a single member.

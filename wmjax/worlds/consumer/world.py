@@ -135,8 +135,7 @@ class ConsumerWorld(contract.Named):
     ) -> xr.Dataset:
         """Add to `effect` the bounds `lo`, `hi` (response scale) and `lo_linear`, `hi_linear` of level `1 - alpha`.
 
-        Bounds are Student's t over members, each fitted on its own Bayesian bootstrap of the units; NaN for a single
-        member.
+        Bounds are Student's t over members, see `intervals.bounds`; NaN for a single member.
         """
         self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
