@@ -82,6 +82,7 @@ def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
     from wmjax.worlds.media import prepare
 
     quiet = dataclasses.replace(got.cfg, trend=False, seasons=0)
-    assert prepare.covariates(got.panel, quiet, None, np.ones(12, bool)).shape[-1] == 1
+    scales = prepare.fit_scales(got.panel, np.ones(12, bool), quiet)
+    assert prepare.covariates(got.panel, quiet, scales).shape[-1] == 1
     with pytest.raises(UserError, match="mmm_roas_data"):
         mmm_public.roas(tmp_path)

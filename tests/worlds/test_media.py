@@ -163,8 +163,7 @@ def test_scales_come_from_train_weeks_and_no_spend_stays_none(panel):
         outcomes=np.where(train[:, None], panel.arrays.outcomes, -1e4).astype(np.float32),
     )
     b = prepare.fit_scales(dataclasses.replace(panel, arrays=arrays), train, SMOKE)
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x, y)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
     spend = np.asarray(prepare.series(panel, a, SMOKE).spend)
     np.testing.assert_array_equal(spend == 0, panel.arrays.actions == 0)
     assert spend[:, train].max() == pytest.approx(1.0)
@@ -176,8 +175,8 @@ def test_mediators_are_not_shown(panel):
     )
     other = dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, columns=columns))
     train = np.ones(48, bool)
-    shapes = [prepare.covariates(p, SMOKE, None, train).shape[-1] for p in (panel, other)]
-    assert shapes[0] - shapes[1] == 2  # itself and its mean over units
+    shapes = [prepare.covariates(p, SMOKE, prepare.fit_scales(p, train, SMOKE)).shape[-1] for p in (panel, other)]
+    assert shapes[0] - shapes[1] == 2  # itself and its error
 
 
 def test_bad_panels_get_one_clear_error(panel):
@@ -245,7 +244,7 @@ def test_a_gappy_national_panel_of_months_is_fitted_and_answered():
     }
     national = read_panel(table.drop(index=[20, 21]), schema)
     belief = media.ROIPrior(channel="tv", a=2.0, b=0.2)
-    world = media.fit(jax.random.key(0), national, dataclasses.replace(SMOKE, alpha=0.0, warm=150, roi=(belief,)))
+    world = media.fit(jax.random.key(0), national, dataclasses.replace(SMOKE, alpha=0.0, warm=50, roi=(belief,)))
     got = world.attribute(national, times=slice(30, 38), grid=(1.0,), chunk=4)
     assert float(got.spend.sel(unit="all", channel="tv")) == pytest.approx(spend[30:38, 0].sum(), rel=1e-5)
     assert got.contribution.sel(unit="all", channel="tv") > got.contribution.sel(unit="all", channel="radio")
@@ -366,6 +365,7 @@ def test_a_copy_follows_what_its_channel_follows_and_is_as_common_to_the_geos(pa
 
 def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     """The second fit trains nothing here: its copies are given what the prior's centre gives them."""
+    world = dataclasses.replace(world, cfg=dataclasses.replace(world.cfg, warm=0))
     checked = untrained.fit(placebo.check, jax.random.key(1), world, panel)
     kept = checked.facts["placebo"]
     assert set(kept) == set(world.channels)
@@ -412,7 +412,7 @@ def test_how_strong_a_hidden_cause_must_be_is_kept_and_told(world, panel):
     flat = (wide - wide.mean(1, keepdims=True)).reshape(-1, wide.shape[-1])
     read, outcome = flat[:, :-1], flat[:, -1]
     left = outcome - read @ np.linalg.lstsq(read, outcome, rcond=None)[0]
-    names = prepare.covariate_names(panel, world.cfg)
+    names = prepare.covariate_names(panel, world.cfg, world.scales)
     assert len(names) == read.shape[1] - len(world.channels) - 1
     for at, name in enumerate(world.channels):
         others = np.delete(read, at, axis=1)
@@ -452,16 +452,25 @@ def test_the_best_split_says_what_it_gains(world, panel):
         world.shift(panel, "channel_0", "channel_0", 0.1)
 
 
-def test_covariates_are_named_in_their_order(panel):
-    """A column moves the columns of its name, its mean over units with it, and no other."""
-    names = np.array(prepare.covariate_names(panel, SMOKE))
-    train = np.ones(panel.num_times, bool)
-    base = prepare.covariates(panel, SMOKE, None, train)
+@pytest.mark.parametrize("told", [True, False])
+def test_covariates_are_named_in_their_order(panel, told):
+    """A column moves the columns of its name, its mean over units with it or its error, and others' errors alone."""
+    cfg = dataclasses.replace(SMOKE, errors_in_variables=told)
+    scales = prepare.fit_scales(panel, np.ones(panel.num_times, bool), cfg)
+    names = np.array(prepare.covariate_names(panel, cfg, scales))
+    base = prepare.covariates(panel, cfg, scales)
+    assert base.shape[-1] == len(names)
+    assert (names == "demand_proxy").sum() == 1 + told
     for at, name in enumerate(panel.covariate_names):
         moved = panel.arrays.covariates.copy()
         moved[0, 3, at] += 1
         other = prepare.covariates(
-            dataclasses.replace(panel, arrays=panel.arrays._replace(covariates=moved)), SMOKE, None, train
+            dataclasses.replace(panel, arrays=panel.arrays._replace(covariates=moved)), cfg, scales
         )
         changed = (other != base).any((0, 1))
-        assert set(names[changed]) == {name, f"{name}, all units"}
+        noisy = told and name == "demand_proxy"
+        assert set(names[changed]) == {name} | ({"demand_proxy"} if told else set()) | (
+            set() if noisy else {f"{name}, all units"}
+        )
+        # Nothing before the week is moved.
+        assert not (other != base)[:, :3].any()

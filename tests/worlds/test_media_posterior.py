@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 from wmjax.data.splits import split_times
 from wmjax.simulate import media as simulated
@@ -188,3 +189,41 @@ def test_without_draws_the_members_spread_bounds():
     # A mean outside of what the draws say is let in.
     np.testing.assert_allclose(lo, [0.05, 0.5])
     np.testing.assert_allclose(hi, [2.0, 9.5])
+
+
+@pytest.mark.parametrize("believed", [False, True])
+def test_the_fit_before_the_network_ends_at_the_mode(believed):
+    """The posterior's density in float64, written out; SciPy finds next to nothing better from there."""
+    panel = simulated.panel(simulated.simulate(1, SIM))
+    roi = (ROIPrior(channel="channel_0", a=1.0, b=0.1),) if believed else ()
+    cfg = dataclasses.replace(CFG, members=1, warm=100, roi=roi)
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    scales = prepare.fit_scales(panel, split.train, cfg)
+    data = fitting.learn_data(panel, scales, split, cfg, None)
+    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
+    start = learning.init(jax.random.key(0), data, learner=learner)
+    found = learning.warm(start, data, learner=learner)
+    spend, x, y, _, seen = (np.asarray(v, np.float64) for v in data.series)
+    rows = seen * split.train
+    centre, exchange = np.stack(start.centre).astype(float), np.asarray(data.exchange, float)
+
+    def density(flat):
+        curves = flat[: centre.size].reshape(centre.shape)
+        made = media(curves, spend, cfg.network.carry)
+        own = flat[centre.size :]
+        left = y - made.sum(-1) - x @ own[:-1] - own[-1]
+        priors = 0.5 * np.sum(((curves - centre) / np.array(response.SPREAD)[:, None]) ** 2) + 0.5 * own @ own
+        if believed:
+            returns = exchange[0] * (made[..., 0] * rows).sum() / (spend[..., 0] * rows).sum()
+            priors += 0.5 * ((returns - 1.0) / 0.1) ** 2
+        return 0.5 * rows.sum() * np.log((rows * left**2).sum() / rows.sum()) + priors
+
+    def flat(state):
+        own = state.params["outcome"]
+        parts = [np.stack(own["curves"]).ravel(), np.ravel(own["controls"]["w"]), np.ravel(own["controls"]["b"])]
+        return np.concatenate(parts).astype(float)
+
+    here = density(flat(found))
+    best = scipy.optimize.minimize(density, flat(found), method="BFGS", options={"maxiter": 300})
+    assert here < density(flat(start)) - 10
+    assert here < best.fun + 0.05

@@ -30,11 +30,12 @@ class MediaConfig:
         trend: add a linear trend to the covariates.
         peers: with five units or more, add the mean over units of each covariate of the period: what moves all units
             alike is then known much better than from one unit's noisy column (Pesaran 2006).
+        errors_in_variables: tell measurement error apart in covariates that are only observed when they happen, and add
+            it to the covariates (see `proxies`): a noisy column takes only a part of demand out, and the rest is
+            credited to spend that follows demand.
         negative: channels that lower the outcome; the others raise it.
-        warm: updates of the `response` head's curves and linear controls alone, on all rows, before the network joins.
-            Few, and so a prior of their own: what the data hardly tell (the level of a channel that is always on) stays
-            near its start. At the end of the objective, thousands of updates on, it has left, and on simulated geos
-            returns are further off (`experiments/README.md`).
+        warm: most steps of Newton's in which the `response` head's curves and linear controls are fitted alone, on all
+            rows, before the network joins.
         steps: updates in all, after those.
         epochs: parts that they are cut into, for reports and checkpoints.
         batch: units in an update, at most.
@@ -62,8 +63,9 @@ class MediaConfig:
     seasons: int = 2
     trend: bool = True
     peers: bool = True
+    errors_in_variables: bool = True
     negative: tuple[str, ...] = ()
-    warm: int = 300
+    warm: int = 100
     steps: int = 120
     epochs: int = 4
     batch: int = 8
@@ -118,7 +120,7 @@ class MediaConfig:
 
 SMOKE = MediaConfig(
     members=3,
-    warm=20,
+    warm=5,
     steps=4,
     epochs=2,
     window=30,

@@ -48,7 +48,7 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     own, seen, last, y = (
         _within(x, rows) for x in (media, history.series.covariates, before[..., None], outcome[..., None])
     )
-    names = np.array(prepare.covariate_names(panel, world.cfg))
+    names = np.array(prepare.covariate_names(panel, world.cfg, world.scales))
     groups = {name: seen[:, names == name] for name in dict.fromkeys(names.tolist())} | {LAST: last}
     channels = dict(zip(world.channels, own.T, strict=True))
     known = sensitivity.known(groups, channels, [y[:, 0]])

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from wmjax.core import draws
@@ -30,6 +31,9 @@ from wmjax.transformer.tokens import Channels
 from wmjax.worlds.media.config import MediaConfig
 
 SLOW = ("curves", "controls")
+REACH, GAIN, STIFF = 1.0, 1e-3, 1e6
+"""Of the fit before the network joins: the most that a step moves a number; the gain in log posterior that ends it; the
+damping at which no better step is looked for."""
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
 
 
@@ -158,25 +162,49 @@ def init(key: Key[Array, ""], data: LearnData, *, learner: Learner) -> MediaStat
 def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
     """Fit curves and linear controls alone to all train rows, without the network, which then starts from there.
 
-    At its start the network's part is exactly 0 whatever it is told, so this is the same model.
+    At its start the network's part is exactly 0 whatever it is told, so this is the same model. The mode of the
+    posterior is found by Gauss and Newton's steps, damped as Levenberg and Marquardt do, of at most `REACH`:
+
+        n / 2 log(mean squared error) - log priors,     n train rows.
     """
     cfg = learner.cfg
-    optimizer = optax.adam(optax.cosine_decay_schedule(cfg.curve_rate, cfg.warm))
-    weights = data.train * state.weights
-    own = {name: state.params["outcome"][name] for name in SLOW}
+    batch = Batch(data.series, data.train * state.weights, data.spend_target, data.size)
+    weights, rows = batch.weights / batch.weights.sum(), jnp.sum(data.train)
+    start, unflat = ravel_pytree({name: state.params["outcome"][name] for name in SLOW})
 
-    def loss(own: Any) -> Array:
-        found = jax.vmap(lambda s: network.controlled(own, s, data.known, cfg=cfg.network))(data.series)
-        error = losses.squared(found, data.series.outcome, weights)
-        weight = cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train)
-        return error + weight * losses.curves(own["curves"], state.centre)
+    def residuals(flat: Array) -> Array:
+        found = jax.vmap(lambda s: network.controlled(unflat(flat), s, data.known, cfg=cfg.network))(data.series)
+        return jnp.ravel(jnp.sqrt(weights) * (found - data.series.outcome))
 
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
-        own, opt = carry
-        change, opt = optimizer.update(jax.grad(loss)(own), opt, own)
-        return (optax.apply_updates(own, change), opt), None
+    def prior(flat: Array) -> Array:
+        own = unflat(flat)
+        curves = lambda s: response.media(own["curves"], s, data.known.sign, cfg=cfg.network)  # noqa: E731
+        media = jax.vmap(curves)(data.series.spend) if cfg.roi else None
+        value = believed(own, batch, media, state, data, jax.random.key(0), learner=learner)
+        return cfg.prior_weight * value + 0.5 * sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(own["controls"]))
 
-    (own, _), _ = jax.lax.scan(step, (own, optimizer.init(own)), None, length=cfg.warm)
+    def objective(flat: Array) -> Array:
+        return 0.5 * rows * jnp.log(jnp.sum(jnp.square(residuals(flat)))) + prior(flat)
+
+    def step(carry: tuple) -> tuple:
+        flat, value, damping, gain, count = carry
+        left, slopes = residuals(flat), jax.jacfwd(residuals)(flat)
+        scale = rows / jnp.sum(jnp.square(left))
+        slope = scale * slopes.T @ left + jax.grad(prior)(flat)
+        square = scale * slopes.T @ slopes + jax.hessian(prior)(flat)
+        move = -jnp.linalg.solve(square + damping * jnp.diag(jnp.maximum(jnp.diag(square), 1.0)), slope)
+        move *= jnp.minimum(1.0, REACH / jnp.maximum(jnp.abs(move).max(), 1e-12))
+        there = objective(flat + move)
+        better = there < value
+        gain = jnp.where(better, value - there, jnp.where(damping < STIFF, jnp.inf, 0.0))
+        flat, value = jnp.where(better, flat + move, flat), jnp.where(better, there, value)
+        return flat, value, jnp.where(better, damping / 5, damping * 5), gain, count + 1
+
+    def unfinished(carry: tuple) -> Array:
+        return (carry[3] > GAIN) & (carry[4] < cfg.warm)
+
+    begun = (start, objective(start), jnp.asarray(1e-2), jnp.asarray(jnp.inf), jnp.asarray(0))
+    own = unflat(jax.lax.while_loop(unfinished, step, begun)[0])
     merged = lambda tree: {**tree, "outcome": {**tree["outcome"], **own}}  # noqa: E731
     return state._replace(params=merged(state.params), average=merged(state.average))
 
@@ -248,12 +276,20 @@ def priors(
     learner: Learner,
 ) -> Float[Array, ""]:
     """Give minus the log priors, weighed against the mean squared error as normal errors of its size would."""
+    value = believed(params, batch, found.media, state, data, key, learner=learner)
+    return learner.cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train) * value
+
+
+def believed(
+    params: Any, batch: Batch, media: Any, state: MediaState, data: LearnData, key: Key[Array, ""], *, learner: Learner
+) -> Float[Array, ""]:
+    """Give minus the log priors of curves and returns; `media` is what curves make of the batch's spend."""
     cfg = learner.cfg
     value = jnp.zeros(())
     if cfg.network.head == "response":
         value += losses.curves(params["curves"], state.centre)
     if cfg.roi:
-        returns, factor = roi_of(params, batch, found.media, data, key, learner=learner)
+        returns, factor = roi_of(params, batch, media, data, key, learner=learner)
         for prior, (a, b) in zip(cfg.roi, data.beliefs, strict=True):
             at = learner.channels.index(prior.channel)
             moved = _moved(prior.family, b * state.offset[at], returns[at])
@@ -261,8 +297,7 @@ def priors(
             known = jnp.where(jnp.isnan(moved), 1.0, moved)
             density = losses.distribution(prior.family, a, b)
             value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))
-    rows = jnp.sum(data.train)
-    return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / rows * value
+    return value
 
 
 def _moved(family: losses.Family, offset: Array, value: Array) -> Array:

@@ -14,7 +14,9 @@ from wmjax.data import scaling
 from wmjax.data.panel import Panel, show_time
 from wmjax.data.schema import near
 from wmjax.transformer.network import Series
+from wmjax.worlds.media import proxies
 from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.proxies import Errors, Seen
 
 YEAR = 365.25
 PEERS = 5
@@ -26,7 +28,7 @@ class Scales(NamedTuple):
 
     spend: [channels], largest spend of a period per unit of size. size: [units]. outcome_centre: [units], mean outcome
     per unit of size. outcome_scale: one number. covariate_*: [covariates]. static_*: [static]. typical: [channels],
-    mean of the scaled spend where there is any. origin, span: of the trend, in days.
+    mean of the scaled spend where there is any. origin, span: of the trend, in days. errors: of covariates.
     """
 
     spend: np.ndarray
@@ -40,6 +42,12 @@ class Scales(NamedTuple):
     typical: np.ndarray
     origin: np.ndarray
     span: np.ndarray
+    errors: Errors
+
+    def of(self, units: np.ndarray) -> Scales:
+        """Take some units' part."""
+        own = {"size": self.size[units], "outcome_centre": self.outcome_centre[units]}
+        return self._replace(**own, errors=self.errors.of(units))
 
 
 def days(times: pd.Index) -> Float[np.ndarray, " time"]:
@@ -93,35 +101,58 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
         raise UserError(f"the panel has {len(problems)} problems:\n" + "\n".join(f"- {p}" for p in problems))
 
 
-def covariates(panel: Panel, cfg: MediaConfig, scales: Scales | None, train: np.ndarray) -> np.ndarray:
-    """Lay out what is known of a period beside spend, not yet scaled: `[units, time, covariates]`.
-
-    The schema's covariates (one column a level, mediators left out), their means over units, trend, seasons.
+def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:
+    """Lay out what is known of a period, as the table has it: the schema's covariates (one column a level, mediators
+    left out), their means over units where these are many, trend, seasons, spend.
     """
-    columns = [_expand(panel, n) for n in panel.covariate_names if panel.schema.column(n).future != "mediator"]
-    if cfg.peers and panel.num_units >= PEERS:
-        columns += [_peers(x, panel.arrays.mask) for x in columns]
+    mask = panel.arrays.mask
+    own = np.concatenate([np.zeros((*mask.shape, 0))] + [_expand(panel, n) for n in _covariates(panel)], axis=-1)
+    peers = _peers(own, mask) if cfg.peers and panel.num_units >= PEERS else own[..., :0]
     at = days(panel.times)
-    origin, span = (at[train][0], max(np.ptp(at[train]), 1.0)) if scales is None else (scales.origin, scales.span)
-    shared = [(at - origin) / span - 0.5] if cfg.trend else []
+    shared = [(at - scales.origin) / scales.span - 0.5] if cfg.trend else []
     if isinstance(panel.times, pd.DatetimeIndex):
         for k in range(1, cfg.seasons + 1):
             shared += [np.sin(2 * np.pi * k * at / YEAR), np.cos(2 * np.pi * k * at / YEAR)]
-    shape = panel.arrays.mask.shape
-    columns += [np.broadcast_to(x[None, :, None], (*shape, 1)) for x in shared]
-    return np.concatenate([np.zeros((*shape, 0)), *columns], axis=-1)
+    rest = np.stack(shared, axis=-1) if shared else np.zeros((len(at), 0))
+    spend = panel.arrays.actions / (scales.size[:, None, None] * scales.spend * scales.typical)
+    return Seen(own, peers, np.broadcast_to(rest, (*mask.shape, rest.shape[-1])), spend, mask)
 
 
-def covariate_names(panel: Panel, cfg: MediaConfig) -> list[str]:
-    """Name the columns of `covariates`; those of one thing (a categorical column, the seasons) share a name."""
-    found = []
-    for name in panel.covariate_names:
-        if panel.schema.column(name).future != "mediator":
-            found += [name] * _expand(panel, name).shape[-1]
-    if cfg.peers and panel.num_units >= PEERS:
-        found += [f"{name}, all units" for name in found]
+def _covariates(panel: Panel) -> list[str]:
+    return [n for n in panel.covariate_names if panel.schema.column(n).future != "mediator"]
+
+
+def covariates(panel: Panel, cfg: MediaConfig, scales: Scales) -> np.ndarray:
+    """Lay out what the network is told of a period beside spend, not yet scaled: `[units, time, covariates]`.
+
+    What is `seen`, and what is error in columns that are measured with error (`proxies`). The mean over units of such
+    a column tells the error, and so is no covariate of its own.
+    """
+    known = seen(panel, cfg, scales)
+    errors = scales.errors
+    parts = [known.columns, known.exact(errors.columns), known.shared, proxies.tell(errors, known)]
+    return np.concatenate(parts, axis=-1)
+
+
+def own_names(panel: Panel) -> list[str]:
+    """Name the schema's covariates, one column a level."""
+    return [n for n in _covariates(panel) for _ in range(_expand(panel, n).shape[-1])]
+
+
+def covariate_names(panel: Panel, cfg: MediaConfig, scales: Scales) -> list[str]:
+    """Name the columns of `covariates`; those of one thing (a categorical column, its error, the seasons) share one."""
+    own, noisy = own_names(panel), scales.errors.columns.tolist()
+    peers = own if cfg.peers and panel.num_units >= PEERS else []
+    exact = [f"{name}, all units" for at, name in enumerate(peers) if at not in noisy]
     seasons = 2 * cfg.seasons if isinstance(panel.times, pd.DatetimeIndex) else 0
-    return [*found, *["the trend"] * cfg.trend, *["the seasons"] * seasons]
+    return [*own, *exact, *["the trend"] * cfg.trend, *["the seasons"] * seasons, *(own[at] for at in noisy)]
+
+
+def _may_err(panel: Panel) -> list[int]:
+    """Give the positions of columns that are only observed when they happen, and numbers."""
+    columns = [panel.schema.column(n) for n in own_names(panel)]
+    numbers = ("count", "continuous", "currency")
+    return [at for at, c in enumerate(columns) if c.future == "observed" and c.kind in numbers]
 
 
 def _peers(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -160,22 +191,26 @@ def fit_scales(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> Scales:
     top = scaling.fit_max(spend, rows).scale
     some = np.where(rows[..., None], spend / top, 0)
     typical = some.sum((0, 1)) / np.maximum((some > 0).sum((0, 1)), 1)
-    x, at = covariates(panel, cfg, None, train), days(panel.times)
-    taught = np.asarray(rows.any(axis=1))
-    fitted, fixed = scaling.fit_standard(x, rows), scaling.fit_standard(statics(panel), taught)
-    return Scales(
+    at, taught = days(panel.times)[train], np.asarray(rows.any(axis=1))
+    fixed, nothing = scaling.fit_standard(statics(panel), taught), np.zeros(0)
+    scales = Scales(
         spend=top,
         size=size,
         outcome_centre=centre,
         outcome_scale=np.asarray(max(left.std(), 1e-12)),
-        covariate_centre=fitted.centre,
-        covariate_scale=fitted.scale,
+        covariate_centre=nothing,
+        covariate_scale=nothing,
         static_centre=fixed.centre,
         static_scale=fixed.scale,
         typical=typical,
-        origin=np.asarray(at[train][0]),
-        span=np.asarray(max(np.ptp(at[train]), 1.0)),
+        origin=np.asarray(at[0]),
+        span=np.asarray(max(np.ptp(at), 1.0)),
+        errors=proxies.nothing(panel.num_units),
     )
+    if cfg.errors_in_variables:
+        scales = scales._replace(errors=proxies.fit(seen(panel, cfg, scales), _may_err(panel), train))
+    fitted = scaling.fit_standard(covariates(panel, cfg, scales), rows)
+    return scales._replace(covariate_centre=fitted.centre, covariate_scale=fitted.scale)
 
 
 def scaled_spend(scales: Scales, spend: Float[np.ndarray, "*axes channels"]) -> Any:
@@ -188,9 +223,7 @@ def series(panel: Panel, scales: Scales, cfg: MediaConfig) -> Series:
     mask = panel.arrays.mask
     y = panel.arrays.outcomes[..., panel.outcome_index(outcome_name(panel, cfg))]
     z = (y / scales.size[:, None] - scales.outcome_centre[:, None]) / scales.outcome_scale
-    x = (
-        covariates(panel, cfg, scales, np.asarray(mask.any(axis=0))) - scales.covariate_centre
-    ) / scales.covariate_scale
+    x = (covariates(panel, cfg, scales) - scales.covariate_centre) / scales.covariate_scale
     s = (statics(panel) - scales.static_centre) / scales.static_scale
     blank = lambda v: np.where(mask.reshape(mask.shape + (1,) * (v.ndim - 2)), v, 0)  # noqa: E731
     spend, x, z, s = (

@@ -20,9 +20,10 @@ from wmjax.transformer.response import Curves
 from wmjax.worlds import storing
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.prepare import Scales
+from wmjax.worlds.media.proxies import Errors
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(world: MediaWorld, path: str | Path) -> None:
@@ -37,7 +38,7 @@ def save(world: MediaWorld, path: str | Path) -> None:
         about={
             "units": list(world.units),
             "levels": dict(world.levels),
-            "scales": world.scales._asdict(),
+            "scales": {**world.scales._asdict(), "errors": world.scales.errors._asdict()},
             "creative": world.creative.tolist(),
             "residual": world.residual.tolist(),
         },
@@ -54,7 +55,10 @@ def load(path: str | Path) -> MediaWorld:
     folder = Path(path)
     about = storing.about(folder, version=FORMAT)
     cfg = storing.rebuild(MediaConfig, about["config"])
-    scales = Scales(**{name: np.asarray(value, np.float64) for name, value in about["scales"].items()})
+    numbers = dict(about["scales"])
+    errors = Errors(**{name: np.asarray(value, np.float64) for name, value in numbers.pop("errors").items()})
+    errors = errors._replace(columns=errors.columns.astype(int))
+    scales = Scales(**{name: np.asarray(value, np.float64) for name, value in numbers.items()}, errors=errors)
     creative = np.asarray(about["creative"], np.float64).reshape(len(scales.spend), -1)
     curves = 0 if cfg.network.head == "free" else len(Curves._fields) * len(scales.spend)
     spread = jax.ShapeDtypeStruct((cfg.members, curves, curves), jnp.float32)

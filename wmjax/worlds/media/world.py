@@ -90,7 +90,7 @@ class MediaWorld(contract.Named):
             at = int(np.nonzero((panel.arrays.actions < 0).any((0, 1)))[0][0])
             raise UserError(f"column {self.channels[at]!r}: spend is negative")
         chosen = np.array([place[u] for u in panel.units])
-        own = self.scales._replace(size=self.scales.size[chosen], outcome_centre=self.scales.outcome_centre[chosen])
+        own = self.scales.of(chosen)
         sign = tuple(-1.0 if name in self.cfg.negative else 1.0 for name in self.channels)
         known = tokens.channels(len(sign), cfg=self.cfg.network, creative=self.creative, sign=sign)
         numbers = (own.size, own.outcome_centre, own.outcome_scale, own.spend)
