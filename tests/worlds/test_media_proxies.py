@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from wmjax.data.splits import Split
 from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
-from wmjax.worlds.media import prepare, proxies
+from wmjax.worlds.media import fitting, prepare, proxies
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.proxies import Seen
 
@@ -137,3 +138,18 @@ def test_only_numbers_that_are_observed_when_they_happen_may_err(future, kind):
     assert not len(prepare.fit_scales(other, train, MediaConfig()).errors.columns)
     off = prepare.fit_scales(panel, train, MediaConfig(errors_in_variables=False))
     assert not len(off.errors.columns)
+
+
+def test_what_spend_has_a_part_in_does_not_explain_spend():
+    """What a channel follows is told by covariates as they are measured: their errors hold the spend itself."""
+    panel = simulated.panel(simulated.simulate(0, MediaSimConfig(num_geos=6, num_weeks=80, num_channels=2)))
+    train = np.ones(80, bool)
+    scales = prepare.fit_scales(panel, train, MediaConfig())
+    series = prepare.series(panel, scales, MediaConfig())
+    known = prepare.as_measured(series, scales)
+    assert known.shape[-1] == series.covariates.shape[-1] - 1
+    split = Split(train, *np.zeros((2, 80), bool))
+    told = fitting.support(panel, scales, split, MediaConfig()).explained
+    off = MediaConfig(errors_in_variables=False, peers=False)
+    without = fitting.support(panel, prepare.fit_scales(panel, train, off), split, off).explained
+    np.testing.assert_allclose(told, without, atol=0.02)

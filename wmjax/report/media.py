@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def compose(
         _worth(total, told["roi"], support, hollow, outcome, level),
         _responses(told["curves"], outcome, level),
         _periods(told, world, outcome),
-        _support(support, told.get("placebos")),
+        _support(support, told.get("placebos"), world.facts.get("errors", ())),
         _accuracy(world, panel, told["outcome"], outcome),
         *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
     )
@@ -228,7 +229,7 @@ def _periods(told: dict[str, pd.DataFrame], world: MediaWorld, outcome: str) -> 
     return Section(title="When did it work?", lead=lead, figures=figures, chapter=ANSWER)
 
 
-def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
+def _support(support: pd.DataFrame, copies: pd.DataFrame | None, errors: Collection[str]) -> Section:
     shown = {
         "channel": ("channel", None),
         "idle": ("periods without it", percent),
@@ -240,6 +241,11 @@ def _support(support: pd.DataFrame, copies: pd.DataFrame | None) -> Section:
         "is then made by the model's form and its prior. A cause of both spend and outcome that is not in the table "
         "shows nowhere on this page."
     )
+    if errors:
+        lead += (
+            f" What of {', '.join(errors)} is error of measurement is told by its past (and by other units) and held "
+            "apart: a noisy column takes only a part of demand out, and channels that follow demand would get the rest."
+        )
     if "robustness" in support:
         shown |= {
             "robustness": ("share that a hidden cause must explain", percent),

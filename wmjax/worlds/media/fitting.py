@@ -88,7 +88,7 @@ def fit(
         units=panel.units,
         support=support(panel, scales, split, cfg),
         training=_curves(history),
-        facts=_dates(panel, split),
+        facts={**_dates(panel, split), "errors": _errors(panel, scales)},
         provenance=origin(key, seed, cfg, panel),
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
@@ -152,7 +152,7 @@ def support(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig) -> pd.
     series = prepare.series(panel, scales, cfg)
     rows = np.asarray(series.observed) & split.train
     before = np.concatenate([np.zeros((len(rows), 1)), np.asarray(series.outcome)[:, :-1]], axis=1)[..., None]
-    x = np.concatenate([np.asarray(series.covariates), before, np.ones_like(before)], -1)[rows].astype(np.float64)
+    x = np.concatenate([prepare.as_measured(series, scales), before, np.ones_like(before)], -1)[rows]
     spend = np.asarray(series.spend, np.float64)[rows]
     left = spend - x @ np.linalg.lstsq(x, spend, rcond=None)[0]
     return pd.DataFrame(
@@ -168,6 +168,12 @@ def support(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig) -> pd.
 def _dates(panel: Panel, split: Split) -> dict[str, Any]:
     named = zip(Split._fields, split, strict=True)
     return {n: [show_time(panel.times[m][0]), show_time(panel.times[m][-1])] if m.any() else None for n, m in named}
+
+
+def _errors(panel: Panel, scales: Scales) -> dict[str, float]:
+    """Name the covariates whose error is told apart, with the F statistic of what tells it."""
+    names = prepare.own_names(panel)
+    return {names[at]: float(f) for at, f in zip(scales.errors.columns, scales.errors.strength, strict=True)}
 
 
 def _curves(history: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -50,7 +50,7 @@ def copies(key: Key[Array, ""], panel: Panel, cfg: MediaConfig) -> Float[np.ndar
     series = prepare.series(panel, scales, cfg)
     rows = np.asarray(series.observed)[:, train]
     before = np.concatenate([np.zeros((len(rows), 1)), np.asarray(series.outcome)[:, :-1]], axis=1)
-    told = np.concatenate([np.asarray(series.covariates), before[..., None]], axis=-1).astype(np.float64)[:, train]
+    told = np.concatenate([prepare.as_measured(series, scales), before[..., None]], axis=-1)[:, train]
     # Per unit of size, so that units of any size say alike what a channel follows.
     spend = np.asarray(series.spend, np.float64)[:, train]
     units = np.flatnonzero(rows.any(1))

@@ -148,6 +148,12 @@ def covariate_names(panel: Panel, cfg: MediaConfig, scales: Scales) -> list[str]
     return [*own, *exact, *["the trend"] * cfg.trend, *["the seasons"] * seasons, *(own[at] for at in noisy)]
 
 
+def as_measured(series: Series, scales: Scales) -> np.ndarray:
+    """Give a series' covariates less what was told of their errors, which spend has a part in: float64."""
+    width = series.covariates.shape[-1] - len(scales.errors.columns)
+    return np.asarray(series.covariates, np.float64)[..., :width]
+
+
 def _may_err(panel: Panel) -> list[int]:
     """Give the positions of columns that are only observed when they happen, and numbers."""
     columns = [panel.schema.column(n) for n in own_names(panel)]
