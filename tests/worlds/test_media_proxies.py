@@ -153,3 +153,10 @@ def test_what_spend_has_a_part_in_does_not_explain_spend():
     off = MediaConfig(errors_in_variables=False, peers=False)
     without = fitting.support(panel, prepare.fit_scales(panel, train, off), split, off).explained
     np.testing.assert_allclose(told, without, atol=0.02)
+
+
+def test_the_trend_stays_where_it_was_beyond_the_train_periods():
+    panel = simulated.panel(simulated.simulate(0, MediaSimConfig(num_geos=2, num_weeks=60, num_channels=1)))
+    scales = prepare.fit_scales(panel, np.arange(60) < 41, MediaConfig())
+    trend = prepare.seen(panel, MediaConfig(), scales).shared[0, :, 0]
+    np.testing.assert_allclose(trend, np.minimum(np.arange(60), 40) / 40 - 0.5)

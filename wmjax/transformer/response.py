@@ -35,14 +35,16 @@ SPREAD = (1.0, 0.7, 0.3, 1.0)
 
 
 def centre(typical: Float[Array, " channels"]) -> Curves:
-    """Centre the default prior: theta .38, half saturation at the typical spend, s 1.1, beta one sd of the outcome for
-    all channels together, so that what media do in total hangs little on how finely channels are told apart.
+    """Centre the default prior: theta .38, half saturation at the typical spend, s 1.1, the mean of all channels' beta
+    together one sd of the outcome, so that what media do in total hangs little on how finely channels are told apart.
 
     Args:
         typical: mean of the spend over the periods that have any, on the scale of the network.
     """
     one = jnp.ones_like(typical)
-    return Curves(-0.5 * one, jnp.log(typical), 0.1 * one, jnp.full_like(one, -jnp.log(len(one))))
+    return Curves(
+        -0.5 * one, jnp.log(typical), 0.1 * one, jnp.full_like(one, -jnp.log(len(one)) - 0.5 * SPREAD[3] ** 2)
+    )
 
 
 def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels"], carry: int) -> Array:

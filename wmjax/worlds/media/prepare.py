@@ -109,7 +109,8 @@ def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:
     own = np.concatenate([np.zeros((*mask.shape, 0))] + [_expand(panel, n) for n in _covariates(panel)], axis=-1)
     peers = _peers(own, mask) if cfg.peers and panel.num_units >= PEERS else own[..., :0]
     at = days(panel.times)
-    shared = [(at - scales.origin) / scales.span - 0.5] if cfg.trend else []
+    # Beyond the train periods the trend stays where it was.
+    shared = [np.clip((at - scales.origin) / scales.span - 0.5, -0.5, 0.5)] if cfg.trend else []
     if isinstance(panel.times, pd.DatetimeIndex):
         for k in range(1, cfg.seasons + 1):
             shared += [np.sin(2 * np.pi * k * at / YEAR), np.cos(2 * np.pi * k * at / YEAR)]
