@@ -156,7 +156,9 @@ def test_what_spend_has_a_part_in_does_not_explain_spend():
 
 
 def test_the_trend_stays_where_it_was_beyond_the_train_periods():
-    panel = simulated.panel(simulated.simulate(0, MediaSimConfig(num_geos=2, num_weeks=60, num_channels=1)))
+    panel = simulated.panel(
+        simulated.simulate(0, MediaSimConfig(num_geos=2, num_weeks=60, num_channels=1, always_on=1))
+    )
     scales = prepare.fit_scales(panel, np.arange(60) < 41, MediaConfig())
     trend = prepare.seen(panel, MediaConfig(), scales).shared[0, :, 0]
     np.testing.assert_allclose(trend, np.minimum(np.arange(60), 40) / 40 - 0.5)
