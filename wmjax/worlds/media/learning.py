@@ -176,22 +176,38 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
         found = jax.vmap(lambda s: network.controlled(unflat(flat), s, data.known, cfg=cfg.network))(data.series)
         return jnp.ravel(jnp.sqrt(weights) * (found - data.series.outcome))
 
-    def prior(flat: Array) -> Array:
+    def returns(flat: Array) -> Array:
+        curves = unflat(flat)["curves"]
+        media = jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(data.series.spend)
+        return roi_of(None, batch, media, data, jax.random.key(0), learner=learner)[0]
+
+    def of_numbers(flat: Array) -> Array:
         own = unflat(flat)
-        curves = lambda s: response.media(own["curves"], s, data.known.sign, cfg=cfg.network)  # noqa: E731
-        media = jax.vmap(curves)(data.series.spend) if cfg.roi else None
-        value = believed(own, batch, media, state, data, jax.random.key(0), learner=learner)
-        return cfg.prior_weight * value + 0.5 * sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(own["controls"]))
+        plain = 0.5 * sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(own["controls"]))
+        return cfg.prior_weight * losses.curves(own["curves"], state.centre) + plain
+
+    def of_returns(found: Array) -> Array:
+        return cfg.prior_weight * believed(found, jnp.ones(()), state, data, learner=learner)
+
+    def prior(flat: Array) -> tuple[Array, Array]:
+        """Give the slope of minus the log priors, and their curvature as Gauss and Newton have it."""
+        slope, square = jax.grad(of_numbers)(flat), jax.hessian(of_numbers)(flat)
+        if not cfg.roi:
+            return slope, square
+        found, moves = returns(flat), jax.jacfwd(returns)(flat)
+        bend = jnp.maximum(jnp.diag(jax.hessian(of_returns)(found)), 0.0)
+        return slope + moves.T @ jax.grad(of_returns)(found), square + (moves.T * bend) @ moves
 
     def objective(flat: Array) -> Array:
-        return 0.5 * rows * jnp.log(jnp.sum(jnp.square(residuals(flat)))) + prior(flat)
+        more = of_returns(returns(flat)) if cfg.roi else 0.0
+        return 0.5 * rows * jnp.log(jnp.sum(jnp.square(residuals(flat)))) + of_numbers(flat) + more
 
     def step(carry: tuple) -> tuple:
         flat, value, damping, gain, count = carry
         left, slopes = residuals(flat), jax.jacfwd(residuals)(flat)
         scale = rows / jnp.sum(jnp.square(left))
-        slope = scale * slopes.T @ left + jax.grad(prior)(flat)
-        square = scale * slopes.T @ slopes + jax.hessian(prior)(flat)
+        pull, bend = prior(flat)
+        slope, square = scale * slopes.T @ left + pull, scale * slopes.T @ slopes + bend
         move = -jnp.linalg.solve(square + damping * jnp.diag(jnp.maximum(jnp.diag(square), 1.0)), slope)
         move *= jnp.minimum(1.0, REACH / jnp.maximum(jnp.abs(move).max(), 1e-12))
         there = objective(flat + move)
@@ -276,27 +292,32 @@ def priors(
     learner: Learner,
 ) -> Float[Array, ""]:
     """Give minus the log priors, weighed against the mean squared error as normal errors of its size would."""
-    value = believed(params, batch, found.media, state, data, key, learner=learner)
-    return learner.cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train) * value
-
-
-def believed(
-    params: Any, batch: Batch, media: Any, state: MediaState, data: LearnData, key: Key[Array, ""], *, learner: Learner
-) -> Float[Array, ""]:
-    """Give minus the log priors of curves and returns; `media` is what curves make of the batch's spend."""
     cfg = learner.cfg
     value = jnp.zeros(())
     if cfg.network.head == "response":
         value += losses.curves(params["curves"], state.centre)
     if cfg.roi:
-        returns, factor = roi_of(params, batch, media, data, key, learner=learner)
-        for prior, (a, b) in zip(cfg.roi, data.beliefs, strict=True):
-            at = learner.channels.index(prior.channel)
-            moved = _moved(prior.family, b * state.offset[at], returns[at])
-            # A channel that this step did not drop has no return, and no say.
-            known = jnp.where(jnp.isnan(moved), 1.0, moved)
-            density = losses.distribution(prior.family, a, b)
-            value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))
+        value += believed(*roi_of(params, batch, found.media, data, key, learner=learner), state, data, learner=learner)
+    return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train) * value
+
+
+def believed(
+    returns: Float[Array, " channels"],
+    factor: Float[Array, ""],
+    state: MediaState,
+    data: LearnData,
+    *,
+    learner: Learner,
+) -> Float[Array, ""]:
+    """Give minus the log density of returns under what is believed of them, see `roi_of`."""
+    value = jnp.zeros(())
+    for prior, (a, b) in zip(learner.cfg.roi, data.beliefs, strict=True):
+        at = learner.channels.index(prior.channel)
+        moved = _moved(prior.family, b * state.offset[at], returns[at])
+        # A channel that this step did not drop has no return, and no say.
+        known = jnp.where(jnp.isnan(moved), 1.0, moved)
+        density = losses.distribution(prior.family, a, b)
+        value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))
     return value
 
 
