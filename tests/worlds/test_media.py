@@ -408,11 +408,12 @@ def test_how_strong_a_hidden_cause_must_be_is_kept_and_told(world, panel):
     media_of = np.moveaxis(added, 0, -1) / size[..., None]
     y = np.asarray(history.series.outcome) * float(history.scale)
     before = np.pad((y - media_of.sum(-1))[:, :-1], ((0, 0), (1, 0)))
-    wide = np.concatenate([media_of, history.series.covariates, before[..., None], y[..., None]], -1)[:, train][:, 1:]
+    told = prepare.as_measured(history.series, world.scales)
+    wide = np.concatenate([media_of, told, before[..., None], y[..., None]], -1)[:, train][:, 1:]
     flat = (wide - wide.mean(1, keepdims=True)).reshape(-1, wide.shape[-1])
     read, outcome = flat[:, :-1], flat[:, -1]
     left = outcome - read @ np.linalg.lstsq(read, outcome, rcond=None)[0]
-    names = prepare.covariate_names(panel, world.cfg, world.scales)
+    names = prepare.covariate_names(panel, world.cfg, world.scales)[: told.shape[-1]]
     assert len(names) == read.shape[1] - len(world.channels) - 1
     for at, name in enumerate(world.channels):
         others = np.delete(read, at, axis=1)

@@ -45,10 +45,10 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     # Only where the period before was there to be read.
     rows[:, 1:] &= rows[:, :-1].copy()
     rows[:, 0] = False
-    own, seen, last, y = (
-        _within(x, rows) for x in (media, history.series.covariates, before[..., None], outcome[..., None])
-    )
-    names = np.array(prepare.covariate_names(panel, world.cfg, world.scales))
+    # As measured: what is told of covariates' errors has the spend itself in it.
+    told = prepare.as_measured(history.series, world.scales)
+    own, seen, last, y = (_within(x, rows) for x in (media, told, before[..., None], outcome[..., None]))
+    names = np.array(prepare.covariate_names(panel, world.cfg, world.scales))[: told.shape[-1]]
     groups = {name: seen[:, names == name] for name in dict.fromkeys(names.tolist())} | {LAST: last}
     channels = dict(zip(world.channels, own.T, strict=True))
     known = sensitivity.known(groups, channels, [y[:, 0]])
