@@ -15,7 +15,7 @@ from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.transformer import network, response, tokens
 from wmjax.transformer.losses import ROIPrior
-from wmjax.worlds.media import fitting, learning, posterior, prepare
+from wmjax.worlds.media import beginning, fitting, learning, posterior, prepare
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE
 
@@ -202,7 +202,7 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
     data = fitting.learn_data(panel, scales, split, cfg, None)
     learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
     start = learning.init(jax.random.key(0), data, learner=learner)
-    found = learning.warm(start, data, learner=learner)
+    found = beginning.warm(start, data, learner=learner)
     spend, x, y, _, seen = (np.asarray(v, np.float64) for v in data.series)
     rows = seen * split.train
     centre, exchange = np.stack(start.centre).astype(float), np.asarray(data.exchange, float)

@@ -22,8 +22,9 @@ from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import check_key, member_key, origin
 from wmjax.worlds.media import hidden, posterior, prepare
+from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.learning import Begin, Epoch, LearnData, Learner, averaged
+from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
 
