@@ -122,9 +122,13 @@ def test_rows_whose_lags_are_unknown_have_no_error_and_no_say():
     # Fitted on the train rows alone.
     later = spoilt._replace(columns=np.where((np.arange(TIME) < 70)[:, None], spoilt.columns, 9.0))
     np.testing.assert_array_equal(found.slopes, proxies.fit(later, [0], train).slopes)
-    # Of units without a train row the level is that of none.
+    # Of units without a train row the level is the others' mean.
     absent = spoilt._replace(mask=mask & (np.arange(UNITS) != 5)[:, None])
-    assert proxies.fit(absent, [0], train).level[5] == 0
+    level = proxies.fit(absent, [0], train).level
+    np.testing.assert_allclose(level[5], np.delete(level, 5, axis=0).mean(0))
+    # Where no other unit was there, peers tell nothing.
+    alone = mask & ((np.arange(TIME) != 50) | (np.arange(UNITS) == 1)[:, None])
+    assert (proxies.tell(found, spoilt._replace(mask=alone))[:, 50] == 0).all()
 
 
 @pytest.mark.parametrize(("future", "kind"), [("known", "continuous"), ("observed", "binary")])
@@ -162,3 +166,13 @@ def test_the_trend_stays_where_it_was_beyond_the_train_periods():
     scales = prepare.fit_scales(panel, np.arange(60) < 41, MediaConfig())
     trend = prepare.seen(panel, MediaConfig(), scales).shared[0, :, 0]
     np.testing.assert_allclose(trend, np.minimum(np.arange(60), 40) / 40 - 0.5)
+
+
+def test_a_units_own_level_of_a_covariate_says_nothing():
+    panel = simulated.panel(simulated.simulate(0, MediaSimConfig(num_geos=6, num_weeks=80, num_channels=2)))
+    moved = panel.arrays.covariates + 64.0 * np.arange(6)[:, None, None].astype(np.float32)
+    other = dataclasses.replace(panel, arrays=panel.arrays._replace(covariates=moved))
+    train, cfg = np.arange(80) < 60, MediaConfig()
+    a, b = (prepare.covariates(p, cfg, prepare.fit_scales(p, train, cfg)) for p in (panel, other))
+    np.testing.assert_allclose(a[..., 0], b[..., 0], atol=1e-4)
+    np.testing.assert_allclose(a, b, atol=2e-3)

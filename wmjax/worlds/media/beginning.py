@@ -37,7 +37,9 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
 
     By Gauss and Newton's steps, damped as Levenberg and Marquardt do, of at most `REACH`, down
 
-        n / 2 log(mean squared error) - log priors,     n train rows.
+        n / 2 log(mean squared error) - log priors,     n train rows,
+
+    where linear controls have a prior of their own here, Normal(0, 1).
     """
     cfg = learner.cfg
     batch = Batch(data.series, data.train * state.weights, data.spend_target, data.size)

@@ -80,7 +80,11 @@ def fit(
     world = MediaWorld(
         cfg=cfg,
         params=done.best,
-        spread=np.asarray(posterior.spread(done.best, data, cfg=cfg.compiled, channels=panel.action_names)),
+        spread=np.asarray(
+            posterior.spread(
+                done.best, data, cfg=cfg.compiled, channels=panel.action_names, noisy=len(scales.errors.columns)
+            )
+        ),
         scales=scales,
         creative=np.asarray(data.known.creative),
         residual=np.zeros(cfg.members),

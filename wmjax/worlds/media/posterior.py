@@ -66,9 +66,13 @@ def design_effect(
 
 
 def covariance(
-    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...]
+    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...], noisy: int = 0
 ) -> Float[Array, "curves curves"]:
-    """Give C of one member: over carry, half, slope and size of all channels, in that order."""
+    """Give C of one member: over carry, half, slope and size of all channels, in that order.
+
+    The last `noisy` covariates are what was told of others' errors: what they explain of the outcome is error of the
+    equation that is asked, as in two-stage least squares.
+    """
     own, series = params["outcome"], data.series
     flat, unflat = ravel_pytree(own["curves"])
     rows = data.train.astype(jnp.float32)
@@ -78,7 +82,10 @@ def covariance(
         return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
 
     found = jax.vmap(lambda s: network.apply(own, s, data.known, cfg=cfg.network).outcome)(series)
-    residual = within((series.outcome - found)[..., None], rows)[..., 0]
+    left = series.outcome - found
+    if noisy:
+        left += series.covariates[..., -noisy:] @ own["controls"]["w"][series.covariates.shape[-1] - noisy :][:noisy, 0]
+    residual = within(left[..., None], rows)[..., 0]
     slopes = within(jax.jacfwd(lambda v: by_channel(v).sum(-1))(flat), rows)
     controls = within(series.covariates, rows)
     if width := controls.shape[-1]:
@@ -116,14 +123,16 @@ def _beliefs(by_channel: Any, flat: Array, data: LearnData, rows: Array, cfg: Me
     return total
 
 
-@partial(jax.jit, static_argnames=("cfg", "channels"))
+@partial(jax.jit, static_argnames=("cfg", "channels", "noisy"))
 def spread(
-    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...]
+    params: Any, data: LearnData, *, cfg: MediaConfig, channels: tuple[str, ...], noisy: int = 0
 ) -> Float[Array, "members curves curves"]:
     """Give each member's factor L, C = L L'; nothing in the free form, which has no curves."""
     if cfg.network.head == "free":
         return jnp.zeros((cfg.members, 0, 0))
-    return jnp.linalg.cholesky(jax.lax.map(lambda p: covariance(p, data, cfg=cfg, channels=channels), params))
+    return jnp.linalg.cholesky(
+        jax.lax.map(lambda p: covariance(p, data, cfg=cfg, channels=channels, noisy=noisy), params)
+    )
 
 
 @partial(jax.jit, static_argnames=("cfg",))

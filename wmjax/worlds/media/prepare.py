@@ -28,7 +28,8 @@ class Scales(NamedTuple):
 
     spend: [channels], largest spend of a period per unit of size. size: [units]. outcome_centre: [units], mean outcome
     per unit of size. outcome_scale: one number. covariate_*: [covariates]. static_*: [static]. typical: [channels],
-    mean of the scaled spend where there is any. origin, span: of the trend, in days. errors: of covariates.
+    mean of the scaled spend where there is any. origin, span: of the trend, in days. level: [units, own], each unit's
+    mean of the schema's covariates. errors: of covariates.
     """
 
     spend: np.ndarray
@@ -42,11 +43,12 @@ class Scales(NamedTuple):
     typical: np.ndarray
     origin: np.ndarray
     span: np.ndarray
+    level: np.ndarray
     errors: Errors
 
     def of(self, units: np.ndarray) -> Scales:
         """Take some units' part."""
-        own = {"size": self.size[units], "outcome_centre": self.outcome_centre[units]}
+        own = {"size": self.size[units], "outcome_centre": self.outcome_centre[units], "level": self.level[units]}
         return self._replace(**own, errors=self.errors.of(units))
 
 
@@ -102,11 +104,11 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
 
 
 def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:
-    """Lay out what is known of a period, as the table has it: the schema's covariates (one column a level, mediators
-    left out), their means over units where these are many, trend, seasons, spend.
+    """Lay out what is known of a period: the schema's covariates (one column a level, mediators left out) less each
+    unit's own mean, as the outcome is; their means over units where these are many, trend, seasons, spend.
     """
     mask = panel.arrays.mask
-    own = np.concatenate([np.zeros((*mask.shape, 0))] + [_expand(panel, n) for n in _covariates(panel)], axis=-1)
+    own = _own(panel) - scales.level[:, None]
     peers = _peers(own, mask) if cfg.peers and panel.num_units >= PEERS else own[..., :0]
     at = days(panel.times)
     # Beyond the train periods the trend stays where it was.
@@ -117,6 +119,18 @@ def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:
     rest = np.stack(shared, axis=-1) if shared else np.zeros((len(at), 0))
     spend = panel.arrays.actions / (scales.size[:, None, None] * scales.spend * scales.typical)
     return Seen(own, peers, np.broadcast_to(rest, (*mask.shape, rest.shape[-1])), spend, mask)
+
+
+def _own(panel: Panel) -> np.ndarray:
+    shape = panel.arrays.mask.shape
+    return np.concatenate([np.zeros((*shape, 0))] + [_expand(panel, n) for n in _covariates(panel)], axis=-1)
+
+
+def _level(panel: Panel, rows: np.ndarray) -> np.ndarray:
+    """Average each unit's covariates over its rows; of a unit without any it is the units' mean."""
+    count = rows.sum(1)[:, None]
+    mean = np.where(rows[..., None], _own(panel), 0.0).sum(1) / np.maximum(count, 1)
+    return np.where(count > 0, mean, mean[count[:, 0] > 0].mean(0))
 
 
 def _covariates(panel: Panel) -> list[str]:
@@ -212,6 +226,7 @@ def fit_scales(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> Scales:
         typical=typical,
         origin=np.asarray(at[0]),
         span=np.asarray(max(np.ptp(at), 1.0)),
+        level=_level(panel, rows),
         errors=proxies.nothing(panel.num_units),
     )
     if cfg.errors_in_variables:

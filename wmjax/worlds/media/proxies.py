@@ -39,7 +39,7 @@ class Errors(NamedTuple):
     """How errors are told.
 
     columns: [noisy], positions of the columns. slopes: [regressors, noisy]. level: [units, noisy], mean of what is left
-    of a unit in the train periods. strength: [noisy], F of the instruments.
+    of a unit in the train periods (of a unit that was not there, the units' mean). strength: [noisy], F of instruments.
     """
 
     columns: Int[np.ndarray, " noisy"]
@@ -60,8 +60,8 @@ def nothing(units: int) -> Errors:
 class Seen(NamedTuple):
     """What was observed, or is known exactly. [units, time, ..] each, `mask` [units, time].
 
-    columns: covariates. peers: their means over units; of width 0 where units are few. shared: trend, seasons. spend:
-    of channels, 1 where it is typical.
+    columns: covariates, less each unit's mean. peers: their means over units; of width 0 where units are few. shared:
+    trend, seasons. spend: of channels, 1 where it is typical.
     """
 
     columns: np.ndarray
@@ -78,7 +78,7 @@ class Seen(NamedTuple):
 def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Errors:
     """Fit how errors are told, in the train periods, of columns at the positions `may` whose instruments are strong."""
     noisy = np.asarray(list(may), int)
-    ready = _ready(seen.mask) & train
+    ready = _ready(seen) & train
     while len(noisy):
         told, first = _told(seen, noisy)
         units, rows = np.unique(np.nonzero(ready)[0], return_inverse=True)
@@ -93,8 +93,9 @@ def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Err
         some = left > 1e-9 * np.square(y).sum(0)
         strength = np.where(some, more / first / np.where(some, left / (count - width), 1.0), 0.0)
         if (strength >= WEAK).all():
-            level = np.zeros((len(ready), len(noisy)))
-            level[units] = _means((seen.columns[..., noisy] - told @ slopes)[ready], rows)
+            rest = _means((seen.columns[..., noisy] - told @ slopes)[ready], rows)
+            level = np.tile(rest.mean(0), (len(ready), 1))
+            level[units] = rest
             return Errors(noisy, slopes, level, strength)
         # One at a time: the instruments of one that has none dilute those of others.
         noisy = np.delete(noisy, strength.argmin())
@@ -102,11 +103,11 @@ def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Err
 
 
 def tell(errors: Errors, seen: Seen) -> Float[np.ndarray, "units time noisy"]:
-    """Tell v of every row; 0 where the two periods before it were not observed."""
+    """Tell v of every row; 0 where the two periods before it, or no other unit of many, were observed."""
     if not len(errors.columns):
         return np.zeros((*seen.mask.shape, 0))
     found = seen.columns[..., errors.columns] - _told(seen, errors.columns)[0] @ errors.slopes - errors.level[:, None]
-    return np.where(_ready(seen.mask)[..., None], found, 0.0)
+    return np.where(_ready(seen)[..., None], found, 0.0)
 
 
 def _told(seen: Seen, noisy: np.ndarray) -> tuple[Float[np.ndarray, "units time regressors"], int]:
@@ -129,12 +130,12 @@ def _before(values: np.ndarray, lag: int) -> np.ndarray:
     return np.concatenate([np.zeros_like(values[:, :lag]), values[:, : values.shape[1] - lag]], axis=1)
 
 
-def _ready(mask: np.ndarray) -> Bool[np.ndarray, "units time"]:
-    """Mark rows that were observed, and so were those of their lags."""
-    found = mask.copy()
+def _ready(seen: Seen) -> Bool[np.ndarray, "units time"]:
+    """Mark rows that were observed, and so were those of their lags and, where peers tell, another unit."""
+    found = seen.mask.copy()
     for lag in range(1, LAGS + 1):
-        found &= _before(mask, lag)
-    return found
+        found &= _before(seen.mask, lag)
+    return found & (seen.mask.sum(0) > 1) if seen.peers.shape[-1] else found
 
 
 def _means(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -86,6 +86,11 @@ class MediaWorld(contract.Named):
         new = [u for u in panel.units if u not in place]
         if new:
             raise UserError(f"{len(new)} units are new to this world, first {new[0]!r}; {near(new[0], place)}")
+        if self.cfg.peers and len(self.units) >= prepare.PEERS and len(panel.units) < len(self.units):
+            raise UserError(
+                f"the panel has {len(panel.units)} of the world's {len(self.units)} units; give all of them: what "
+                "moves them all alike is told by their mean"
+            )
         if (panel.arrays.actions < 0).any():
             at = int(np.nonzero((panel.arrays.actions < 0).any((0, 1)))[0][0])
             raise UserError(f"column {self.channels[at]!r}: spend is negative")
