@@ -227,3 +227,18 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
     best = scipy.optimize.minimize(density, flat(found), method="BFGS", options={"maxiter": 300})
     assert here < density(flat(start)) - 10
     assert here < best.fun + 0.05
+
+
+def test_what_errors_of_covariates_explain_is_error_of_the_equation(learnt):
+    """As of an outcome to which their part was given back."""
+    params, data = learnt
+    weights = jnp.zeros_like(params["outcome"]["controls"]["w"]).at[data.series.covariates.shape[-1] - 1].set(0.7)
+    own = {**params, "outcome": {**params["outcome"], "controls": {**params["outcome"]["controls"], "w": weights}}}
+    given = data.series.outcome + 0.7 * data.series.covariates[..., -1]
+    other = data._replace(series=data.series._replace(outcome=given))
+    found = posterior.covariance(own, data, cfg=CFG, channels=CHANNELS, noisy=1)
+    np.testing.assert_allclose(
+        found, posterior.covariance(own, other, cfg=CFG, channels=CHANNELS), rtol=1e-3, atol=1e-6
+    )
+    plain = posterior.covariance(own, data, cfg=CFG, channels=CHANNELS)
+    assert not np.allclose(found, plain, rtol=1e-2)

@@ -301,8 +301,8 @@ def with_luck(
     """Move each member's main effects by its own draw of what shocks to whole periods may have made of them.
 
     A bootstrap of the units does not know of these. The ensemble's mean stays, each effect's spread is exactly that of
-    its variance in what of `luck` is not negative, and each member's forecast at the `usual` actions stays: a shock moves level and effect
-    against each other.
+    its variance in what of `luck` is not negative, and each member's forecast at the `usual` actions stays: a shock
+    moves level and effect against each other.
     """
     bias = adapters["tau"]["bias"]
     value, vector = jnp.linalg.eigh(luck)
