@@ -475,3 +475,8 @@ def test_covariates_are_named_in_their_order(panel, told):
         )
         # Nothing before the week is moved.
         assert not (other != base)[:, :3].any()
+
+
+def test_a_part_of_the_units_is_refused_where_their_mean_tells(world, panel):
+    with pytest.raises(UserError, match=r"3 of the world's 5 units; give all of them"):
+        world.predict(panel.select(units=panel.units[:3]))

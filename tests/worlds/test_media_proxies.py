@@ -156,6 +156,7 @@ def test_what_spend_has_a_part_in_does_not_explain_spend():
     told = fitting.support(panel, scales, split, MediaConfig()).explained
     off = MediaConfig(errors_in_variables=False, peers=False)
     without = fitting.support(panel, prepare.fit_scales(panel, train, off), split, off).explained
+    # Only the means over units of the other columns are told besides.
     np.testing.assert_allclose(told, without, atol=0.02)
 
 
@@ -174,5 +175,6 @@ def test_a_units_own_level_of_a_covariate_says_nothing():
     other = dataclasses.replace(panel, arrays=panel.arrays._replace(covariates=moved))
     train, cfg = np.arange(80) < 60, MediaConfig()
     a, b = (prepare.covariates(p, cfg, prepare.fit_scales(p, train, cfg)) for p in (panel, other))
+    # Float32 tables of numbers of hundreds, rounded to 3e-5; slopes of the errors add up to a few dozens.
     np.testing.assert_allclose(a[..., 0], b[..., 0], atol=1e-4)
     np.testing.assert_allclose(a, b, atol=2e-3)

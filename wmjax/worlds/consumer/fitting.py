@@ -100,9 +100,9 @@ def fit(
         key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
-    # Steps that a table without times counts are no periods that units share.
-    lucky = cfg.bootstrap and cfg.members > 1 and cfg.adapter.form == "additive" and panel.schema.time is not None
-    if lucky and luck is not None:
+    if not cfg.bootstrap or cfg.members == 1 or panel.schema.time is None:
+        luck = None  # steps that a table without times counts are no periods that units share
+    if luck is not None:
         usual = _scaled(parts.train, parts.scales).mean(0)
         params = params._replace(adapters=with_luck(key_for(key, "luck"), params.adapters, luck, usual))
     reports = support.fit(parts.train, visible=frame.visible, schema=panel.schema, observer=observer)
@@ -119,7 +119,7 @@ def fit(
             **facts,
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
-            "luck": lucky,
+            "luck": luck is not None,
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),

@@ -94,6 +94,8 @@ def check(
 ) -> MediaWorld:
     """Fit a smaller ensemble to channels and copies, and keep in the world's facts what either was given there.
 
+    Twice as many channels share the default prior there: each is believed to do half as much as in the world.
+
     Args:
         key: of the copies and of the fit.
         world: fitted on this panel, of two members at least; its configuration, with three members at most. What is
