@@ -480,3 +480,10 @@ def test_covariates_are_named_in_their_order(panel, told):
 def test_a_part_of_the_units_is_refused_where_their_mean_tells(world, panel):
     with pytest.raises(UserError, match=r"3 of the world's 5 units; give all of them"):
         world.predict(panel.select(units=panel.units[:3]))
+
+
+def test_covariates_whose_error_nothing_tells_are_warned_of(world):
+    noisy = dataclasses.replace(world, facts={**world.facts, "as_measured": ["searches"]})
+    assert any("nothing tells their error: searches" in line for line in noisy.warnings())
+    told = dataclasses.replace(world, facts={**world.facts, "as_measured": []})
+    assert not any("nothing tells their error" in line for line in told.warnings())

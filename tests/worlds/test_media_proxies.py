@@ -99,9 +99,11 @@ def test_what_is_new_every_week_and_what_rows_are_too_few_for_is_left_alone():
     both = proxies.fit(seen, [0, 1], np.ones(TIME, bool))
     np.testing.assert_array_equal(both.columns, [0])
     assert both.strength[0] > 10
+    np.testing.assert_array_equal(both.left, [1])
     few = proxies.fit(seen, [0], np.arange(TIME) < 6)
     assert not len(few.columns)
     assert proxies.tell(few, seen).shape == (UNITS, TIME, 0)
+    np.testing.assert_array_equal(few.left, [0])
     constant = seen._replace(columns=np.ones_like(seen.columns))
     assert not len(proxies.fit(constant, [0, 1], np.ones(TIME, bool)).columns)
 
@@ -178,3 +180,21 @@ def test_a_units_own_level_of_a_covariate_says_nothing():
     # Float32 tables of numbers of hundreds, rounded to 3e-5; slopes of the errors add up to a few dozens.
     np.testing.assert_allclose(a[..., 0], b[..., 0], atol=1e-4)
     np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_many_useless_columns_do_not_hide_a_noisy_one():
+    """More columns than the rows of one series allow: those without a past of their own go first."""
+    seen, _ = table(3, 0.1, 1)
+    spend = np.random.default_rng(0).exponential(size=seen.spend.shape)
+    more = np.concatenate([np.random.default_rng(1).normal(size=(1, TIME, 20)), seen.columns[..., :1]], -1)
+    found = proxies.fit(seen._replace(columns=more, peers=more[..., :0], spend=spend), range(21), np.ones(TIME, bool))
+    assert 20 in found.columns
+    assert set(found.left) | set(found.columns) == set(range(21))
+
+
+def test_a_mean_taken_out_of_few_periods_is_no_instrument():
+    """White noise of 200 units over 12 periods, in which demeaning alone ties each period to the last."""
+    columns = np.random.default_rng(0).normal(size=(200, 12, 1))
+    spend, mask = np.random.default_rng(1).exponential(size=columns.shape), np.ones((200, 12), bool)
+    seen = Seen(columns, np.broadcast_to(columns.mean(0), columns.shape), np.zeros((200, 12, 0)), spend, mask)
+    np.testing.assert_array_equal(proxies.fit(seen, [0], np.ones(12, bool)).left, [0])

@@ -14,7 +14,8 @@ class Doubts(NamedTuple):
     unidentified: the covariates explain their spend all but wholly. always_on: hardly a period is without them.
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
     `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of their return. misfit: of
-    the whole world, where it forecasts no better than means do; else empty.
+    the whole world, where it forecasts no better than means do; else empty. as_measured: covariates that may be noisy,
+    whose error nothing tells.
     """
 
     unidentified: frozenset[str]
@@ -22,6 +23,7 @@ class Doubts(NamedTuple):
     like_placebos: dict[str, str]
     explained_away: dict[str, str]
     misfit: str
+    as_measured: tuple[str, ...]
 
 
 def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
@@ -29,7 +31,7 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
 
     Args:
         support: of the world, see `fitting.support`.
-        facts: of the world; `placebo`, `hidden` and `r2` where they were measured.
+        facts: of the world; `placebo`, `hidden`, `r2` and `as_measured` where they were measured.
         negative: channels whose effect is negative.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
@@ -44,6 +46,7 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
             if told["times_known"] is not None and told["times_known"] < 1
         },
         _misfit(facts.get("r2", {})),
+        tuple(facts.get("as_measured", ())),
     )
 
 
@@ -77,6 +80,11 @@ def warnings(support: pd.DataFrame, doubts: Doubts, members: int) -> list[str]:
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
     )
+    if doubts.as_measured:
+        found.append(
+            f"taken as measured, as nothing tells their error: {', '.join(doubts.as_measured)}; as far as they are "
+            'noisy signs of demand, channels that follow it are given too much (future = "known" says they are exact)'
+        )
     for channel, explained in zip(support["channel"], support["explained"], strict=True):
         if channel in doubts.unidentified:
             found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")

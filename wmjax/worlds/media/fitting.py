@@ -93,7 +93,7 @@ def fit(
         units=panel.units,
         support=support(panel, scales, split, cfg),
         training=_curves(history),
-        facts={**_dates(panel, split), "errors": _errors(panel, scales)},
+        facts={**_dates(panel, split), **_errors(panel, scales)},
         provenance=origin(key, seed, cfg, panel),
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
@@ -175,10 +175,11 @@ def _dates(panel: Panel, split: Split) -> dict[str, Any]:
     return {n: [show_time(panel.times[m][0]), show_time(panel.times[m][-1])] if m.any() else None for n, m in named}
 
 
-def _errors(panel: Panel, scales: Scales) -> dict[str, float]:
-    """Name the covariates whose error is told apart, with the F statistic of what tells it."""
-    names = prepare.own_names(panel)
-    return {names[at]: float(f) for at, f in zip(scales.errors.columns, scales.errors.strength, strict=True)}
+def _errors(panel: Panel, scales: Scales) -> dict[str, Any]:
+    """Name the covariates whose error is told apart, with the F of what tells it, and those that are left alone."""
+    names, errors = prepare.own_names(panel), scales.errors
+    told = {names[at]: float(f) for at, f in zip(errors.columns, errors.strength, strict=True)}
+    return {"errors": told, "as_measured": [names[at] for at in errors.left]}
 
 
 def _curves(history: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -17,7 +17,8 @@ periods move the outcome by themselves.
 
 Asked of are columns that are only observed when they happen: what is known ahead (prices, the calendar) is decided by
 someone, and known as it is. And those are left alone whose instruments are weak (Stock and Yogo's rule of 10), as of a
-column that is new every week.
+column that is new every week, or where rows or periods are too few (taking a unit's mean out of a few periods makes
+instruments out of noise; Nickell 1981). `Errors.left` names them: such a column may be as noisy, and nobody can tell.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from jaxtyping import Bool, Float, Int
 LAGS = 2
 WEAK = 10.0
 """F statistic of the instruments below which a column is left as it is."""
+PERIODS = 30
+"""Fewest periods, of rows whose lags are known, that errors are told from."""
 CARRY = 0.5
 """Share of a period's stock of spend that is left in the next, in what is told of spend."""
 
@@ -40,21 +43,23 @@ class Errors(NamedTuple):
 
     columns: [noisy], positions of the columns. slopes: [regressors, noisy]. level: [units, noisy], mean of what is left
     of a unit in the train periods (of a unit that was not there, the units' mean). strength: [noisy], F of instruments.
+    left: positions of columns that were asked of and are left alone.
     """
 
     columns: Int[np.ndarray, " noisy"]
     slopes: Float[np.ndarray, "regressors noisy"]
     level: Float[np.ndarray, "units noisy"]
     strength: Float[np.ndarray, " noisy"]
+    left: Int[np.ndarray, " others"]
 
     def of(self, units: Int[np.ndarray, " some"]) -> Errors:
         """Take some units' part."""
         return self._replace(level=self.level[units])
 
 
-def nothing(units: int) -> Errors:
-    """Tell no errors."""
-    return Errors(np.zeros(0, int), np.zeros((0, 0)), np.zeros((units, 0)), np.zeros(0))
+def nothing(units: int, left: Sequence[int] = ()) -> Errors:
+    """Tell no errors; `left`, of columns that were asked of."""
+    return Errors(np.zeros(0, int), np.zeros((0, 0)), np.zeros((units, 0)), np.zeros(0), np.array(left, int))
 
 
 class Seen(NamedTuple):
@@ -77,14 +82,16 @@ class Seen(NamedTuple):
 
 def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Errors:
     """Fit how errors are told, in the train periods, of columns at the positions `may` whose instruments are strong."""
-    noisy = np.asarray(list(may), int)
+    noisy = np.array(may, int)
     ready = _ready(seen) & train
-    while len(noisy):
+    while len(noisy) and ready.any(0).sum() >= PERIODS:
         told, first = _told(seen, noisy)
         units, rows = np.unique(np.nonzero(ready)[0], return_inverse=True)
         count, width = len(rows), told.shape[-1] + len(units)
         if count < 2 * width:
-            break
+            # Too few rows for so many: without the column that its own past tells least of.
+            noisy = np.delete(noisy, _persistence(seen, noisy, ready, rows).argmin())
+            continue
         z, y = (v[ready] - _means(v[ready], rows)[rows] for v in (told, seen.columns[..., noisy]))
         slopes, short = np.linalg.lstsq(z, y, rcond=None)[0], z[:, first:]
         left = np.square(y - z @ slopes).sum(0)
@@ -96,10 +103,18 @@ def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Err
             rest = _means((seen.columns[..., noisy] - told @ slopes)[ready], rows)
             level = np.tile(rest.mean(0), (len(ready), 1))
             level[units] = rest
-            return Errors(noisy, slopes, level, strength)
+            return Errors(noisy, slopes, level, strength, np.setdiff1d(may, noisy))
         # One at a time: the instruments of one that has none dilute those of others.
         noisy = np.delete(noisy, strength.argmin())
-    return nothing(len(ready))
+    return nothing(len(ready), may)
+
+
+def _persistence(seen: Seen, noisy: np.ndarray, ready: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, " noisy"]:
+    """Give each column's correlation with its last period, within units."""
+    own = np.where(seen.mask[..., None], seen.columns[..., noisy], 0.0)
+    now, last = (v[ready] - _means(v[ready], rows)[rows] for v in (own, _before(own, 1)))
+    size = np.sqrt(np.square(now).sum(0) * np.square(last).sum(0))
+    return (now * last).sum(0) / np.where(size > 0, size, 1.0)
 
 
 def tell(errors: Errors, seen: Seen) -> Float[np.ndarray, "units time noisy"]:

@@ -57,7 +57,7 @@ def load(path: str | Path) -> MediaWorld:
     cfg = storing.rebuild(MediaConfig, about["config"])
     numbers = dict(about["scales"])
     errors = Errors(**{name: np.asarray(value, np.float64) for name, value in numbers.pop("errors").items()})
-    errors = errors._replace(columns=errors.columns.astype(int))
+    errors = errors._replace(columns=errors.columns.astype(int), left=errors.left.astype(int))
     scales = Scales(**{name: np.asarray(value, np.float64) for name, value in numbers.items()}, errors=errors)
     creative = np.asarray(about["creative"], np.float64).reshape(len(scales.spend), -1)
     curves = 0 if cfg.network.head == "free" else len(Curves._fields) * len(scales.spend)
