@@ -1,14 +1,15 @@
 """Make the pages' tables and figures from the committed result files, between marks: `python -m experiments.readme`.
 
-A mark is `<!-- results: FILE.json -->`, or with words `<!-- results: FILE.json method=a,b across=quantity -->`; the
-table ends at `<!-- end -->`. A single figure stands between `<!-- value: FILE.json setting/method/quantity -->` and
-`<!-- end -->`; a word that is left out may be anything.
+A mark is `<!-- results: FILE.json -->`, or with words `<!-- results: FILE.json method=a,b across=quantity -->` (in
+quotes where a name holds a space); the table ends at `<!-- end -->`. A single figure stands between
+`<!-- value: FILE.json setting/method/quantity -->` and `<!-- end -->`; a word that is left out may be anything.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from wmjax.core.files import write_text
 KEYS = ("setting", "quantity", "method")
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "experiments/README.md", "benchmarks/README.md")
-MARK = re.compile(r"(<!-- results: (\S+)((?: \w+=\S+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- results: (\S+)([^\n]*) -->\n).*?(<!-- end -->)", re.DOTALL)
 VALUE = re.compile(r"(<!-- value: (\S+) (\S[^/]*|)/([^/]*)/(\S+) -->).*?(<!-- end -->)")
 
 
@@ -30,8 +31,11 @@ def table(path: Path, words: str = "") -> str:
     out as columns; other keys are columns of labels, unless all rows share their value.
     """
     result = json.loads(path.read_text(encoding="utf-8"))
-    chosen = {key: names.split(",") for key, names in (word.split("=", 1) for word in words.split())}
+    chosen = {key: names.split(",") for key, names in (word.split("=", 1) for word in shlex.split(words))}
     across = chosen.pop("across", [""])[0]
+    for key, names in chosen.items():
+        if unknown := set(names) - {r[key] for r in result["rows"]}:
+            raise ValueError(f"{path.name} has no {key} named {', '.join(sorted(unknown))}")
     rows = [r for r in result["rows"] if all(r[key] in names for key, names in chosen.items())]
     labels = [key for key in KEYS if key != across and len({r[key] for r in rows}) > 1] or ["quantity"]
     order = {key: chosen.get(key) or list(dict.fromkeys(r[key] for r in rows)) for key in KEYS}

@@ -232,6 +232,20 @@ def test_links_and_pictures_lead_to_files(page):
     assert not [link for link in found if not (ROOT / page).parent.joinpath(link).exists()]
 
 
+def test_a_table_of_names_that_are_not_there_is_refused():
+    mark = "<!-- results: benchmarks/results/fit_many.json {} -->\n<!-- end -->"
+    for words in ("setting=none", "method=none", "'setting=a b'"):
+        with pytest.raises(ValueError, match="no (setting|method) named"):
+            readme.fill(mark.format(words))
+
+
+def test_every_mark_is_read():
+    for page in readme.PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert len(readme.MARK.findall(text)) == text.count("<!-- results:")
+        assert len(readme.VALUE.findall(text)) == text.count("<!-- value:")
+
+
 def test_a_figure_is_the_one_that_is_named():
     mark = "<!-- value: benchmarks/results/fit_many.json regions//speedup_64_models -->"
     rows = json.loads((ROOT / "benchmarks/results/fit_many.json").read_text())["rows"]
