@@ -235,7 +235,7 @@ def test_links_and_pictures_lead_to_files(page):
 def test_a_table_of_names_that_are_not_there_is_refused():
     mark = "<!-- results: benchmarks/results/fit_many.json {} -->\n<!-- end -->"
     for words in ("setting=none", "method=none", "'setting=a b'"):
-        with pytest.raises(ValueError, match="no (setting|method) named"):
+        with pytest.raises(ValueError, match=r"no (setting|method) named"):
             readme.fill(mark.format(words))
 
 

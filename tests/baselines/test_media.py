@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.infer.util import log_density
 
 from wmjax.baselines import bayesian_mmm, media
 from wmjax.baselines.bayesian_mmm import MMMSettings
@@ -92,3 +93,29 @@ def test_a_fit_that_did_not_converge_is_refused(sampled):
         posterior._replace(divergent=0.5).check(settings)
     loose = dataclasses.replace(settings, most_rhat=9.0, most_divergent=1.0)
     posterior.check(loose)
+
+
+def test_the_samplers_own_coordinates_leave_the_model_as_it_was():
+    """Differences of the log density between points, by NumPy in float64: levels, coefficients, priors, likelihood."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(3, 30, 2))
+    x[..., 1] += 5 * x[..., 0]
+    rows = np.ones((3, 30), bool)
+    rows[:, 25:] = False
+    y = x @ [1.0, -0.5] + rng.normal(size=(3, 30))
+    round_ = {name: jnp.asarray(v, jnp.float32) for name, v in bayesian_mmm.round_coordinates(x, y, rows).items()}
+    spend = np.zeros((3, 30, 1))
+    plain = {"spend": spend, "x": x, "y": y, "train": rows, "typical": np.ones(1), "exchange": np.ones(1)}
+    data = {name: jnp.asarray(v, jnp.float32) for name, v in plain.items()} | round_
+    known = {"theta": jnp.array([0.5]), "half": jnp.array([1.0]), "slope": jnp.array([1.0]), "beta": jnp.array([1.0])}
+
+    def densities(free):
+        params = {**known, "sigma": jnp.array(0.7), "free": jnp.asarray(free, jnp.float32)}
+        got, _ = log_density(bayesian_mmm.model, (data,), {"carry": 2, "hierarchical": False, "roi": ()}, params)
+        linear = np.asarray(round_["centre"] + round_["root"] @ params["free"], np.float64)
+        level, gamma = linear[:3], linear[3:]
+        left = (y - level[:, None] - x @ gamma)[rows]
+        return float(got), -0.5 * (left @ left / 0.49 + level @ level / 4 + gamma @ gamma)
+
+    points = np.array([densities(rng.normal(size=5)) for _ in range(4)])
+    np.testing.assert_allclose(points[1:, 0] - points[0, 0], points[1:, 1] - points[0, 1], rtol=1e-3, atol=1e-2)

@@ -22,7 +22,7 @@ from wmjax.simulate.media import MediaSimConfig
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import budget, learning, placebo, prepare, tables
+from wmjax.worlds.media import budget, luck, placebo, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
@@ -215,14 +215,31 @@ def test_the_users_mistakes_are_named(world, panel):
 # ---- learning -------------------------------------------------------------------------------------------------------
 
 
-def test_bootstrap_weights_cover_the_train_weeks_once_on_average():
-    """Mean over weeks is 1 in every draw; mean over 400 draws of a middle week is 1 (sd about 1 / 20: five of them)."""
-    train = jnp.arange(50) < 43
-    draw = jax.jit(jax.vmap(lambda k: learning.block_weights(k, train, 8)))
-    w = np.asarray(draw(jax.random.split(jax.random.key(0), 400)))
-    np.testing.assert_allclose(w.sum(1), 43, rtol=1e-4)
-    assert (w[:, 43:] == 0).all()
-    assert abs(w[:, 20].mean() - 1) < 0.3
+@pytest.mark.parametrize("members", [2, 5])
+def test_members_learn_from_every_week_equally_often_and_their_priors_have_the_priors_mean(members):
+    """Sums over members are exact; a member's weeks come in blocks, and 200 draws differ by what chance has it.
+
+    Over 200 draws the mean square of standard normal numbers is 1 (sd .03 of 2,000 of them or more: five of them).
+    """
+    train = np.arange(50) < 43
+    keys = jax.random.split(jax.random.key(0), 200)
+    draw = jax.vmap(lambda k: luck.balanced(k, train, channels=2, members=members, block=8))
+    weights, curves, beliefs = jax.tree.map(np.asarray, jax.jit(draw)(keys))
+    np.testing.assert_array_equal(weights.sum(1), np.tile(members * train, (200, 1)))
+    # Six blocks of seven or eight weeks each; the ring is cut once.
+    assert ((weights.sum(2) >= 6 * 7) & (weights.sum(2) <= 6 * 8)).all()
+    assert (np.diff(weights[:, :, :43], axis=2) != 0).sum(2).max() <= 6 * 2
+    assert (weights.std((0, 1))[:43] > 0.3).all()
+    for noise in (*curves, beliefs):
+        np.testing.assert_allclose(noise.sum(1), 0, atol=1e-5)
+        assert abs((noise**2).mean() - 1) < 0.16
+
+
+def test_one_member_has_no_luck():
+    train = np.arange(50) < 43
+    weights, curves, beliefs = luck.balanced(jax.random.key(0), train, channels=2, members=1, block=8)
+    np.testing.assert_array_equal(weights[0], train)
+    assert not any(np.any(noise) for noise in (*curves, beliefs))
 
 
 def test_a_gappy_national_panel_of_months_is_fitted_and_answered():

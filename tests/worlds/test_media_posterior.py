@@ -15,7 +15,7 @@ from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.transformer import network, response, tokens
 from wmjax.transformer.losses import ROIPrior
-from wmjax.worlds.media import beginning, fitting, learning, posterior, prepare
+from wmjax.worlds.media import beginning, fitting, learning, luck, posterior, prepare
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE
 
@@ -33,6 +33,12 @@ def learnt():
     known = tokens.channels(2, cfg=CFG.network)
     shape = {"num_covariates": data.series.covariates.shape[-1], "num_static": 0, "curves": data.centre}
     return network.init(jax.random.key(0), known, cfg=CFG.network, **shape), data
+
+
+def alone(data):
+    """What a member that is alone has of its own, without its axis."""
+    drawn = luck.balanced(jax.random.key(0), np.asarray(data.train).any(0), channels=2, members=1, block=5)
+    return jax.tree.map(lambda x: x[0], drawn)
 
 
 def media(free, spend, carry):
@@ -127,7 +133,8 @@ def test_a_belief_pulls_a_return_towards_it(learnt):
     params, data = learnt
     cfg = dataclasses.replace(CFG, roi=(ROIPrior(channel=CHANNELS[0], a=1.0, b=0.1),), members=1, alpha=0.0)
     learner = learning.Learner(cfg.compiled, CHANNELS, int(data.train.any(0).sum()))
-    state = learning.init(jax.random.key(0), data._replace(beliefs=jnp.asarray(cfg.beliefs)), learner=learner)
+    own = data._replace(beliefs=jnp.asarray(cfg.beliefs))
+    state = learning.init(jax.random.key(0), alone(data), own, learner=learner)
 
     @jax.jit
     def pull(beliefs):
@@ -157,12 +164,12 @@ def test_blocks_that_move_together_are_fewer_rows():
 
 
 def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
-    """Moves of the draws have the covariance; media and level together stay as they were on average over periods."""
+    """Moves of the draws from the members' mean have the covariance; media and level together stay as they were."""
     params, data = learnt
     own = params["outcome"]
     series = data.series
     members = pure.Ready(own, jnp.zeros(series.outcome.shape))
-    members = jax.tree.map(lambda x: jnp.stack([x, x]), members)
+    members = jax.tree.map(lambda x: jnp.stack([x - 0.1, x + 0.1]), members)
     factors = 0.1 * jnp.asarray(np.tril(np.random.default_rng(0).normal(size=(2, 8, 8)) + 2 * np.eye(8)), jnp.float32)
     ones = jnp.ones(4)
     history = pure.History(series, data.known, ones, ones, jnp.ones(()), jnp.ones(2))
@@ -201,11 +208,11 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
     scales = prepare.fit_scales(panel, split.train, cfg)
     data = fitting.learn_data(panel, scales, split, cfg, None)
     learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
-    start = learning.init(jax.random.key(0), data, learner=learner)
+    start = learning.init(jax.random.key(0), alone(data), data, learner=learner)
     found = beginning.warm(start, data, learner=learner)
     spend, x, y, _, seen = (np.asarray(v, np.float64) for v in data.series)
     rows = seen * split.train
-    centre, exchange = np.stack(start.centre).astype(float), np.asarray(data.exchange, float)
+    centre, exchange = np.stack(learning.centre(start.luck, data)).astype(float), np.asarray(data.exchange, float)
 
     def density(flat):
         curves = flat[: centre.size].reshape(centre.shape)

@@ -88,15 +88,17 @@ def _media(theta: Array, half: Array, slope: Array, spend: Array, carry: int) ->
     return jnp.where(x > 0, jax.nn.sigmoid(slope * (jnp.log(some) - jnp.log(half))), 0.0)
 
 
-def _model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple[tuple[int, Any], ...]) -> None:
+def model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple[tuple[int, Any], ...]) -> None:
     sample: Any = numpyro.sample
     channels, units = data["spend"].shape[2], data["spend"].shape[0]
     theta = sample("theta", dist.Beta(1.0, 3.0).expand([channels]).to_event(1))
     half = sample("half", dist.LogNormal(jnp.log(data["typical"]), 0.7).to_event(1))
     slope = sample("slope", dist.LogNormal(0.1, 0.3).expand([channels]).to_event(1))
     beta = sample("beta", dist.HalfNormal(2.0).expand([channels]).to_event(1))
-    gamma = sample("gamma", dist.Normal(0.0, 1.0).expand([data["x"].shape[2]]).to_event(1))
-    level = sample("level", dist.Normal(0.0, 2.0).expand([units]).to_event(1))
+    free = sample("free", dist.ImproperUniform(dist.constraints.real, (), data["centre"].shape))
+    linear: Any = numpyro.deterministic("linear", data["centre"] + data["root"] @ free)
+    numpyro.factor("linear_prior", dist.Normal(0.0, data["wide"]).log_prob(linear).sum())
+    level, gamma = linear[:units], linear[units:]
     sigma = sample("sigma", dist.HalfNormal(1.0))
     own = beta * jnp.ones((units, 1))
     if hierarchical:
@@ -111,6 +113,23 @@ def _model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple
         numpyro.factor(f"roi_{at}", prior.log_prob(returned))
     with numpyro.handlers.mask(mask=weight > 0):
         sample("y", dist.Normal(mean, sigma), obs=data["y"])
+
+
+def round_coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Find coordinates in which levels and coefficients of covariates are about uncorrelated and of like size.
+
+    Covariates such as seasons and the mean of other geos go together; in their own coordinates a trajectory is short.
+    The model stays as it is: the map is linear, and the prior is put on what it gives.
+    """
+    units = len(rows)
+    own = np.broadcast_to(np.eye(units)[:, None], (*rows.shape, units))
+    z = np.concatenate([own, x], axis=-1)[rows]
+    wide = np.concatenate([np.full(units, 2.0), np.ones(x.shape[-1])])
+    exact = np.linalg.lstsq(z, y[rows], rcond=None)[0]
+    noise = np.square(y[rows] - z @ exact).mean()
+    precision = z.T @ z / noise + np.diag(1 / wide**2)
+    root = np.linalg.inv(np.linalg.cholesky(precision)).T
+    return {"centre": root @ root.T @ (z.T @ y[rows]) / noise, "root": root, "wide": wide}
 
 
 def fit(
@@ -143,9 +162,10 @@ def fit(
         "typical": typical,
         "exchange": scale / top,
     }
+    arrays |= round_coordinates(x, arrays["y"], rows)
     data = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}
     hierarchical = settings.hierarchical and units > 1
-    kernel = NUTS(_model, max_tree_depth=settings.tree_depth, target_accept_prob=0.9)
+    kernel = NUTS(model, max_tree_depth=settings.tree_depth, target_accept_prob=0.9)
     sampler = MCMC(
         kernel,
         num_warmup=settings.warmup,
@@ -158,7 +178,7 @@ def fit(
     drawn = {k: np.asarray(v, np.float64) for k, v in sampler.get_samples().items()}
     told = summary(sampler.get_samples(group_by_chain=True))
     watched = [told[name] for name in ("theta", "half", "slope", "beta", "sigma")]
-    base = drawn["level"][:, :, None] + np.einsum("utx,sx->sut", x, drawn["gamma"])
+    base = drawn["linear"][:, :units, None] + np.einsum("utx,sx->sut", x, drawn["linear"][:, units:])
     geo = np.exp(drawn["tau"][:, None, None] * drawn["z"]) if hierarchical else np.ones((len(base), units, 1))
     return Posterior(
         curves={name: drawn[name] for name in ("theta", "half", "slope", "beta")},

@@ -167,6 +167,11 @@ def combined(truth: MediaTruth, spend: np.ndarray | Array, xp: object, carry: in
     return total + truth.synergy * own[..., 0] * own[..., 1] if own.shape[-1] > 1 else total
 
 
+def contributions(sim: MediaSim, *, carry: int = 13) -> Float[np.ndarray, "geos weeks channels"]:
+    """Give what each channel added alone, without synergy."""
+    return np.asarray(_media(sim.truth, sim.spend, carry, np))
+
+
 def respond(
     sim: MediaSim, spend: Float[Array | np.ndarray, "geos weeks channels"], *, cfg: MediaSimConfig
 ) -> Float[Array, "geos weeks"]:

@@ -13,7 +13,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
 from wmjax.transformer import losses, network, response
-from wmjax.worlds.media.learning import SLOW, Batch, LearnData, Learner, MediaState, believed, init, roi_of
+from wmjax.worlds.media.learning import SLOW, Batch, LearnData, Learner, MediaState, believed, centre, init, roi_of
+from wmjax.worlds.media.luck import Luck
 
 REACH, GAIN, STIFF = 1.0, 1e-3, 1e6
 """The most that a step moves a number; the gain in log posterior that ends it; the
@@ -22,12 +23,12 @@ damping at which no better step is looked for."""
 
 @dataclass(frozen=True)
 class Begin:
-    """Start one member, warm: `(key, data) -> state`, as a value."""
+    """Start one member, warm: `(key, luck, data) -> state`, as a value."""
 
     learner: Learner
 
-    def __call__(self, key: Key[Array, ""], data: LearnData) -> MediaState:
-        state = init(key, data, learner=self.learner)
+    def __call__(self, key: Key[Array, ""], luck: Luck, data: LearnData) -> MediaState:
+        state = init(key, luck, data, learner=self.learner)
         wanted = self.learner.cfg.network.head == "response" and self.learner.cfg.warm > 0
         return warm(state, data, learner=self.learner) if wanted else state
 
@@ -42,7 +43,8 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
     where linear controls have a prior of their own here, Normal(0, 1).
     """
     cfg = learner.cfg
-    batch = Batch(data.series, data.train * state.weights, data.spend_target, data.size)
+    batch = Batch(data.series, data.train * state.luck.weights, data.spend_target, data.size)
+    here = centre(state.luck, data)
     weights, rows = batch.weights / batch.weights.sum(), jnp.sum(data.train)
     start, unflat = ravel_pytree({name: state.params["outcome"][name] for name in SLOW})
 
@@ -58,10 +60,10 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
     def of_numbers(flat: Array) -> Array:
         own = unflat(flat)
         plain = 0.5 * sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(own["controls"]))
-        return cfg.prior_weight * losses.curves(own["curves"], state.centre) + plain
+        return cfg.prior_weight * losses.curves(own["curves"], here) + plain
 
     def of_returns(found: Array) -> Array:
-        return cfg.prior_weight * believed(found, jnp.ones(()), state, data, learner=learner)
+        return cfg.prior_weight * believed(found, jnp.ones(()), state.luck, data, learner=learner)
 
     def prior(flat: Array) -> tuple[Array, Array]:
         """Give the slope of minus the log priors, and their curvature as Gauss and Newton have it."""

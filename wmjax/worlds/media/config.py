@@ -17,9 +17,9 @@ class MediaConfig:
     """How a media world is fitted.
 
     Attributes:
-        members: models in the ensemble. Each has its own seed, its own moving-block bootstrap of the periods and
-            its own draw of the priors' centres. Intervals come from draws of what the data leave open of each member's
-            curves (see `posterior`; of the `free` head from the members' spread alone); one member has none.
+        members: models in the ensemble. Each has its own seed, its own bootstrap of blocks of periods and its own draw
+            of the priors' centres, in balance (see `luck`). Intervals come from draws of what the data leave open of
+            the curves (see `posterior`; of the `free` head from the members' spread alone); one member has none.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Array, Key
 
 from wmjax.core.files import finite
+from wmjax.core.keys import key_for
 from wmjax.core.observe import Observer, silent
 from wmjax.core.provenance import fingerprint
 from wmjax.data.panel import Panel, show_time
@@ -25,6 +26,7 @@ from wmjax.worlds.media import hidden, posterior, prepare
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged
+from wmjax.worlds.media.luck import balanced
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
 
@@ -64,10 +66,13 @@ def fit(
     learner = Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
     data = learn_data(panel, scales, split, cfg, creative)
     keys = jnp.stack([member_key(key, m) for m in range(cfg.members)])
-    begin = many.Members(Begin(learner), 1, None)
+    luck = balanced(
+        key_for(key, "luck"), split.train, channels=len(panel.action_names), members=cfg.members, block=cfg.block
+    )
+    begin = many.Members(Begin(learner), 2, None)
     done, history = loop.run(
         keys,
-        jax.jit(begin)(keys, data),
+        jax.jit(begin)(keys, luck, data),
         many.members(Epoch(learner)),
         cfg=LoopConfig(epochs=cfg.epochs),
         data=data,

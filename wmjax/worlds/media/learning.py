@@ -4,9 +4,7 @@
     encoder, outcome:   outcome_loss + alpha_e confusion(averaged G_A, Phi) + priors
     alpha_e = alpha (2 / (1 + exp(-10 e / epochs)) - 1)
 
-A batch is a draw of units and of one window of periods. Effects of a member are those of a posterior draw, roughly: its
-periods are weighed by a moving-block bootstrap and the centres of its priors are drawn from them (randomised maximum a
-posteriori; Lu and Van Roy 2017, Pearce et al. 2020).
+A batch is a draw of units and of one window of periods. What a member has of its own is its `Luck`.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from wmjax.core import draws
 from wmjax.core.keys import key_for
 from wmjax.train import ema
 from wmjax.transformer import losses, network, response
@@ -28,6 +25,7 @@ from wmjax.transformer.network import Forecast, Series
 from wmjax.transformer.response import Curves
 from wmjax.transformer.tokens import Channels
 from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.luck import Luck
 
 SLOW = ("curves", "controls")
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
@@ -57,18 +55,14 @@ class LearnData(NamedTuple):
 class MediaState(NamedTuple):
     """One member in training.
 
-    params, average: see `network.init`. opt_state: of both players. step: updates done. weights: [time], of the
-    bootstrap. centre: of this member's curve priors. offset: [channels], how far this member's ROI beliefs are
-    moved, in their standard deviations.
+    params, average: see `network.init`. opt_state: of both players. step: updates done. luck: its own.
     """
 
     params: Any
     average: Any
     opt_state: Any
     step: Int[Array, "*m"]
-    weights: Float[Array, "*m time"]
-    centre: Curves
-    offset: Float[Array, "*m channels"]
+    luck: Luck
 
 
 @dataclass(frozen=True)
@@ -112,26 +106,9 @@ def _labels(params: Any) -> Any:
     return {name: "slow" if name in SLOW else "network" for name in params}
 
 
-def block_weights(key: Key[Array, ""], train: Bool[Array, " time"], block: int) -> Float[Array, " time"]:
-    """Draw blocks of periods with replacement until they cover the train periods once on average (Kuensch 1989)."""
-    time = train.shape[0]
-    count = train.sum()
-    longest = jnp.minimum(block, count)
-    chosen = jnp.floor(draws.uniform(key_for(key, "blocks"), (time,)) * (count - longest + 1)).astype(jnp.int32)
-    rows = jnp.arange(time)
-    # Block i counts while i blocks do not yet cover the periods; the last one counts in part.
-    share = jnp.clip((count - jnp.arange(time) * longest) / longest, 0.0, 1.0)
-    inside = (rows >= chosen[:, None]) & (rows < chosen[:, None] + longest)
-    return jnp.where(train, (share[:, None] * inside).sum(0), 0.0)
-
-
-def init(key: Key[Array, ""], data: LearnData, *, learner: Learner) -> MediaState:
-    """Start one member: its parameters, its bootstrap, its draw of the priors' centres."""
+def init(key: Key[Array, ""], luck: Luck, data: LearnData, *, learner: Learner) -> MediaState:
+    """Start one member."""
     cfg, series = learner.cfg, data.series
-    noise = draws.normal(key_for(key, "priors"), (5, data.exchange.shape[0]))
-    alone = cfg.members == 1
-    moved = 0.0 if alone else 1.0
-    centre = Curves(*(c + moved * sd * e for c, sd, e in zip(data.centre, response.SPREAD, noise[:4], strict=True)))
     params = network.init(
         key_for(key, "params"),
         data.known,
@@ -142,17 +119,18 @@ def init(key: Key[Array, ""], data: LearnData, *, learner: Learner) -> MediaStat
         curves=data.centre,
     )
     outcome, spend = learner.optimizers()
-    periods = data.train.any(0)
-    weights = periods.astype(jnp.float32) if alone or cfg.block == 0 else block_weights(key, periods, cfg.block)
     return MediaState(
         params=params,
         average=jax.tree.map(jnp.copy, params),
         opt_state=(outcome.init(params["outcome"]), spend.init(params["spend"])),
         step=jnp.zeros((), jnp.int32),
-        weights=weights,
-        centre=centre,
-        offset=moved * noise[4],
+        luck=luck,
     )
+
+
+def centre(luck: Luck, data: LearnData) -> Curves:
+    """Give the centre of a member's priors of curves."""
+    return Curves(*(c + sd * e for c, sd, e in zip(data.centre, response.SPREAD, luck.curves, strict=True)))
 
 
 class Batch(NamedTuple):
@@ -177,7 +155,7 @@ def take(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Le
     s = data.series
     series = Series(cut(s.spend), cut(s.covariates), cut(s.outcome), s.static[chosen], cut(s.observed))
     context = (jnp.arange(width) < learner.cfg.network.carry) & (start > 0)
-    weights = cut(data.train * state.weights) * ~context
+    weights = cut(data.train * state.luck.weights) * ~context
     return Batch(series, weights, cut(data.spend_target), data.size[chosen])
 
 
@@ -225,16 +203,18 @@ def priors(
     cfg = learner.cfg
     value = jnp.zeros(())
     if cfg.network.head == "response":
-        value += losses.curves(params["curves"], state.centre)
+        value += losses.curves(params["curves"], centre(state.luck, data))
     if cfg.roi:
-        value += believed(*roi_of(params, batch, found.media, data, key, learner=learner), state, data, learner=learner)
+        value += believed(
+            *roi_of(params, batch, found.media, data, key, learner=learner), state.luck, data, learner=learner
+        )
     return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train) * value
 
 
 def believed(
     returns: Float[Array, " channels"],
     factor: Float[Array, ""],
-    state: MediaState,
+    luck: Luck,
     data: LearnData,
     *,
     learner: Learner,
@@ -243,7 +223,7 @@ def believed(
     value = jnp.zeros(())
     for prior, (a, b) in zip(learner.cfg.roi, data.beliefs, strict=True):
         at = learner.channels.index(prior.channel)
-        moved = _moved(prior.family, b * state.offset[at], returns[at])
+        moved = _moved(prior.family, b * luck.beliefs[at], returns[at])
         # A channel that this step did not drop has no return, and no say.
         known = jnp.where(jnp.isnan(moved), 1.0, moved)
         density = losses.distribution(prior.family, a, b)

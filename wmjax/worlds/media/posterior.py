@@ -1,8 +1,8 @@
-"""What the data leave open of a member's response curves, and draws from it: the intervals' second part.
+"""What the data leave open of the response curves, and draws from it, which intervals come from.
 
-Members stop long before directions that the data hardly tell (the level of a channel that is always on) have moved from
-their common start, so that their spread says little of these. Given a member's base, which its network made, the curves
-are the few parameters of a regression, and their posterior on free numbers (see `response`) is taken as normal:
+Members are draws of the posterior, roughly (see `luck`), but a handful says little of its width. Given a member's base,
+which its network made, the curves are the few parameters of a regression, and their posterior on free numbers (see
+`response`) is taken as normal around the members' mean:
 
     C = (J'J / (deff sigma^2) + prior precision)^-1,   J = d outcome / d curves, less its projection on the controls
 
@@ -144,8 +144,9 @@ def sample(
     *,
     cfg: MMMConfig,
 ) -> Ready:
-    """Draw curves of every member, `DRAWS` each, laid out one after the other: `[members * DRAWS, ..]`.
+    """Draw curves with every member's covariance, `DRAWS` each, laid out one after the other: `[members * DRAWS, ..]`.
 
+    They lie around the members' mean: members are draws themselves, and what the data leave open would count twice.
     What drawn curves add to the spend that was, beyond what the member's own add, on average over a unit's periods, its
     level gives back: their sum is what the data tell best.
     """
@@ -157,8 +158,9 @@ def sample(
         media = jax.vmap(lambda s: response.media(curves, s, known.sign, cfg=cfg).sum(-1))(history.series.spend)
         return jnp.sum(media * rows, axis=1) / jnp.maximum(rows.sum(1), 1.0)
 
+    flat, unflat = ravel_pytree(jax.tree.map(lambda x: x.mean(0), members.params["curves"]))
+
     def member(own: tuple[Curves, Array, Array]) -> tuple[Curves, Array]:
-        flat, unflat = ravel_pytree(own[0])
 
         def draw(move: Array) -> tuple[Curves, Array]:
             curves = unflat(flat + move)

@@ -1,0 +1,66 @@
+"""What members of an ensemble differ by, in balance: the periods they learn from and the centres of their priors.
+
+A member is a draw of the posterior, roughly: its periods are weighed by a bootstrap of blocks and the centres of its
+priors are drawn from them (randomised maximum a posteriori; Lu and Van Roy 2017, Pearce et al. 2020). Few independent
+draws have a mean that is far from the posterior's. Here all members together learn from every period equally often
+(balanced bootstrap; Davison, Hinkley and Schechtman 1986) and their centres have the priors' own mean, so that the mean
+of the members is, to first order, that of many.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from wmjax.core import draws
+from wmjax.core.keys import key_for
+from wmjax.transformer.response import Curves
+
+
+class Luck(NamedTuple):
+    """One member's, or with a leading axis all members'.
+
+    weights: [time], of the periods. curves: how far the centres of its curves' priors are moved, in their standard
+    deviations. beliefs: [channels], the same of its beliefs about returns.
+    """
+
+    weights: Float[Array, "*m time"]
+    curves: Curves
+    beliefs: Float[Array, "*m channels"]
+
+
+def balanced(key: Key[Array, ""], train: Bool[np.ndarray, " time"], *, channels: int, members: int, block: int) -> Luck:
+    """Draw all members' luck; one alone has none.
+
+    Args:
+        key: of the ensemble.
+        train: marks the periods that teach, the first ones.
+        channels: how many.
+        members: how many.
+        block: periods in a block; 0 lets every member learn from all periods once.
+    """
+    shape = (5, channels)
+    noise = draws.normal(key_for(key, "priors"), (members, *shape)) if members > 1 else jnp.zeros((1, *shape))
+    noise = (noise - noise.mean(0)) * np.sqrt(members / max(members - 1, 1))
+    weights = jnp.tile(jnp.asarray(train, jnp.float32), (members, 1))
+    if members > 1 and block:
+        weights = _blocks(key_for(key, "blocks"), train, members, block)
+    return Luck(weights, Curves(*jnp.moveaxis(noise[:, :4], 1, 0)), noise[:, 4])
+
+
+def _blocks(
+    key: Key[Array, ""], train: Bool[np.ndarray, " time"], members: int, block: int
+) -> Float[Array, "members time"]:
+    """Cut the periods, bent to a ring, into blocks once a member, from a start of chance, and deal all blocks out."""
+    count = int(train.sum())
+    blocks = -(-count // block)
+    starts = jax.random.randint(key_for(key, "starts"), (members, 1), 0, count)
+    place = (jnp.arange(len(train)) - starts) % count * blocks // count
+    owner = jax.random.permutation(key_for(key, "deal"), members * blocks).reshape(members, blocks) // blocks
+    owners = jnp.take_along_axis(owner, place, axis=1)
+    held = (owners == jnp.arange(members)[:, None, None]).sum(1)
+    return jnp.where(jnp.asarray(train), held, 0).astype(jnp.float32)
