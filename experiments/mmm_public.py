@@ -25,6 +25,7 @@ from experiments.common import Cell, Scores
 from wmjax.core import files
 from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, silent
+from wmjax.core.provenance import fingerprint
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
@@ -138,14 +139,14 @@ def score(setting: str, method: str, public: Public, asked: recovery.Asked, foun
 
 def piece(options: common.Options, seed: int, setting: str, method: str) -> dict[str, Any]:
     """Run one method on one table, or read what an earlier command found."""
-    path = options.out / "pieces" / f"{setting}-{seed}-{method}.json"
-    if path.exists():
-        return files.read_json(path)
+    size = recovery.FULL if options.size == "full" else recovery.SMALLEST
+    path, owner = options.out / "pieces" / f"{setting}-{seed}-{method}.json", fingerprint(size)
+    if path.exists() and (found := files.read_json(path)).get("owner") == owner:
+        return found
     if options.data is None:
         raise UserError("this experiment reads public tables; give their folder with --data")
     started = time.process_time()
     public = SETTINGS[setting](options.data)
-    size = recovery.FULL if options.size == "full" else recovery.SMALLEST
     cfg = public.cfg
     if options.size == "smoke":
         cfg = dataclasses.replace(size.world, val=0, test=cfg.test, size=cfg.size)
@@ -157,7 +158,8 @@ def piece(options: common.Options, seed: int, setting: str, method: str) -> dict
     spent = time.process_time() - started
     scores[Cell(setting, method, "cpu_minutes")] = spent / 60
     rows = [[*cell, value] for cell, value in scores.items()]
-    files.write_json(path, {"rows": rows, "told": told, "roi": found.roi.mean(0).tolist(), "cpu_seconds": spent})
+    value = {"owner": owner, "rows": rows, "told": told, "roi": found.roi.mean(0).tolist(), "cpu_seconds": spent}
+    files.write_json(path, value)
     return files.read_json(path)
 
 

@@ -34,9 +34,13 @@ def table(path: Path, words: str = "") -> str:
     chosen = {key: names.split(",") for key, names in (word.split("=", 1) for word in shlex.split(words))}
     across = chosen.pop("across", [""])[0]
     for key, names in chosen.items():
+        if key not in KEYS:
+            raise ValueError(f"{key} names no column; known are {', '.join(KEYS)}")
         if unknown := set(names) - {r[key] for r in result["rows"]}:
             raise ValueError(f"{path.name} has no {key} named {', '.join(sorted(unknown))}")
     rows = [r for r in result["rows"] if all(r[key] in names for key, names in chosen.items())]
+    if not rows:
+        raise ValueError(f"{path.name} has no row of {words}")
     labels = [key for key in KEYS if key != across and len({r[key] for r in rows}) > 1] or ["quantity"]
     order = {key: chosen.get(key) or list(dict.fromkeys(r[key] for r in rows)) for key in KEYS}
     columns = order[across] if across else ["value"]
@@ -48,7 +52,7 @@ def table(path: Path, words: str = "") -> str:
     for label, found in cells.items():
         lines.append("| " + " | ".join([*label, *(found.get(column, "") for column in columns)]) + " |")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k in ("jax", "python"))
-    seeds = ", ".join(map(str, result["seeds"]))
+    seeds = ", ".join(map(str, result["seeds"][: max(r["n"] for r in rows)]))
     lines += ["", f"`{result['command']}`; {result['device']}; {versions}; seeds {seeds}.", ""]
     return "\n".join(lines)
 

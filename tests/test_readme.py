@@ -234,8 +234,14 @@ def test_links_and_pictures_lead_to_files(page):
 
 def test_a_table_of_names_that_are_not_there_is_refused():
     mark = "<!-- results: benchmarks/results/fit_many.json {} -->\n<!-- end -->"
-    for words in ("setting=none", "method=none", "'setting=a b'"):
-        with pytest.raises(ValueError, match=r"no (setting|method) named"):
+    for words, why in (
+        ("setting=none", "no setting named none"),
+        ("method=none", "no method named none"),
+        ("'setting=a b'", "no setting named a b"),
+        ("settings=regions", "settings names no column"),
+        ("setting=regions quantity=seeds16_over_seed1", "no row of"),
+    ):
+        with pytest.raises(ValueError, match=why):
             readme.fill(mark.format(words))
 
 

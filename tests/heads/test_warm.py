@@ -235,14 +235,17 @@ def test_all_members_are_told_the_same_variance_by_precision():
     rng = np.random.default_rng(0)
     variance, precision = rng.normal(size=(2, 5, 1)), rng.exponential(size=(2, 5, 1))
     luck, noise = rng.normal(size=(2, 5, 1, 1)), rng.exponential(size=(2, 5))
-    whole = warm.Start(*(jnp.asarray(x) for x in (variance, variance, precision, luck, noise, noise[0])))
+    whole = warm.Start(
+        *(jnp.asarray(x) for x in (variance, variance, precision, variance, precision, luck, noise, noise[0]))
+    )
     found = warm.pool([whole.of(slice(0, 2)), whole.of(slice(2, 5))])
     want = (variance * precision).sum(1) / precision.sum(1)
     np.testing.assert_allclose(found.variance, np.broadcast_to(want[:, None], variance.shape), rtol=1e-5)
     np.testing.assert_allclose(found.precision[:, 3], precision.mean(1), rtol=1e-6)
-    jax.tree.map(
-        np.testing.assert_array_equal, found._replace(variance=0, precision=0), whole._replace(variance=0, precision=0)
-    )
+    np.testing.assert_array_equal(found.between, found.variance)
+    np.testing.assert_array_equal(found.between_precision, found.precision)
+    same = dict.fromkeys(("variance", "precision", "between", "between_precision"), 0)
+    jax.tree.map(np.testing.assert_array_equal, found._replace(**same), whole._replace(**same))
     guess = 0.1**2 / whole.spread
     doubt = 1 / guess**2
     want = (found.precision[1, :, 0] * found.variance[1, :, 0] + doubt * guess) / (found.precision[1, :, 0] + doubt)

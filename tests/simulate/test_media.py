@@ -34,6 +34,7 @@ def test_media_is_its_formula(sim):
             x = sum(w[lag] * sim.spend[g, week - lag, k] for lag in range(min(week, 13) + 1)) / w.sum()
             own[week, k] = t.beta[k] * x ** t.slope[k] / (x ** t.slope[k] + t.half[k] ** t.slope[k]) if x > 0 else 0
     np.testing.assert_allclose((sim.outcome - sim.without)[g], own.sum(1) + 0.1 * own[:, 0] * own[:, 1], rtol=1e-9)
+    np.testing.assert_allclose(media.contributions(sim)[g], own, rtol=1e-9)
 
 
 def test_spend_follows_demand_as_told(sim):

@@ -520,7 +520,9 @@ def test_adapters_begin_with_the_regression_of_their_train_rows(world, panel, cf
         np.testing.assert_array_equal(at.units, rows.unit)
         np.testing.assert_array_equal(at.periods, rows.time)
         zero = jnp.zeros_like(effects)
-        return Start(effects, zero, zero, zero[..., None] * effects[0, 0], effects[..., 0], jnp.ones(cfg.members))
+        return Start(
+            effects, zero, zero, zero, zero, zero[..., None] * effects[0, 0], effects[..., 0], jnp.ones(cfg.members)
+        )
 
     monkeypatch.setattr(warm, "regress", told)
     begun = untrained.fit(consumer.fit, jax.random.key(0), panel, cfg)
@@ -536,7 +538,7 @@ def test_the_luck_of_periods_widens_the_members_spread_and_leaves_their_mean(pan
         members = len(data.features)
         zero = jnp.zeros((2, members, len(panel.action_names)))
         luck = jnp.broadcast_to(jnp.diag(jnp.arange(5.0) / 10), (*zero.shape, 5)) ** 2
-        return Start(zero, zero, zero, luck, zero[..., 0] + 1, jnp.ones(members))
+        return Start(zero, zero, zero, zero, zero, luck, zero[..., 0] + 1, jnp.ones(members))
 
     monkeypatch.setattr(warm, "regress", told)
     timeless = dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, time=None, frequency="step"))

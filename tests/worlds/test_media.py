@@ -219,20 +219,22 @@ def test_the_users_mistakes_are_named(world, panel):
 def test_members_learn_from_every_week_equally_often_and_their_priors_have_the_priors_mean(members):
     """Sums over members are exact; a member's weeks come in blocks, and 200 draws differ by what chance has it.
 
-    Over 200 draws the mean square of standard normal numbers is 1 (sd .03 of 2,000 of them or more: five of them).
+    Over 200 draws of two channels the mean variance over members is 1 (of 400 numbers with one degree of freedom at
+    least, sd .07: five of them).
     """
-    train = np.arange(50) < 43
+    train = (np.arange(50) < 45) & (np.arange(50) % 20 != 7) | (np.arange(50) == 47)
     keys = jax.random.split(jax.random.key(0), 200)
     draw = jax.vmap(lambda k: luck.balanced(k, train, channels=2, members=members, block=8))
     weights, curves, beliefs = jax.tree.map(np.asarray, jax.jit(draw)(keys))
     np.testing.assert_array_equal(weights.sum(1), np.tile(members * train, (200, 1)))
-    # Six blocks of seven or eight weeks each; the ring is cut once.
-    assert ((weights.sum(2) >= 6 * 7) & (weights.sum(2) <= 6 * 8)).all()
-    assert (np.diff(weights[:, :, :43], axis=2) != 0).sum(2).max() <= 6 * 2
-    assert (weights.std((0, 1))[:43] > 0.3).all()
+    taught = weights[:, :, train]
+    # Of 43 weeks six blocks of seven or eight each; a block ends where it began, on the ring.
+    assert ((taught.sum(2) >= 6 * 7) & (taught.sum(2) <= 6 * 8)).all()
+    assert (np.diff(taught, axis=2) != 0).sum(2).max() <= 6 * 2
+    assert (taught.std((0, 1)) > 0.3).all()
     for noise in (*curves, beliefs):
         np.testing.assert_allclose(noise.sum(1), 0, atol=1e-5)
-        assert abs((noise**2).mean() - 1) < 0.16
+        assert abs(noise.var(1, ddof=1).mean() - 1) < 0.35
 
 
 def test_one_member_has_no_luck():

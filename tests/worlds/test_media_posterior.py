@@ -180,12 +180,17 @@ def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
     np.testing.assert_allclose(moves[:half], -moves[half : 2 * half], atol=1e-6)
     noise = moves[:half] @ np.linalg.inv(np.asarray(factors[0], np.float64)).T
     assert 0.6 < noise.std() < 1.4
-    fitted = [
-        pure.terms(jax.tree.map(lambda x, d=d: x[d], got), history, series.spend, cfg=CFG.network) for d in (0, 5)
-    ]
     rows = np.asarray(series.observed)
-    totals = [((base + added.sum(-1)) * rows).sum(1) for base, added in fitted]
-    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-3)
+
+    def total(who, at):
+        base, added = pure.terms(jax.tree.map(lambda x: x[at], who), history, series.spend, cfg=CFG.network)
+        return ((base + added.sum(-1)) * rows).sum(1)
+
+    for member in (0, 1):
+        for draw in (0, 5):
+            np.testing.assert_allclose(
+                total(got, member * posterior.DRAWS + draw), total(members, member), rtol=1e-3, atol=1e-3
+            )
 
 
 def test_without_draws_the_members_spread_bounds():

@@ -192,9 +192,29 @@ def test_many_useless_columns_do_not_hide_a_noisy_one():
     assert set(found.left) | set(found.columns) == set(range(21))
 
 
-def test_a_mean_taken_out_of_few_periods_is_no_instrument():
-    """White noise of 200 units over 12 periods, in which demeaning alone ties each period to the last."""
-    columns = np.random.default_rng(0).normal(size=(200, 12, 1))
-    spend, mask = np.random.default_rng(1).exponential(size=columns.shape), np.ones((200, 12), bool)
-    seen = Seen(columns, np.broadcast_to(columns.mean(0), columns.shape), np.zeros((200, 12, 0)), spend, mask)
-    np.testing.assert_array_equal(proxies.fit(seen, [0], np.ones(12, bool)).left, [0])
+@pytest.mark.parametrize("time", [12, 60])
+def test_a_mean_taken_out_of_few_periods_is_no_instrument(time):
+    """White noise of 400 units that were there for 12 periods each, in which demeaning alone ties each to the last."""
+    shape = (400, time)
+    start = np.arange(400)[:, None] % (time - 11)
+    mask = (np.arange(time) >= start) & (np.arange(time) < start + 12)
+    columns = np.random.default_rng(0).normal(size=shape) * mask
+    columns = ((columns - columns.sum(1, keepdims=True) / 12) * mask)[..., None]
+    peers = np.broadcast_to(columns.sum(0) / np.maximum(mask.sum(0), 1)[:, None], columns.shape)
+    spend = np.random.default_rng(1).exponential(size=columns.shape)
+    seen = Seen(columns, peers, np.zeros((*shape, 0)), spend, mask)
+    np.testing.assert_array_equal(proxies.fit(seen, [0], np.ones(time, bool)).left, [0])
+
+
+def test_what_is_exact_for_certain_is_neither_told_of_nor_left_as_it_may_be_noisy():
+    """A column that never varies within units, and a copy of one that is known."""
+    seen, _ = table(0, 0.3)
+    level = np.broadcast_to(np.arange(UNITS)[:, None, None], (UNITS, TIME, 1)).astype(float)
+    columns = np.concatenate([seen.columns, level, seen.columns[..., 1:]], -1)
+    found = proxies.fit(
+        seen._replace(columns=columns, peers=np.broadcast_to(columns.mean(0), columns.shape)),
+        [0, 2, 3],
+        np.ones(TIME, bool),
+    )
+    np.testing.assert_array_equal(found.columns, [0])
+    np.testing.assert_array_equal(found.left, [])

@@ -5,7 +5,7 @@
     theta_k ~ Beta(1, 3),   half_k ~ LogNormal(log typical_k, 0.7),   slope_k ~ LogNormal(0.1, 0.3)
 
 on an outcome of unit variance within geos. ROI priors multiply the density (`numpyro.factor`). A fit whose chains did
-not mix, or that met divergences, says so, and its numbers are refused.
+not mix, or that met divergences, says so, and `Posterior.check` refuses its numbers.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def round_coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> dict[st
     z = np.concatenate([own, x], axis=-1)[rows]
     wide = np.concatenate([np.full(units, 2.0), np.ones(x.shape[-1])])
     exact = np.linalg.lstsq(z, y[rows], rcond=None)[0]
-    noise = np.square(y[rows] - z @ exact).mean()
+    # It sets coordinates, not the model: where columns fit every row it may not be 0.
+    left = np.square(y[rows] - z @ exact).sum()
+    noise = max(left / max(len(z) - z.shape[1], 1), 1e-2)
     precision = z.T @ z / noise + np.diag(1 / wide**2)
     root = np.linalg.inv(np.linalg.cholesky(precision)).T
     return {"centre": root @ root.T @ (z.T @ y[rows]) / noise, "root": root, "wide": wide}
@@ -177,7 +179,7 @@ def fit(
     sampler.run(key, data, carry=table.carry, hierarchical=hierarchical, roi=roi, extra_fields=("diverging",))
     drawn = {k: np.asarray(v, np.float64) for k, v in sampler.get_samples().items()}
     told = summary(sampler.get_samples(group_by_chain=True))
-    watched = [told[name] for name in ("theta", "half", "slope", "beta", "sigma")]
+    watched = [value for name, value in told.items() if name != "free"]
     base = drawn["linear"][:, :units, None] + np.einsum("utx,sx->sut", x, drawn["linear"][:, units:])
     geo = np.exp(drawn["tau"][:, None, None] * drawn["z"]) if hierarchical else np.ones((len(base), units, 1))
     return Posterior(

@@ -16,6 +16,10 @@ features what is told is too much, by up to its own standard error): only what u
 and v^ is averaged with a first guess by precision, as few rows tell as little of v as of w. It is Haseman and Elston's
 (1972) regression for a variance component, on a score.
 
+What features do not tell of a unit, its own effect beyond them, is in no slope, but an interval of a row has to hold
+it. Its variance is estimated alike, from pairs of rows of one unit, within which the unit's own level is taken out:
+with z_t a row's share of the gradient by the effect and h_t of the information, E z_t z_t' = v h_t h_t'.
+
 What all rows of a period share and no column tells (a holiday, a strike) moves the estimate of an action that is done
 to many at once. The variance of such shocks is estimated alike, from pairs of rows of one period beside pairs of two,
 and what it adds to the effects' covariance is told as `luck`: a bootstrap of the units, whose rows all lived through
@@ -42,6 +46,8 @@ REACH = 2.0
 """Most that one step changes a coefficient: an undamped step from far away overshoots, and may not come back."""
 PROBES = 8
 """Random directions in which the units' own shares of the information are measured."""
+GRID = 1000
+"""Points at which a posterior of a standard deviation is worked out."""
 LEAST = 0.01
 """Of the first guess of v, the least that is left of it where the estimate is negative."""
 
@@ -59,7 +65,8 @@ class Start(NamedTuple):
     """What a regression tells of every outcome, member and action.
 
     effects: of one unit of each action. variance: estimate v^ of the slopes' variance around them, may be negative;
-    precision: of v^. All three [outcomes, members, actions].
+    precision: of v^. between: estimate of the variance of effects between units, may be negative; between_precision: of
+    it. All five [outcomes, members, actions].
     luck: [outcomes, members, actions, actions], what shocks that a period's rows share add to the effects' covariance,
     may be negative.
     noise: [outcomes, members], the variance that is left of a real outcome; 1/2 for a binary one, so that `2 noise`
@@ -70,6 +77,8 @@ class Start(NamedTuple):
     effects: Float[Array, "outcomes members actions"]
     variance: Float[Array, "outcomes members actions"]
     precision: Float[Array, "outcomes members actions"]
+    between: Float[Array, "outcomes members actions"]
+    between_precision: Float[Array, "outcomes members actions"]
     luck: Float[Array, "outcomes members actions actions"]
     noise: Float[Array, "outcomes members"]
     spread: Float[Array, " members"]
@@ -122,7 +131,7 @@ def _one(
     binary: bool,
     ridge: float,
     member: tuple[Array, Array],
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Array, ...]:
     features, weights = member
     # Centred, or float32 loses the least eigenvalues of large tables' products.
     centred, moved = (x - weights @ x / weights.sum() for x in (features, actions))
@@ -184,12 +193,29 @@ def _one(
 
         return jax.lax.map(one, probes.T).mean()
 
+    by_unit = partial(jax.ops.segment_sum, segment_ids=at.units, num_segments=at.num_units)
+
+    def apart(rest: Array) -> tuple[Array, Array]:
+        """Estimate the variance between units of the effect whose column, of what others explain, leaves `rest`."""
+        heard = jnp.maximum(by_unit(curve), 1e-20)
+        rest -= (by_unit(curve * rest) / heard)[at.units]
+        own = error - curve * (by_unit(error) / heard)[at.units]
+        share, information = rest * own / scale, curve * jnp.square(rest) / scale
+        pairs = lambda x: jnp.square(by_unit(x)).sum() - jnp.square(x).sum()  # noqa: E731
+        # What taking each unit's level out makes of pairs that have nothing in common.
+        chance = jnp.vdot(information * curve, weights / heard[at.units])
+        told = jnp.maximum(pairs(information), 0)
+        return (pairs(share) - chance) / jnp.maximum(told, 1e-20), told / 2
+
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
+    alone_of = jax.scipy.linalg.cho_solve(factor, jnp.eye(width)[:, first:])
+    between, between_precision = jax.lax.map(apart, (design @ alone_of / jnp.diag(alone_of[first:])).T)
     luck = _luck(design, error, curve, factor, at)[first:, first:]
     # Where float32 cannot tell (an outcome that never varies), nothing is told.
-    variance, precision, luck = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, luck))
-    return found[first:], variance, precision, luck, jnp.asarray(0.5 if binary else scale)
+    told = (variance, precision, between, between_precision, luck)
+    told = (jnp.where(jnp.isfinite(x), x, 0.0) for x in told)
+    return found[first:], *told, jnp.asarray(0.5 if binary else scale)
 
 
 def _luck(
@@ -221,18 +247,21 @@ def _luck(
 
 
 def pool(parts: Sequence[Start]) -> Start:
-    """Join what was told of some members at a time, and average what is told of the slopes' variance over all.
+    """Join what was told of some members at a time, and average what is told of variances over all.
 
     The members' data are bootstraps of the same rows: no member knows more than another.
     """
     *by_outcome, spread = zip(*parts, strict=True)
     joined = Start(*(jnp.concatenate(x, axis=1) for x in by_outcome), spread=jnp.concatenate(spread))
-    told = joined.precision.mean(1, keepdims=True)
-    mean = (joined.precision * joined.variance).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
-    return joined._replace(
-        variance=jnp.broadcast_to(mean, joined.variance.shape),
-        precision=jnp.broadcast_to(told, joined.precision.shape),
-    )
+
+    def average(value: Array, precision: Array) -> tuple[Array, Array]:
+        told = precision.mean(1, keepdims=True)
+        mean = (precision * value).mean(1, keepdims=True) / jnp.maximum(told, 1e-20)
+        return jnp.broadcast_to(mean, value.shape), jnp.broadcast_to(told, value.shape)
+
+    variance, precision = average(joined.variance, joined.precision)
+    between, between_precision = average(joined.between, joined.between_precision)
+    return joined._replace(variance=variance, precision=precision, between=between, between_precision=between_precision)
 
 
 def begin(
@@ -277,3 +306,17 @@ def slope_variance(start: Start, effect_sd: float) -> Float[Array, "outcomes mem
     doubt = 1 / jnp.square(guess)
     mean = (start.precision * start.variance + doubt * guess) / (start.precision + doubt)
     return jnp.maximum(mean, LEAST * guess)
+
+
+def unit_sd(start: Start, effect_sd: float | None) -> Float[Array, "outcomes actions"]:
+    """Tell the standard deviation of effects between units: the median of a posterior whose prior is half Cauchy with
+    the first guess as its median (Gelman 2006); without a guess, the root of what is told.
+    """
+    told, precision = start.between.mean(1), start.between_precision.mean(1)
+    if effect_sd is None:
+        return jnp.sqrt(jnp.maximum(told, 0))
+    # Even steps of the prior's own quantiles: its weights are equal.
+    sd = effect_sd * jnp.tan(jnp.pi / 2 * (jnp.arange(GRID) + 0.5) / GRID)
+    misfit = -0.5 * precision[..., None] * jnp.square(told[..., None] - jnp.square(sd))
+    share = jnp.cumsum(jax.nn.softmax(misfit, axis=-1), axis=-1)
+    return sd[jnp.argmax(share >= 0.5, axis=-1)]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
@@ -96,7 +96,7 @@ def fit(
     fitted, history, facts = machine.fit_members(
         key_for(key, "machine"), parts.train.visible, parts.val.visible, weights=weights, model=model, stages=stages
     )
-    adapters, curves, luck = fit_adapters(
+    adapters, curves, luck, apart = fit_adapters(
         key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
@@ -120,6 +120,7 @@ def fit(
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
             "luck": luck is not None,
+            "own_effect_sd": _own(apart, parts.scales, panel),
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
@@ -192,6 +193,14 @@ def _action_scale(kind: str, values: np.ndarray) -> tuple[float, float]:
     return float(scaler.centre[0]), float(scaler.scale[0])
 
 
+def _own(apart: Array | None, scales: Scales, panel: Panel) -> dict[str, dict[str, float]] | None:
+    """Name the deviations of effects of one unit of an action, on the linear scale in the table's units."""
+    if apart is None:
+        return None
+    sizes = np.asarray(apart * scales.outcome_scale[:, None] / scales.action_scale, np.float64)
+    return pd.DataFrame(sizes, panel.outcome_names, panel.action_names).to_dict()
+
+
 def _run_of(mask: np.ndarray) -> slice:
     at = np.flatnonzero(mask)
     return slice(int(at[0]), int(at[-1]) + 1)
@@ -224,6 +233,19 @@ def unit_weights(key: Key[Array, ""], rows: Rows, *, members: int, bootstrap: bo
     return (members * draw / draw.sum(0))[:, rows.unit]
 
 
+class Trained(NamedTuple):
+    """Adapters, and what `warm` tells of their effects where they are additive (else None).
+
+    adapters: leaves `[members, outcomes, ..]`. curves: of training, tidy. luck: what shocks to whole periods add to the
+    covariance of effects. apart: standard deviation of units' own effects beyond the adapters', of the scaled action.
+    """
+
+    adapters: Any
+    curves: pd.DataFrame
+    luck: Float[Array, "outcomes actions actions"] | None
+    apart: Float[Array, "outcomes actions"] | None
+
+
 def fit_adapters(
     key: Key[Array, ""],
     fitted: DBMParams,
@@ -233,13 +255,8 @@ def fit_adapters(
     model: ConsumerModel,
     stages: Stages,
     outcomes: tuple[str, ...],
-) -> tuple[Any, pd.DataFrame, Float[Array, "outcomes actions actions"] | None]:
-    """Train one adapter an outcome on each member's frozen belief, and what skips it.
-
-    Returns:
-        Parameters with leaves `[members, outcomes, ..]`; their training curves; and of additive adapters what shocks to
-        whole periods add to the covariance of their effects (`warm`).
-    """
+) -> Trained:
+    """Train one adapter an outcome on each member's frozen belief, and what skips it."""
     cfg, width, num_actions = model.cfg, model.num_features, parts.train.actions.shape[1]
     at_once = max(1, BELIEF_BYTES // (4 * width * (len(parts.train) + len(parts.val))))
     read = partial(_features, model=model)
@@ -289,7 +306,32 @@ def fit_adapters(
     adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
     # Cut at 0 only where it is drawn: of members one by one what chance tells would not cancel.
     luck = None if told is None else told.luck.mean(1)
-    return adapters, pd.concat(curves, ignore_index=True), luck
+    apart = None
+    if told is not None:
+        units, count = jnp.asarray(parts.train.unit), len(parts.train.units)
+        slopes = [adapters["tau"]["kernel"][chosen] for chosen in chunks.values()]
+        known = sum(
+            _explained(own, tables(n).train.features, units, count) for n, own in zip(chunks, slopes, strict=True)
+        )
+        apart = jnp.sqrt(jnp.maximum(jnp.square(warm.unit_sd(told, cfg.adapter.effect_sd)) - known / cfg.members, 0))
+    return Trained(adapters, pd.concat(curves, ignore_index=True), luck, apart)
+
+
+@partial(jax.jit, static_argnames=("num_units",))
+def _explained(
+    slopes: Float[Array, "members outcomes features actions"],
+    features: Float[Array, "members rows features"],
+    units: Int[Array, " rows"],
+    num_units: int,
+) -> Float[Array, "outcomes actions"]:
+    """Sum over members how much units differ by their mean effects."""
+    count = jnp.bincount(units, length=num_units)
+
+    def one(own: tuple[Array, Array]) -> Array:
+        mean = jax.ops.segment_sum(own[1], units, num_units) / jnp.maximum(count, 1)[:, None]
+        return jnp.var(jnp.einsum("uf,ofa->uoa", mean, own[0]), axis=0, where=(count > 0)[:, None, None])
+
+    return jax.lax.map(one, (slopes, features)).sum(0)
 
 
 def with_luck(

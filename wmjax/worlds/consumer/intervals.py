@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,12 @@ from jaxtyping import Bool, Float
 from scipy.special import expit, logit
 
 
-def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[np.ndarray, np.ndarray]:
+def bounds(
+    values: Float[np.ndarray, "members *shape"], alpha: float, more: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute `mean -+ t sd` over members: Student's t with `members - 1` degrees of freedom at `1 - alpha / 2`.
+
+    `more` is a standard deviation that members do not differ by, of normal luck; squares of half widths add up.
 
     Each member is fitted on its own Bayesian bootstrap of the units and shrunk to its own draw of the prior, and its
     main effects are moved by its own draw of what whole periods share (`wmjax.heads.warm`). So the members' standard
@@ -29,7 +34,14 @@ def bounds(values: Float[np.ndarray, "members *shape"], alpha: float) -> tuple[n
     if members < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     half = scipy.stats.t.ppf(1 - alpha / 2, members - 1) * values.std(0, ddof=1)
+    half = np.hypot(half, scipy.stats.norm.ppf(1 - alpha / 2) * more)
     return (mean - half).astype(mean.dtype), (mean + half).astype(mean.dtype)
+
+
+def own_effects(facts: Mapping[str, Any], action: str, outcomes: tuple[str, ...]) -> Float[np.ndarray, " outcomes"]:
+    """Give the standard deviation of what units' effects of one unit of an action are beyond what adapters tell."""
+    told = (facts.get("own_effect_sd") or {}).get(action, {})
+    return np.array([told.get(outcome, 0.0) for outcome in outcomes])
 
 
 def expected_bounds(

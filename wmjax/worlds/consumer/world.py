@@ -26,7 +26,7 @@ from wmjax.worlds import contract
 from wmjax.worlds.consumer import hidden, repeats, support
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.after import next_visible
-from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds
+from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds, own_effects
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
 
@@ -135,15 +135,17 @@ class ConsumerWorld(contract.Named):
     ) -> xr.Dataset:
         """Add to `effect` the bounds `lo`, `hi` (response scale) and `lo_linear`, `hi_linear` of level `1 - alpha`.
 
-        Bounds are Student's t over members, see `intervals.bounds`; NaN for a single member.
+        Bounds are Student's t over members, see `intervals.bounds`, and hold what units differ by that the adapters do
+        not know of (`facts["own_effect_sd"]`, see `wmjax.heads.warm`); NaN for a single member.
         """
         self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
-        linear, response = self.member_effects(rows, action, T0, T1)
-        lo, hi = bounds(response, alpha)
+        linear, response, slope = self._contrasts(rows, action, T0, T1)
+        apart = abs(T1 - T0) * own_effects(self.facts, action, self.schema.names("outcome"))
+        lo, hi = bounds(response, alpha, apart * slope.mean(0))
         # No two probabilities differ by more than one.
         lo, hi = (np.where(self.model.binary, np.clip(x, -1.0, 1.0), x) for x in (lo, hi))
-        lo_linear, hi_linear = bounds(linear, alpha)
+        lo_linear, hi_linear = bounds(linear, alpha, apart)
         values = {"effect": response.mean(0), "lo": lo, "hi": hi}
         values |= {"effect_linear": linear.mean(0), "lo_linear": lo_linear, "hi_linear": hi_linear}
         supported = self.supported(rows, action, T0, T1)
@@ -200,15 +202,16 @@ class ConsumerWorld(contract.Named):
             parts.append(table)
         return hidden.beside(pd.concat(parts, ignore_index=True), self.facts, self.schema.column(action))
 
-    def member_effects(
-        self, rows: Rows, action: str, T0: float | int, T1: float | int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def member_effects(self, rows: Rows, action: str, T0: float | int, T1: float | int) -> tuple[np.ndarray, ...]:
         """Effects of every member, on the linear and on the response scale: two `[members, rows, outcomes]`."""
+        return self._contrasts(rows, action, T0, T1)[:2]
+
+    def _contrasts(self, rows: Rows, action: str, T0: float | int, T1: float | int) -> tuple[np.ndarray, ...]:
         t0, t1 = (np.full(len(rows), value, np.float32) for value in (T0, T1))
         index = jnp.asarray(self._action_index(action))
         columns = (rows.visible, rows.actions, t0, t1)
         found = _by_rows(self.params, index, *columns, one=_contrast_row, model=self.model)
-        return np.asarray(found.linear), np.asarray(found.response)
+        return tuple(np.asarray(x) for x in found)
 
     # ---- plausibility -----------------------------------------------------------------------------------------------
 

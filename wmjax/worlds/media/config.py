@@ -18,8 +18,9 @@ class MediaConfig:
 
     Attributes:
         members: models in the ensemble. Each has its own seed, its own bootstrap of blocks of periods and its own draw
-            of the priors' centres, in balance (see `luck`). Intervals come from draws of what the data leave open of
-            the curves (see `posterior`; of the `free` head from the members' spread alone); one member has none.
+            of the priors' centres, in balance (see `luck`). Intervals of effects come from draws of what the data
+            leave open of the curves (see `posterior`; of the `free` head from the members' spread, as those of
+            forecasts); one member has none.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.
@@ -51,7 +52,8 @@ class MediaConfig:
         ema: decay of the averaged parameters, which every answer comes from.
         prior_weight: factor on the log priors of the response curves and of ROI; 1 is Bayes' own.
         roi: beliefs about returns.
-        block: periods in a block of the bootstrap; 0 leaves it out.
+        block: most periods in a block, of the bootstrap and of what intervals take for independent of each other; 0
+            leaves the bootstrap out, and periods are independent.
     """
 
     members: int = 5

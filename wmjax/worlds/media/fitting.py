@@ -66,8 +66,9 @@ def fit(
     learner = Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
     data = learn_data(panel, scales, split, cfg, creative)
     keys = jnp.stack([member_key(key, m) for m in range(cfg.members)])
+    taught = np.any(data.train, axis=0)
     luck = balanced(
-        key_for(key, "luck"), split.train, channels=len(panel.action_names), members=cfg.members, block=cfg.block
+        key_for(key, "luck"), np.asarray(taught), channels=len(panel.action_names), members=cfg.members, block=cfg.block
     )
     begin = many.Members(Begin(learner), 2, None)
     done, history = loop.run(

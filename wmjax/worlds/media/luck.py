@@ -25,7 +25,8 @@ class Luck(NamedTuple):
     """One member's, or with a leading axis all members'.
 
     weights: [time], of the periods. curves: how far the centres of its curves' priors are moved, in their standard
-    deviations. beliefs: [channels], the same of its beliefs about returns.
+    deviations. beliefs: [channels], the same of its beliefs about returns. Over members both have variance 1 where
+    squares are divided by one less than there are members, as intervals have it.
     """
 
     weights: Float[Array, "*m time"]
@@ -38,14 +39,14 @@ def balanced(key: Key[Array, ""], train: Bool[np.ndarray, " time"], *, channels:
 
     Args:
         key: of the ensemble.
-        train: marks the periods that teach, the first ones.
+        train: marks the periods that teach.
         channels: how many.
         members: how many.
-        block: periods in a block; 0 lets every member learn from all periods once.
+        block: most periods in a block; 0 lets every member learn from all periods once.
     """
     shape = (5, channels)
     noise = draws.normal(key_for(key, "priors"), (members, *shape)) if members > 1 else jnp.zeros((1, *shape))
-    noise = (noise - noise.mean(0)) * np.sqrt(members / max(members - 1, 1))
+    noise -= noise.mean(0)
     weights = jnp.tile(jnp.asarray(train, jnp.float32), (members, 1))
     if members > 1 and block:
         weights = _blocks(key_for(key, "blocks"), train, members, block)
@@ -56,11 +57,12 @@ def _blocks(
     key: Key[Array, ""], train: Bool[np.ndarray, " time"], members: int, block: int
 ) -> Float[Array, "members time"]:
     """Cut the periods, bent to a ring, into blocks once a member, from a start of chance, and deal all blocks out."""
-    count = int(train.sum())
+    periods = np.flatnonzero(train)
+    count = len(periods)
     blocks = -(-count // block)
     starts = jax.random.randint(key_for(key, "starts"), (members, 1), 0, count)
-    place = (jnp.arange(len(train)) - starts) % count * blocks // count
+    place = (jnp.arange(count) - starts) % count * blocks // count
     owner = jax.random.permutation(key_for(key, "deal"), members * blocks).reshape(members, blocks) // blocks
     owners = jnp.take_along_axis(owner, place, axis=1)
     held = (owners == jnp.arange(members)[:, None, None]).sum(1)
-    return jnp.where(jnp.asarray(train), held, 0).astype(jnp.float32)
+    return jnp.zeros((members, len(train))).at[:, periods].set(held)

@@ -57,7 +57,7 @@ def design_effect(
     scores = slopes * residual[..., None]
     rows = jnp.einsum("utc,cd,utd->", scores, inverse, scores)
     sums = jax.ops.segment_sum(scores.sum(0), jnp.arange(time) // size, num_segments=count)
-    # A member that stopped early has a mean score: that is not luck.
+    # A member was fitted to periods of its own weights and has a mean score over all: that is not luck.
     sums -= sums.mean(0)
     blocks = jnp.einsum("bc,cd,bd->", sums, inverse, sums) * count / max(count - 1, 1)
     told = jax.ops.segment_max(jnp.any(residual != 0, axis=0).astype(jnp.int32), jnp.arange(time) // size, count)

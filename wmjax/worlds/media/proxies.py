@@ -33,7 +33,7 @@ LAGS = 2
 WEAK = 10.0
 """F statistic of the instruments below which a column is left as it is."""
 PERIODS = 30
-"""Fewest periods, of rows whose lags are known, that errors are told from."""
+"""Fewest periods of a unit, with known lags, for its rows to be told from."""
 CARRY = 0.5
 """Share of a period's stock of spend that is left in the next, in what is told of spend."""
 
@@ -82,9 +82,12 @@ class Seen(NamedTuple):
 
 def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Errors:
     """Fit how errors are told, in the train periods, of columns at the positions `may` whose instruments are strong."""
-    noisy = np.array(may, int)
     ready = _ready(seen) & train
-    while len(noisy) and ready.any(0).sum() >= PERIODS:
+    ready &= ready.sum(1, keepdims=True) >= PERIODS
+    # A column that never varies within units is exact, whatever it is.
+    may = [at for at in may if np.ptp(np.where(seen.mask, seen.columns[..., at], 0.0), axis=1).any()]
+    noisy = np.array(may, int)
+    while len(noisy) and ready.any():
         told, first = _told(seen, noisy)
         units, rows = np.unique(np.nonzero(ready)[0], return_inverse=True)
         count, width = len(rows), told.shape[-1] + len(units)
@@ -96,9 +99,12 @@ def fit(seen: Seen, may: Sequence[int], train: Bool[np.ndarray, " time"]) -> Err
         slopes, short = np.linalg.lstsq(z, y, rcond=None)[0], z[:, first:]
         left = np.square(y - z @ slopes).sum(0)
         more = np.square(y - short @ np.linalg.lstsq(short, y, rcond=None)[0]).sum(0) - left
-        # Of a column that regressors tell entirely there is no error to be told.
         some = left > 1e-9 * np.square(y).sum(0)
-        strength = np.where(some, more / first / np.where(some, left / (count - width), 1.0), 0.0)
+        if not some.all():
+            # What regressors tell entirely has no error to be told.
+            may, noisy = np.setdiff1d(may, noisy[~some]).tolist(), noisy[some]
+            continue
+        strength = more / first / (left / (count - width))
         if (strength >= WEAK).all():
             rest = _means((seen.columns[..., noisy] - told @ slopes)[ready], rows)
             level = np.tile(rest.mean(0), (len(ready), 1))

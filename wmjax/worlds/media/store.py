@@ -23,7 +23,7 @@ from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.proxies import Errors
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save(world: MediaWorld, path: str | Path) -> None:

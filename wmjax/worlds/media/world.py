@@ -393,9 +393,9 @@ class MediaWorld(contract.Named):
         return ask(members), None if drawn is None else ask(drawn)
 
     def draws(self, history: History, members: Ready) -> Ready | None:
-        """Draw what the data leave open of each member, the same draws for every question.
+        """Draw what the data leave open of the curves, the same draws for every question.
 
-        None in the free form, and of a single member, whose draws would miss what other luck would have made of it.
+        None in the free form; nor of a single member, whose network other luck would have made another.
         """
         if self.cfg.network.head == "free" or self.members < 2:
             return None
