@@ -118,11 +118,15 @@ def panel(seed, units, sd, own=0.0, features=10, periods=20):
 @pytest.mark.parametrize(("units", "sd", "own"), [(100, 0, 0), (100, 0, 1), (100, 0.7, 0), (100, 0.7, 1), (8, 0.7, 0)])
 def test_the_variance_of_effects_is_estimated_without_bias_whatever_units_have_of_their_own(units, sd, own):
     """The mean of forty panels, within 4 standard errors (false alarms: 1e-4) and a tenth for what is not linear."""
-    found = []
+    found, between = [], []
     for seed in range(40):
         data, cells = panel(seed, units, sd, own)
         told = warm.regress(data, cells, ("binary", "continuous"))
         found.append(told.variance[:, 0, 0] * told.spread[0])
+        between.append(told.between[:, 0, 0])
+    mean, error = np.mean(between, axis=0), np.std(between, axis=0) / np.sqrt(40)
+    assert (mean > own**2 * np.array([0.5, 0.9]) - 4 * error).all()
+    assert (mean < 1.1 * own**2 + 4 * error).all()
     mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(40)
     # Logits of a mixture are nearer zero than its parts': a binary outcome's slopes shrink with what units have.
     least = sd**2 * np.array([0.6 if own else 0.9, 0.9])
@@ -282,3 +286,45 @@ def test_members_pulled_to_draws_of_the_prior_spread_as_the_posterior_does():
     want = np.trace(np.linalg.inv(z.T @ z / noise + np.eye(4) * 4 / sd**2))
     assert spread(jnp.asarray(rng.normal(size=(members, 1, 4, 1)), jnp.float32)) == pytest.approx(want, rel=0.45)
     assert spread(None) < 0.75 * want
+
+
+def test_units_own_effects_are_told_as_written_out():
+    """By NumPy in float64, pair by pair of one unit's rows; a real outcome, weights that differ by unit."""
+    data, cells = panel(3, 12, 0.5, own=0.5, features=2, periods=6)
+    weights = np.repeat(np.random.default_rng(1).exponential(size=12), 6)
+    told = warm.regress(
+        data._replace(weights=jnp.asarray(weights, jnp.float32)[None, None]), cells, ("binary", "count")
+    )
+    x, a, y = (np.asarray(v, np.float64) for v in (data.features[0], data.actions, data.labels[1]))
+    design = np.concatenate([np.ones((72, 1)), *(v - np.average(v, axis=0, weights=weights) for v in (x, a))], axis=1)
+    penalty = np.diag([1e-6, *[1 + 1e-6] * 3])
+    inverse = np.linalg.inv((design * weights[:, None]).T @ design + penalty)
+    error = y - design @ (inverse @ design.T @ (weights * y))
+    scale = np.average(error**2, weights=weights)
+    rest = (design @ inverse[:, 3] / inverse[3, 3]).reshape(12, 6)
+    rest -= rest.mean(1, keepdims=True)
+    own = error.reshape(12, 6)
+    own -= own.mean(1, keepdims=True)
+    w = weights.reshape(12, 6)
+    share, information = w * rest * own / scale, w * rest**2 / scale
+    pairs = ~np.eye(6, dtype=bool)
+    products = sum((np.outer(s, s)[pairs]).sum() for s in share)
+    # Errors less their mean over six rows are tied: a row's by a sixth of its variance, with every other's.
+    chance = sum(-np.outer(u * r, u * r)[pairs].sum() / 6 / scale for u, r in zip(w, rest, strict=True))
+    heard = sum((np.outer(i, i)[pairs]).sum() for i in information)
+    np.testing.assert_allclose(told.between[1, 0, 0], (products - chance) / heard, rtol=2e-3)
+    np.testing.assert_allclose(told.between_precision[1, 0, 0], heard / 2, rtol=2e-3)
+
+
+def test_the_deviation_of_units_is_the_first_guess_until_rows_tell_of_it():
+    """Nothing told, much told, chance below zero; without a guess the root of what is told."""
+    one = jnp.ones((1, 3, 1))
+    start = warm.Start(*[one] * 3, *[one] * 2, one[..., None], one[..., 0], one[0, :, 0])
+    asked = lambda v, p, guess: float(  # noqa: E731
+        warm.unit_sd(start._replace(between=v * one, between_precision=p * one), guess)[0, 0]
+    )
+    assert asked(0.0, 0.0, 0.1) == pytest.approx(0.1, rel=2e-3)
+    assert asked(0.25, 1e8, 0.1) == pytest.approx(0.5, rel=5e-3)
+    assert asked(-0.5, 1e2, 0.1) < 0.1 < asked(0.5, 1e2, 0.1) < 0.5**0.5
+    assert asked(0.25, 1.0, None) == pytest.approx(0.5)
+    assert asked(-1.0, 1.0, None) == 0
