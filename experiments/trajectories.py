@@ -53,7 +53,7 @@ from wmjax.worlds.consumer.intervals import bounds
 
 NAME = "trajectories"
 FORMS: tuple[Form, ...] = ("mlp", "additive")
-SCORING = 3
+SCORING = 4
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 
@@ -291,6 +291,8 @@ def intervals(method: str, world: ConsumerWorld, panel: Any, data: ConsumerData)
         truth = np.ascontiguousarray(effect.probability[:, days]).ravel()
         rows = world.observed(panel, days)
         at = OUTCOMES.index(outcome)
+        # A row's interval holds what consumers differ by that the world does not know; averages need not.
+        own = world.effect_interval(panel, action, 0, 1, times=days).sel(outcome=outcome)
         each = world.member_effects(rows, action, 0, 1)[1][..., at]  # [members, rows]
         tenth = np.argsort(np.argsort(each.mean(0), kind="stable")) * 10 // each.shape[1]
         of_tenth = np.stack([each[:, tenth == i].mean(1) for i in range(10)], axis=1)
@@ -301,7 +303,7 @@ def intervals(method: str, world: ConsumerWorld, panel: Any, data: ConsumerData)
             ("_tenths", of_tenth, true_tenth),
             ("_average", each.mean(1, keepdims=True), truth.mean(keepdims=True)),
         ):
-            low, high = bounds(effects, 0.1)
+            low, high = bounds(effects, 0.1) if name else (own[end].values.ravel() for end in ("lo", "hi"))
             out[Cell(setting, method, f"coverage90{name}")] = float(np.mean((low <= true) & (true <= high)))
             out[Cell(setting, method, f"width90{name}")] = float(np.mean(high - low))
             out[Cell(setting, method, f"rmse{name}")] = float(np.sqrt(np.mean((effects.mean(0) - true) ** 2)))
