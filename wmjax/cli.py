@@ -157,9 +157,7 @@ def effect(
     for line in consumer.hidden_causes(average):
         console.say(line)
     if world.members < consumer.ENOUGH:
-        console.say(
-            f"the intervals are of {world.members} members: that they are wide is told, not how wide; quote 16's"
-        )
+        console.say(consumer.few_members(world.members))
     _write(path, found, world, data, action=action, t0=t0, t1=t1, periods=asked, alpha=alpha)
 
 

@@ -208,6 +208,9 @@ def test_actions_that_were_all_randomised_are_not_called_targeted():
         columns = {"a": drawn, "b": other, "y": {"role": "outcome", "kind": "binary"}}
         panel = read_panel(table, {"unit": "id", "columns": columns})
         assert consumer.how_chosen(panel, "Targeted.") == told
+        own = consumer.how_chosen(panel, "")
+        assert len(own) == len(told)
+        assert all(line.startswith("b is not declared randomised: this is an effect only if") for line in own)
         assert consumer.columns(panel)["role"].tolist()[0] == "action, randomised"
 
 

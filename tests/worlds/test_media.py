@@ -58,7 +58,8 @@ def test_attribution_is_consistent(found, world, panel):
     got = found
     np.testing.assert_allclose(got.contribution[:, 0], got.contribution[:, 1:].sum("unit"), rtol=1e-6)
     np.testing.assert_allclose(got.roi * got.spend, got.contribution, rtol=1e-6)
-    np.testing.assert_allclose(got.share.sum("channel"), 1, rtol=1e-3)
+    np.testing.assert_allclose(got.share, got.contribution / got.contribution.sum("channel"), rtol=1e-3)
+    assert ((got.share_lo <= got.share) & (got.share <= got.share_hi)).all()
     # Channels do not interact in the response form; float32 sums of outcomes of about 5,000.
     assert abs(got.interaction).max() < 0.5
     assert (got.curve.sel(factor=0.0) == 0).all()
@@ -194,6 +195,17 @@ def test_bad_panels_get_one_clear_error(panel):
     for message, *change in cases:
         with pytest.raises(UserError, match=message):
             media.fit(jax.random.key(0), spoil(*change), SMOKE)
+    every_week = np.zeros((5, 48 * 7), bool)
+    every_week[:, ::7] = True
+    sparse = jax.tree.map(lambda x: np.repeat(x, 7, axis=1) if x.ndim > 1 and x.shape[1] == 48 else x, panel.arrays)
+    daily = dataclasses.replace(
+        panel,
+        arrays=sparse._replace(mask=every_week),
+        times=pd.date_range("2024-01-01", periods=48 * 7),
+        schema=dataclasses.replace(panel.schema, frequency="daily"),
+    )
+    with pytest.raises(UserError, match="no unit has two train periods in a row, 39 of 268 daily periods have rows"):
+        media.fit(jax.random.key(0), daily, SMOKE)
     with pytest.raises(UserError, match="only 1 train periods"):
         media.fit(jax.random.key(0), panel.select(times=slice(0, 1)), dataclasses.replace(SMOKE, val=0, test=0))
     with pytest.raises(UserError, match="names 'tv'"):
@@ -454,9 +466,21 @@ def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
     for part, times in zip(("train", "val", "test"), split, strict=True):
         own = 1 - ((y - expected)[:, times] ** 2).sum() / ((y - mean)[:, times] ** 2).sum()
         assert world.facts["r2"][part] == pytest.approx(own, rel=1e-4)
-    for r2, told in (({"test": -2.3, "val": 0.9}, True), ({"test": 0.1, "val": -1.0}, False), ({"val": -1.0}, True)):
+    whole, mean = y.sum(0), y[:, split.train].sum(0).mean()
+    own = 1 - ((whole - expected.sum(0))[split.test] ** 2).sum() / ((whole - mean)[split.test] ** 2).sum()
+    assert world.facts["r2"]["test_sum"] == pytest.approx(own, rel=1e-4)
+    for r2, told in (
+        ({"test": -2.3, "val": 0.9}, "held-out periods are predicted no better than by each unit's mean"),
+        ({"test": 0.1, "test_sum": 0.2, "val": -1.0}, ""),
+        (
+            {"test": 0.6, "test_sum": -1.6},
+            "held-out periods are predicted no better than by the mean of all units' sum",
+        ),
+        ({"val": -1.0}, "watched periods are predicted no better than by each unit's mean"),
+    ):
         warned = dataclasses.replace(world, facts={**world.facts, "r2": r2}).warnings()
-        assert ("no better than by each unit's mean" in warned[0]) is told
+        assert told in warned[0]
+        assert ("no better than" in warned[0]) is bool(told)
 
 
 def test_the_best_split_says_what_it_gains(world, panel):

@@ -73,6 +73,11 @@ def check_layout(rows: Rows, schema: PanelSchema) -> None:
     repeated = pd.Series(rows.unit * len(rows.times) + rows.time).duplicated().to_numpy()
     if repeated.any():
         bad = np.flatnonzero(repeated)
+        if schema.unit is None:
+            raise UserError(
+                f"{name}: {len(bad)} rows repeat a time, first at {rows.describe(int(bad[0]))}; name the column of "
+                'units in the schema (unit = ".."), or keep one row a time'
+            )
         raise UserError(
             f"unit column {schema.unit!r}, {name}: {len(bad)} rows repeat a unit and time, first at "
             f"{rows.describe(int(bad[0]))}; keep one row a unit and time"

@@ -100,13 +100,15 @@ def answer(
     tell()
     tell()
     judgement = judging.judge(key, world, panel, alpha=alpha, observer=observer)
+    if world.members < ENOUGH:
+        chosen.append(few_members(world.members))
     return Answers(
         predicted,
         pd.concat(effects, ignore_index=True),
         pd.concat(segments, ignore_index=True),
         plausible,
         judgement,
-        list(dict.fromkeys([*warnings, *judgement.warnings, *world.facts.get("warnings", [])])),
+        list(dict.fromkeys([*chosen, *warnings, *judgement.warnings, *world.facts.get("warnings", [])])),
         [*chosen, *judgement.warnings],
     )
 
@@ -207,9 +209,17 @@ def summarise(world: ConsumerWorld, panel: Panel, answers: Answers, *, alpha: fl
     }
 
 
+def few_members(members: int) -> str:
+    """Say what intervals of few members are worth."""
+    return f"the intervals are of {members} members: that they are wide is told, not how wide; quote 16's"
+
+
 def how_chosen(panel: Panel, targeted: str) -> list[str]:
-    """Give the sentence that the actions were targeted, unless the schema says of all that they were randomised."""
-    return [targeted] if targeted and not all(_how(panel, name)["randomised"] for name in panel.action_names) else []
+    """Say what effects stand on where actions were not drawn by chance; `targeted` is the table's own sentence."""
+    observed = [name for name in panel.action_names if not _how(panel, name)["randomised"]]
+    if not observed:
+        return []
+    return [targeted or support.unless_missing(observed)]
 
 
 def _how(panel: Panel, action: str) -> dict[str, Any]:

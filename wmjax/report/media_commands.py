@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,9 @@ def fit_media(
                 console.warning(f"no placebos: {error}")
     if "placebo" in world.facts:
         told = placebo.table(world)
-        console.table(told, title="Returns in the train periods beside copies that do nothing, and the copies' own")
+        console.table(
+            told, title="A check by a second, smaller fit: returns beside copies that do nothing, and the copies' own"
+        )
         _write(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
 
@@ -117,13 +120,14 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
     world, panel = Run(run).open("shift")
     found = world.shift(panel, source, target, share, alpha=alpha)
     _warn(world)
+    path = run / f"shift_{source}_{target}.json"
     console.say(
-        f"{found['moved']:,.6g} moved from {source} to {target}: "
-        f"{found['mean']:+,.6g} ({found['lo']:+,.6g} to {found['hi']:+,.6g})"
+        f"{amount(found['moved'])} moved from {source} to {target}, over all {panel.num_times} periods: "
+        f"{_gain(world, panel, found, alpha)}: {path}"
     )
     asked = answered(world, panel, source=source, target=target, share=share, alpha=alpha)
     numbers = {name: finite(value) for name, value in found.items()}
-    write_json(run / f"shift_{source}_{target}.json", numbers | {"provenance": asked})
+    write_json(path, numbers | {"provenance": asked})
 
 
 def optimize(
@@ -155,15 +159,19 @@ def optimize(
     console.table(table, title=title)
     if table["extrapolated"].any():
         console.say("extrapolated: in some period more than the largest spend that was learnt from")
-    console.say(
-        f"Over what was done: {numbers['gain']:+,.6g} ({numbers['lo']:+,.6g} to {numbers['hi']:+,.6g}), as if the "
-        "split had not been chosen for it"
+    spent, planned = table["spend"].sum(), table["new_spend"].sum()
+    cost = (
+        "at the same spend"
+        if math.isclose(spent, planned, rel_tol=1e-6)
+        else f"at {amount(planned - spent, sign=True)} of spend"
     )
+    named = {"mean": numbers["gain"], "lo": numbers["lo"], "hi": numbers["hi"]}
+    console.say(f"Over what was done, {cost}: {_gain(world, panel, named, alpha)}, as if it had not been chosen")
     if numbers["lo"] <= 0 <= numbers["hi"]:
         console.warning("the interval of the gain holds 0: the data do not tell this split from what was done")
     console.say(
-        f"Expected outcome {numbers['start']:,.6g} at equal shares of the budget -> {numbers['value']:,.6g}, marginal "
-        f"return {numbers['price']:.4g}, optimality residual {numbers['residual']:.2g}"
+        f"Expected in all: {amount(numbers['start'])} by the split as it was, {amount(numbers['value'])} by this one; "
+        f"one more of budget would bring {numbers['price']:.3g} (optimality residual {numbers['residual']:.2g})"
     )
     asked = {"budget": budget, "low": low, "high": high, "alpha": alpha}
     _write(out or run / "budget.parquet", table, answered(world, panel, **asked, **numbers))
@@ -176,6 +184,20 @@ def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> No
     path = media.write(run, world, panel, title=title, alpha=alpha)
     _warn(world)
     console.say(f"Report: {path}")
+
+
+def _gain(world: Any, panel: Any, found: Any, alpha: float) -> str:
+    """Say what a plan changes, in the outcome's name, with its interval."""
+    from wmjax.worlds.media import prepare
+
+    ends = " to ".join(amount(found[end], sign=True) for end in ("lo", "hi"))
+    return f"{amount(found['mean'], sign=True)} {prepare.outcome_name(panel, world.cfg)} ({1 - alpha:.0%} {ends})"
+
+
+def amount(value: float, *, sign: bool = False) -> str:
+    """Print an amount of money or outcome: whole and with thousands where it is large, else to three digits."""
+    large = abs(value) >= 1000
+    return f"{value:{'+' if sign else ''}{',.0f}' if large else '.3g'}}"
 
 
 def _warn(world: Any) -> None:

@@ -8,7 +8,7 @@ on the whole, so that a pair seen three times may pass them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -161,6 +161,19 @@ def warnings_of_effect(
     return found
 
 
+def unless_missing(actions: Sequence[str]) -> str:
+    """Say what effects of actions stand on that were not drawn by chance."""
+    if len(actions) == 1:
+        return (
+            f"{actions[0]} is not declared randomised: this is an effect only if nothing that moved both it and an "
+            "outcome is missing from the table"
+        )
+    return (
+        f"{', '.join(actions)} are not declared randomised: these are effects only if nothing that moved both an "
+        "action and an outcome is missing from the table"
+    )
+
+
 def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float) -> list[str]:
     """Say what any effect of an action stands on: how it was chosen, and which values the rows had.
 
@@ -171,10 +184,7 @@ def circumstances(column: Column, values: Float[np.ndarray, " rows"], t1: float)
     """
     name, found = column.name, []
     if not column.randomised:
-        found.append(
-            f"{name} is not declared randomised: this is an effect only if nothing that moved both it and an outcome "
-            "is missing from the table"
-        )
+        found.append(unless_missing([name]))
     if column.kind == "binary":
         found.append(f"{name} was {t1:g} in {np.count_nonzero(values == t1):,} of the {len(values):,} rows asked about")
     elif len(values):

@@ -53,9 +53,15 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
 def _misfit(r2: Mapping[str, float | None]) -> str:
     """Say where periods held out, or watched where none were, are predicted no better than by train means."""
     for part, words in (("test", "held-out"), ("val", "watched")):
-        if (own := r2.get(part)) is not None:
-            told = f"the {words} periods are predicted no better than by each unit's mean of the train periods"
-            return f"{told} (R2 {own:.2g}); do not lean on what such a world says of plans" if own < 0 else ""
+        if r2.get(part) is None:
+            continue
+        for name, whose in ((part, "each unit's mean"), (f"{part}_sum", "the mean of all units' sum")):
+            if (own := r2.get(name)) is not None and own < 0:
+                told = (
+                    f"the {words} periods are predicted no better than by {whose} of the train periods (R2 {own:.2g})"
+                )
+                return f"{told}; do not lean on what such a world says of plans"
+        return ""
     return ""
 
 

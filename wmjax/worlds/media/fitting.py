@@ -108,7 +108,10 @@ def fit(
 
 
 def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float | None]:
-    """Compare predictions, one period ahead, with each unit's mean of the train periods: R2 by part, or None."""
+    """Compare predictions, one period ahead, with each unit's mean of the train periods: R2 by part, or None.
+
+    With `_sum` of all units together, in periods that have them all; what is off by a share for all shows there.
+    """
     name = prepare.outcome_name(panel, world.cfg)
     y = np.asarray(panel.arrays.outcomes[..., panel.outcome_index(name)], np.float64)
     expected = world.predict(panel)["mean"].values[0]
@@ -119,6 +122,11 @@ def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float |
         rows = panel.arrays.mask & times & train.any(1, keepdims=True)
         spread = ((y - mean)[rows] ** 2).sum()
         found[part] = finite(float(1 - ((y - expected)[rows] ** 2).sum() / spread)) if spread > 0 else None
+        whole = panel.arrays.mask.all(0) & times
+        known = panel.arrays.mask.all(0) & split.train
+        sums, told = y.sum(0), np.where(panel.arrays.mask, expected, 0).sum(0)
+        around = ((sums[whole] - sums[known].mean()) ** 2).sum() if known.any() else 0.0
+        found[f"{part}_sum"] = finite(float(1 - ((sums - told)[whole] ** 2).sum() / around)) if around > 0 else None
     return found
 
 

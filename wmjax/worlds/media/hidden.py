@@ -30,7 +30,7 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
         By channel `robustness`, the share of what is left of the outcome and of the channel, of both, that a hidden
         cause must explain to be all of its return; `times_known`, of which multiple of the strength of `known_columns`
         one could be: the least of all known groups. Nothing of the free form, which has no curves, nor where there are
-        fewer than twice as many rows as columns.
+        fewer than twice as many rows as columns, or none whose period before was there.
     """
     if world.cfg.network.head == "free":
         return {}
@@ -45,6 +45,8 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     # Only where the period before was there to be read.
     rows[:, 1:] &= rows[:, :-1].copy()
     rows[:, 0] = False
+    if not rows.any():
+        return {}
     # As measured: what is told of covariates' errors has the spend itself in it.
     told = prepare.as_measured(history.series, world.scales)
     own, seen, last, y = (_within(x, rows) for x in (media, told, before[..., None], outcome[..., None]))

@@ -76,6 +76,11 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
     rows = panel.arrays.mask & train
     if train.sum() < 8:
         problems.append(f"only {int(train.sum())} train periods; a media world needs at least 8, and years to be good")
+    elif not (rows[:, 1:] & rows[:, :-1]).any():
+        problems.append(
+            f"no unit has two train periods in a row, {rows.any(0).sum()} of {train.sum()} {panel.schema.frequency} "
+            "periods have rows: is the frequency right?"
+        )
     if not panel.action_names:
         problems.append("the schema has no action: declare the channels' spend as actions")
     for at, name in enumerate(panel.action_names):

@@ -253,6 +253,11 @@ class MediaWorld(contract.Named):
         for name, (dims, value) in worth(found).items():
             lo, hi = posterior.bounds(value, None if other is None else other[name][1], alpha)
             data |= {name: (dims, value.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
+        # Shares of the amounts that are told; a mean of the members' shares would order channels otherwise.
+        added, media = data["contribution"][1], (found.factual - found.none).mean(0).astype(np.float64)
+        own = added / np.where(summed(media) == 0, np.nan, summed(media))
+        dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
+        data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
         highest = np.asarray(history.series.spend)[:, change].max((0, 1))
         data["extrapolated"] = (("channel", "factor"), highest[:, None] * np.asarray(grid) > 1 + 1e-6)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": self.warnings()}
