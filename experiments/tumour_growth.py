@@ -100,7 +100,7 @@ class Size:
     Attributes:
         sim: the simulator.
         train, val, test: patients; each of the three test sets has `test`.
-        epochs, ours_epochs: of the published methods, as published, and of ours, what a CPU core does in an hour.
+        epochs, ours_epochs: of the published methods, as published, and of ours, an hour and a half of a CPU core.
         batch: patients in an update.
         rate: our learning rate, which falls to 0 along a cosine.
         chunk: patients whose plans are rolled out at a time.
