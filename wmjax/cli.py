@@ -237,14 +237,16 @@ def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have 
         alpha: intervals hold with probability 1 - alpha.
         title: heading of the page.
     """
+    from wmjax.report import graph
     from wmjax.report.run import Run
 
     world, panel = Run(run).open("report")
     asked = Run(run).asked
+    if Run(run).kind == "graph":
+        return graph.report(run, world, panel, title=title)
     if Run(run).kind == "media":
-        media_commands.report(run, world, panel, title=title, alpha=alpha)
-        return
-    _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
+        return media_commands.report(run, world, panel, title=title, alpha=alpha)
+    return _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
 
 
 def fit_graph(

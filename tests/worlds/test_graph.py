@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +16,11 @@ from wmjax.data.readers import read_panel
 from wmjax.data.schema import Column, PanelSchema
 from wmjax.graph.decoder import DecoderConfig
 from wmjax.graph.support import SupportConfig
+from wmjax.report import graph_page
 from wmjax.report.run import Run
 from wmjax.sweep import store
 from wmjax.worlds import certifying, graph
-from wmjax.worlds.graph import GraphConfig
+from wmjax.worlds.graph import GraphConfig, fitting
 from wmjax.worlds.graph import model as pure
 
 CFG = GraphConfig(
@@ -170,7 +173,7 @@ def test_tables_that_do_not_fit_are_refused(panel):
     with pytest.raises(UserError, match="5 units"):
         graph.fit(jax.random.key(0), panel.select(units=panel.units[:5]), CFG)
     gaps = table().drop(index=[3])
-    with pytest.raises(UserError, match="1 of 30 units have periods without a row"):
+    with pytest.raises(UserError, match="1 of 30 units have periods without a row, first unit 0 at 2026-01-04;"):
         graph.fit(jax.random.key(0), read_panel(gaps, SCHEMA), CFG)
     with pytest.raises(UserError, match="9 periods are too few"):
         graph.fit(jax.random.key(0), panel.select(times=slice(0, 9)), CFG)
@@ -213,7 +216,6 @@ def run(world, panel, tmp_path_factory):
     [
         ["predict"],
         ["plausibility"],
-        ["report"],
         ["effect", "--action", "tv"],
         ["curves"],
         ["roi"],
@@ -225,8 +227,51 @@ def test_commands_of_other_worlds_are_one_line(run, words, capsys):
         cli.main([words[0], str(run), *words[1:]])
     assert stopped.value.code == 2
     told = capsys.readouterr().err.strip()
-    assert "this is a graph world, which answers certify" in told.replace("\n", " ")
+    assert "this is a graph world, which answers report, certify" in told.replace("\n", " ")
     assert f"`wmjax {words[0]}` is for a" in told.replace("\n", " ")
+
+
+def test_the_report_shows_the_graph_the_matrices_and_the_swap(run, world, panel):
+    """Every chosen edge stands in a picture's words and a table; what is written beside is what the page shows."""
+    cli.main(["report", str(run), "--title", "What acts on what?"])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h1>What acts on what?</h1>" in page
+    assert page.count("<svg") >= 5
+    pairs, swap = pd.read_parquet(run / "graph.parquet"), pd.read_parquet(run / "swap.parquet")
+    assert len(pairs) == 3 * 2
+    chosen = pairs[pairs["edge"] == 1]
+    assert f"{len(chosen)} edges are chosen" in page
+    assert "tv → sales" in page
+    assert "radio: the data choose no path from it to an outcome" in page
+    for name in swap["graph"]:
+        assert name in page
+    pd.testing.assert_frame_equal(
+        pairs[["sender", "receiver", "t", "ar_cig"]],
+        graph_page.edges(world, panel)[["sender", "receiver", "t", "ar_cig"]],
+    )
+
+
+def test_the_readmes_lines_run_as_written(world, panel, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    world.save(tmp_path / "runs" / "g" / "world")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"wm": wm, "panel": panel})
+
+
+def test_few_units_make_as_many_updates_as_many_do(monkeypatch, panel):
+    """An eighth of the training units at most is an update; a smaller batch that is asked for is kept."""
+    sizes = []
+
+    def told(*args, **options):
+        sizes.append(options["batch_size"])
+        raise InterruptedError
+
+    monkeypatch.setattr(fitting, "LearnConfig", told)
+    for asked in (32, 2):
+        with pytest.raises(InterruptedError):
+            graph.fit(jax.random.key(0), panel, dataclasses.replace(CFG, batch_size=asked))
+    assert sizes == [26 // 8, 2]
 
 
 def test_the_command_sweeps_from_the_first_test_period(run, panel, capsys):

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import pandas as pd
 
 from wmjax.core.errors import UserError
 from wmjax.core.files import write_json, write_parquet
 from wmjax.data.panel import Panel
 from wmjax.evaluate.certificate import Certificate, CertificateConfig
-from wmjax.report import console
+from wmjax.report import console, graph_page
 from wmjax.report.numbers import percent
 from wmjax.report.run import Run, answered
 from wmjax.worlds import certifying, graph
@@ -27,19 +26,18 @@ def fit_run(panel: Panel, cfg: GraphConfig, out: Path, seed: int, *, overwrite: 
     with console.console_observer() as observer:
         world = graph.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
-    pairs, swapped = edges(world, panel), world.swap(panel)
+    pairs, swapped = graph_page.edges(world, panel), world.swap(panel)
     write_parquet(out / "graph.parquet", pairs, dict(world.provenance))
     write_parquet(out / "swap.parquet", swapped, dict(world.provenance))
-    chosen = pairs.query("edge == 1").filter(["sender", "receiver", "t", "q_value", "stability", "ar_cig"])
+    chosen = pairs.query("edge == 1").filter(["sender", "receiver", "effect", "t", "q_value", "stability", "ar_cig"])
     console.table(chosen, title=f"Edges chosen at {cfg.support.rate:.0%} false discoveries")
     console.table(swapped, title="The frozen decoders under other graphs: forecast error is no evidence of attribution")
     return world
 
 
-def edges(world: GraphWorld, panel: Panel) -> pd.DataFrame:
-    """Lay every pair of nodes out: what the data say of the edge, and the influence routed along it."""
-    found = world.graph().merge(world.influence(panel), combine_attrs="override").to_dataframe().reset_index()
-    return found.query("sender != receiver").reset_index(drop=True)
+def report(run: Path, world: GraphWorld, panel: Panel, *, title: str) -> None:
+    """Write the page of a graph run, and the files behind it."""
+    console.say(f"Report: {graph_page.write(run, world, panel, title=title)}")
 
 
 def certify_run(out: Path, panel: Panel, world: Any, *, claims: Path | None, cfg: CertificateConfig) -> Certificate:

@@ -23,7 +23,7 @@ from wmjax.worlds.contract import load
 
 ANSWERS = {
     "consumer": ("predict", "effect", "plausibility", "traits", "report", "sweep", "policy", "certify"),
-    "graph": ("certify", "sweep"),
+    "graph": ("report", "certify", "sweep"),
     "media": ("roi", "curves", "shift", "optimize", "report", "sweep", "certify"),
 }
 """The commands that each kind of world answers."""

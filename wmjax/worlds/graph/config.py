@@ -21,7 +21,8 @@ class GraphConfig:
         members: decoders in the ensemble, each with its own seed and its own bootstrap of the units.
         val: share of the units that choose each decoder's best epoch.
         test: share of the periods, the last ones, that only scores.
-        epochs, batch_size, learning_rate: how the decoders are learnt (Adam on a cosine to 0).
+        epochs, learning_rate: how the decoders are learnt (Adam on a cosine to 0).
+        batch_size: units in an update, at most: an eighth of the training units where these are few.
     """
 
     supply: Literal["selected", "full", "none"] = "selected"

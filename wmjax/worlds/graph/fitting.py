@@ -16,7 +16,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint
-from wmjax.data.panel import Panel
+from wmjax.data.panel import Panel, show_time
 from wmjax.graph import edges, learn, series, support
 from wmjax.graph.learn import LearnConfig, LearnState
 from wmjax.graph.series import Batch, Split
@@ -38,9 +38,13 @@ def values_of(panel: Panel) -> Float[np.ndarray, "unit time node"]:
     for name in (*panel.action_names, *panel.outcome_names):
         if panel.schema.column(name).kind == "categorical":
             raise UserError(f"column {name!r} is categorical; the graph world's nodes are numbers")
-    gaps = int((~panel.arrays.mask.all(1)).sum())
-    if gaps:
-        raise UserError(f"{gaps} of {panel.num_units} units have periods without a row; the graph world needs them all")
+    gaps = ~panel.arrays.mask
+    if gaps.any():
+        u, t = (int(i[0]) for i in np.nonzero(gaps))
+        raise UserError(
+            f"{int(gaps.any(1).sum())} of {panel.num_units} units have periods without a row, first unit "
+            f"{panel.units[u]!r} at {show_time(panel.times[t])}; the graph world needs them all: fill or drop them"
+        )
     if not panel.action_names or not panel.outcome_names:
         raise UserError("the graph world needs at least one action and one outcome")
     return np.concatenate([panel.arrays.actions, panel.arrays.outcomes], -1)
@@ -141,6 +145,10 @@ class Member(NamedTuple):
     units: Array
 
 
+UPDATES = 8
+"""Updates in an epoch, at least, where there are units for them."""
+
+
 @dataclass(frozen=True)
 class MemberEpoch:
     """One epoch of one decoder; a value, so that a second run compiles nothing."""
@@ -171,7 +179,8 @@ def _learn(
     own = LearnConfig(
         model=cfg.decoder,
         epochs=cfg.epochs,
-        batch_size=cfg.batch_size,
+        # Few units make few updates of large batches, and decoders that have not learnt.
+        batch_size=max(1, min(cfg.batch_size, parts.train.values.shape[0] // UPDATES)),
         learning_rate=cfg.learning_rate,
         schedule="cosine",
         select_window=min(5, cfg.epochs),

@@ -1,0 +1,178 @@
+"""A graph run's report: the graph, what the decoders do along it, and why forecast error does not judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wmjax.core.files import write_parquet
+from wmjax.data.panel import Panel, show_time
+from wmjax.report import frames, graph_figures, sections
+from wmjax.report.consumer import columns
+from wmjax.report.html import write_page
+from wmjax.report.inputs import ReportInput
+from wmjax.report.numbers import as_float, number, percent
+from wmjax.report.parts import Answer, Figure, Page, Section, tabulate
+from wmjax.report.sections import ANSWER, BELIEF
+from wmjax.worlds.graph import GraphWorld
+
+FILES = (
+    ("graph.parquet", "every pair of nodes: chosen or not, t, q value, stability, effect, influence"),
+    ("swap.parquet", "the frozen decoders under other graphs: density, forecast error, attribution"),
+    ("training.parquet", "training curves"),
+)
+PAIRS = {
+    "sender": ("from", None),
+    "receiver": ("to", None),
+    "effect": ("rise by one sd of its memory", number),
+    "t": ("t", number),
+    "q_value": ("q", number),
+    "stability": ("of draws that choose it", percent),
+    "ar_cig": ("influence over the horizon, sd", number),
+}
+
+
+def edges(world: GraphWorld, panel: Panel) -> pd.DataFrame:
+    """Lay every pair of nodes out: what the data say of the edge, and the influence routed along it."""
+    found = world.graph().merge(world.influence(panel), combine_attrs="override").to_dataframe().reset_index()
+    return found.query("sender != receiver").reset_index(drop=True)
+
+
+def write(folder: Path, world: GraphWorld, panel: Panel, *, title: str) -> Path:
+    """Ask the world what the page shows, write the files behind it and the page; return its path."""
+    told = {"graph": edges(world, panel), "swap": world.swap(panel), "training": world.training}
+    for name, table in told.items():
+        write_parquet(folder / f"{name}.parquet", table, dict(world.provenance))
+    write_page(folder / "report.html", compose(world, panel, told, title=title))
+    return folder / "report.html"
+
+
+def compose(world: GraphWorld, panel: Panel, told: dict[str, pd.DataFrame], *, title: str) -> Page:
+    """Put the page together from the tables that stand beside it."""
+    provenance, pairs = dict(world.provenance), told["graph"]
+    files = ReportInput(
+        title=title, columns=columns(panel), training=told["training"], files=list(FILES), provenance=provenance
+    )
+    made = (
+        _graph(world, pairs),
+        _along(world, pairs),
+        _judged(told["swap"]),
+        *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
+    )
+    span = f"{show_time(panel.times[0])} to {show_time(panel.times[-1])}"
+    version = provenance.get("versions", {}).get("wmjax", "")
+    footer = (f"wmjax {version}", f"seed {provenance.get('seed')}", f"data {provenance.get('data_fingerprint')}")
+    warnings = [line for action in panel.action_names for line in world.warnings_for(action)]
+    return Page(
+        title=title,
+        subtitle=f"{len(world.nodes)} nodes of {panel.num_units} {panel.schema.unit or 'unit'}s, {span}",
+        answers=_answers(world, pairs),
+        warnings=tuple(dict.fromkeys(warnings)),
+        sections=tuple(section for section in made if section is not None),
+        footer=" · ".join(footer),
+    )
+
+
+def _outcomes(world: GraphWorld) -> tuple[str, ...]:
+    return world.schema.names("outcome")
+
+
+def _answers(world: GraphWorld, pairs: pd.DataFrame) -> tuple[Answer, ...]:
+    """Say of the surest edges into an outcome what they bring."""
+    into = np.isin(pairs["receiver"], _outcomes(world)) & (frames.column(pairs, "edge") > 0)
+    chosen = frames.ordered(frames.where(pairs, into), "t", down=True)
+    return tuple(
+        Answer(
+            question=f"{row['sender']} → {row['receiver']}",
+            value=f"{as_float(row['effect']):+.3g}",
+            unit=f"{row['receiver']}, by one standard deviation of {row['sender']}'s memory",
+            interval=f"t {number(as_float(row['t']))}, q {number(as_float(row['q_value']))}",
+            words=f"Chosen from data alone; {percent(row['stability'])} of draws of the units choose it too.",
+            standing="supported" if as_float(row["stability"]) >= 0.8 else "partly",
+            because="draws of the units agree" if as_float(row["stability"]) >= 0.8 else "draws of the units differ",
+        )
+        for row in frames.records(chosen)[:4]
+    )
+
+
+def _graph(world: GraphWorld, pairs: pd.DataFrame) -> Section:
+    drawn = (
+        graph_figures.network(pairs, nodes=world.nodes, outcomes=_outcomes(world)),
+        graph_figures.matrix(
+            pairs,
+            "t",
+            nodes=world.nodes,
+            title="What the data say of every pair",
+            subtitle="t of sender (down) on receiver (across), 0 where negative; framed: chosen",
+        ),
+    )
+    edge = frames.column(pairs, "edge") > 0
+    rate = world.model.cfg.support.rate
+    lead = (
+        f"Edges are chosen, receiver by receiver, at {rate:.0%} false discoveries, conditional on every unit's own "
+        "level and one demand that all nodes share. An edge that is not here is not shown to be absent: a channel that "
+        "drives another can pass for demand, so that its own edge to an outcome is missed."
+    )
+    return Section(
+        title="Which nodes act on which?",
+        lead=lead,
+        figures=tuple(Figure(svg=svg, source="graph.parquet") for svg in drawn),
+        tables=(
+            tabulate(frames.where(pairs, edge), PAIRS, caption="Chosen edges"),
+            tabulate(
+                frames.ordered(frames.where(pairs, ~edge), "t", down=True),
+                PAIRS,
+                caption="Pairs that were not chosen, the nearest first",
+                folded=True,
+            ),
+        ),
+        chapter=ANSWER,
+    )
+
+
+def _along(world: GraphWorld, pairs: pd.DataFrame) -> Section:
+    drawn = tuple(
+        graph_figures.matrix(pairs, value, nodes=world.nodes, title=title, subtitle=subtitle)
+        for value, title, subtitle in (
+            (
+                "cig",
+                "One step after a push",
+                "standard deviations of the receiver by one of the sender; framed: chosen",
+            ),
+            ("ar_cig", "Rolled on over the horizon", "the mean over the steps, nothing read in between"),
+        )
+    )
+    lead = (
+        "Each node in turn is pushed by one standard deviation and the decoders forecast on. Where no path of the "
+        "graph leads the influence is exactly 0: that is the decoders' form, and no finding."
+    )
+    return Section(
+        title="What do the decoders do along it?",
+        lead=lead,
+        figures=tuple(Figure(svg=svg, source="graph.parquet") for svg in drawn),
+        chapter=ANSWER,
+    )
+
+
+def _judged(swap: pd.DataFrame) -> Section:
+    shown = {
+        "graph": ("graph supplied", None),
+        "density": ("density", number),
+        "mse": ("squared error, variances", number),
+        "nauprc_target": ("nAUPRC of the target", number),
+        "nauprc_shuffled": ("of shuffled influences", number),
+    }
+    lead = (
+        "The decoders are frozen and other graphs supplied: the forecast's error, and how well the influences rank the "
+        "chosen edges. Under the chosen graph the rank is perfect by construction."
+    )
+    return Section(
+        title="Does forecast error tell whether it attributes?",
+        lead=lead,
+        figures=(Figure(svg=graph_figures.swapped(swap), source="swap.parquet"),),
+        tables=(tabulate(swap, shown, caption="The same in numbers"),),
+        caution=sections.NO_EVIDENCE,
+        chapter=BELIEF,
+    )
