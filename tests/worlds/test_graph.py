@@ -240,7 +240,7 @@ def test_the_report_shows_the_graph_the_matrices_and_the_swap(run, world, panel)
     pairs, swap = pd.read_parquet(run / "graph.parquet"), pd.read_parquet(run / "swap.parquet")
     assert len(pairs) == 3 * 2
     chosen = pairs[pairs["edge"] == 1]
-    assert f"{len(chosen)} edges are chosen" in page
+    assert f"{len(chosen)} edge{'s' * (len(chosen) != 1)} chosen" in page
     assert "tv → sales" in page
     assert "radio: the data choose no path from it to an outcome" in page
     for name in swap["graph"]:

@@ -12,7 +12,9 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from wmjax.report import canvas, frames
 from wmjax.report.canvas import FAINT, INK, OTHER, SOFT, WASH, WORLD, plain
+from wmjax.report.numbers import MISSING
 
+HEIGHT = 190.0
 SHADES = LinearSegmentedColormap.from_list("shades", [WASH, "#86b0dc"])
 
 
@@ -55,7 +57,7 @@ def network(pairs: pd.DataFrame, *, nodes: Sequence[str], outcomes: Sequence[str
 
     return canvas.draw(
         paint,
-        title=f"{len(chosen)} edges are chosen",
+        title=f"{len(chosen)} edge{'s' * (len(chosen) != 1)} chosen",
         subtitle="blue nodes: actions, the others outcomes; blue edges: into an outcome; thick: most draws choose it",
         height=300.0,
         left=6.0,
@@ -71,13 +73,13 @@ def matrix(pairs: pd.DataFrame, value: str, *, nodes: Sequence[str], title: str,
     framed = []
     for row in frames.records(pairs):
         i, j = at[row["sender"]], at[row["receiver"]]
-        grid[i, j] = max(float(row[value]), 0.0) if np.isfinite(row[value]) else 0.0
+        grid[i, j] = np.maximum(float(row[value]), 0.0)
         if row["edge"] > 0:
             framed.append((j, i))
-    most = float(grid.max()) or 1.0
+    most = float(np.nanmax(grid)) or 1.0
 
     def paint(axes: Axes) -> None:
-        axes.pcolormesh(grid, cmap=SHADES, vmin=0, vmax=most, edgecolors="white", linewidth=1)
+        axes.pcolormesh(np.ma.masked_invalid(grid), cmap=SHADES, vmin=0, vmax=most, edgecolors="white", linewidth=1)
         for j, i in framed:
             axes.add_patch(Rectangle((j, i), 1, 1, fill=False, ec=OTHER, lw=1.6))
         if len(nodes) <= 8:
@@ -86,7 +88,7 @@ def matrix(pairs: pd.DataFrame, value: str, *, nodes: Sequence[str], title: str,
                     axes.text(
                         j + 0.5,
                         i + 0.5,
-                        f"{shown:.2g}",
+                        f"{shown:.2g}" if np.isfinite(shown) else MISSING,
                         ha="center",
                         va="center",
                         fontsize=9.5,
@@ -103,17 +105,19 @@ def matrix(pairs: pd.DataFrame, value: str, *, nodes: Sequence[str], title: str,
 
 def swapped(table: pd.DataFrame) -> str:
     """Set each supplied graph's forecast error against how well its influences rank the chosen edges."""
-    known = frames.where(table, np.isfinite(frames.column(table, "nauprc_target")))
+    finite = [np.isfinite(frames.column(table, name)) for name in ("nauprc_target", "mse")]
+    known = frames.where(table, np.logical_and(*finite))
     error, score = frames.column(known, "mse"), frames.column(known, "nauprc_target")
     names = [str(r["graph"]) for r in frames.records(known)]
 
     def paint(axes: Axes) -> None:
         axes.plot(error, score, "o", color=WORLD, ms=7)
-        for x, y, shown, name in zip(error, score, canvas.spread(score.tolist(), 0.09), names, strict=True):
-            axes.annotate(
-                name, (x, y), xytext=(8, 60 * (shown - y)), textcoords="offset points", va="center", color=SOFT
-            )
-        axes.set_ylim(min(-0.15, float(score.min()) - 0.1) if len(score) else -0.15, 1.15)
+        least, most = min(-0.15, float(score.min()) - 0.1) if len(score) else -0.15, 1.15
+        points = HEIGHT / (most - least)
+        for x, y, at, name in zip(error, score, canvas.spread(score.tolist(), 14 / points), names, strict=True):
+            place = (8, points * (at - y))
+            axes.annotate(name, (x, y), xytext=place, textcoords="offset points", va="center", color=SOFT)
+        axes.set_ylim(least, most)
         low, high = (float(error.min()), float(error.max())) if len(error) else (0.0, 1.0)
         room = max(high - low, 0.1 * abs(high), 1e-9)
         axes.set_xlim(low - 0.15 * room, high + 0.6 * room)
@@ -121,7 +125,8 @@ def swapped(table: pd.DataFrame) -> str:
 
     return canvas.draw(
         paint,
-        title="Errors alike, attribution not",
+        title="Forecast error beside attribution",
         subtitle="nAUPRC of the target's column: 1 ranks the chosen edges first, 0 is chance",
         xlabel="squared error of the target's forecast, in variances",
+        height=HEIGHT,
     )

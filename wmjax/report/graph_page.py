@@ -9,6 +9,7 @@ import pandas as pd
 
 from wmjax.core.files import write_parquet
 from wmjax.data.panel import Panel, show_time
+from wmjax.evaluate.influence import InfluenceConfig
 from wmjax.report import frames, graph_figures, sections
 from wmjax.report.consumer import columns
 from wmjax.report.html import write_page
@@ -58,7 +59,7 @@ def compose(world: GraphWorld, panel: Panel, told: dict[str, pd.DataFrame], *, t
     made = (
         _graph(world, pairs),
         _along(world, pairs),
-        _judged(told["swap"]),
+        _judged(told["swap"], world.nodes[-1]),
         *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
     )
     span = f"{show_time(panel.times[0])} to {show_time(panel.times[-1])}"
@@ -86,7 +87,7 @@ def _answers(world: GraphWorld, pairs: pd.DataFrame) -> tuple[Answer, ...]:
     return tuple(
         Answer(
             question=f"{row['sender']} → {row['receiver']}",
-            value=f"{as_float(row['effect']):+.3g}",
+            value=number(as_float(row["effect"]), sign=True),
             unit=f"{row['receiver']}, by one standard deviation of {row['sender']}'s memory",
             interval=f"t {number(as_float(row['t']))}, q {number(as_float(row['q_value']))}",
             words=f"Chosen from data alone; {percent(row['stability'])} of draws of the units choose it too.",
@@ -111,9 +112,11 @@ def _graph(world: GraphWorld, pairs: pd.DataFrame) -> Section:
     edge = frames.column(pairs, "edge") > 0
     rate = world.model.cfg.support.rate
     lead = (
-        f"Edges are chosen, receiver by receiver, at {rate:.0%} false discoveries, conditional on every unit's own "
-        "level and one demand that all nodes share. An edge that is not here is not shown to be absent: a channel that "
-        "drives another can pass for demand, so that its own edge to an outcome is missed."
+        f"Edges are chosen at {rate:.0%} false discoveries, among those into {world.nodes[-1]} and among all others, "
+        "conditional on every unit's own level and, where further channels agree on it, on one demand that all share. "
+        "Only rises are tested. A node's memory is its series, carried over and bent as the data prefer. An edge that "
+        "is not here is not shown to be absent: a channel that drives another can pass for demand, so that its own "
+        "edge to an outcome is missed."
     )
     return Section(
         title="Which nodes act on which?",
@@ -139,14 +142,15 @@ def _along(world: GraphWorld, pairs: pd.DataFrame) -> Section:
             (
                 "cig",
                 "One step after a push",
-                "standard deviations of the receiver by one of the sender; framed: chosen",
+                "how far the receiver moves, in its standard deviations; framed: chosen",
             ),
             ("ar_cig", "Rolled on over the horizon", "the mean over the steps, nothing read in between"),
         )
     )
     lead = (
-        "Each node in turn is pushed by one standard deviation and the decoders forecast on. Where no path of the "
-        "graph leads the influence is exactly 0: that is the decoders' form, and no finding."
+        f"Each node in turn is pushed by {InfluenceConfig().size:g} standard deviations and the decoders forecast on, "
+        f"along the graph that they were given ({world.model.cfg.supply}). Where no path of it leads the influence is "
+        "exactly 0: that is the decoders' form, and no finding."
     )
     return Section(
         title="What do the decoders do along it?",
@@ -156,7 +160,7 @@ def _along(world: GraphWorld, pairs: pd.DataFrame) -> Section:
     )
 
 
-def _judged(swap: pd.DataFrame) -> Section:
+def _judged(swap: pd.DataFrame, target: str) -> Section:
     shown = {
         "graph": ("graph supplied", None),
         "density": ("density", number),
@@ -165,8 +169,9 @@ def _judged(swap: pd.DataFrame) -> Section:
         "nauprc_shuffled": ("of shuffled influences", number),
     }
     lead = (
-        "The decoders are frozen and other graphs supplied: the forecast's error, and how well the influences rank the "
-        "chosen edges. Under the chosen graph the rank is perfect by construction."
+        f"The decoders are frozen and other graphs supplied: the error of the forecast of {target}, and how well the "
+        "influences on it rank the chosen edges. Under the chosen graph they rank high by construction, where it has "
+        "an edge there."
     )
     return Section(
         title="Does forecast error tell whether it attributes?",

@@ -1,7 +1,6 @@
 """A run's folder: what was asked, the panel as it was read, checkpoints, the world, and every result file.
 
-run.json  panel.parquet  schema.toml  checkpoints/  world/  predictions.parquet  effects.parquet
-plausibility.parquet  summary.json  report.html
+run.json  panel.parquet  schema.toml  checkpoints/  world/  report.html, and what the world's commands write
 """
 
 from __future__ import annotations

@@ -185,6 +185,8 @@ class GraphWorld(contract.Named):
             found.append(f"{action}: the data choose no path from it to an outcome; that is no proof of no effect")
         if self.model.cfg.supply == "full":
             found.append("the decoder was given the full graph: its effects follow no chosen edge")
+        if self.model.cfg.supply == "none":
+            found.append("the decoder was given no graph: its effects are all 0")
         if self.members < 3:
             found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
         return found
