@@ -154,16 +154,17 @@ def answer(respond: Any, params: Any, context: Any, asked: Asked) -> Found:
     return Found(found.zero.sum(-1) / asked.cost, found.curve.sum(-1), moved.sum(-1), outcome)
 
 
-def _true(_: Any, context: Any, spend: jax.Array) -> jax.Array:
+def _by_sizes(sizes: jax.Array, context: Any, spend: jax.Array) -> jax.Array:
+    """Respond as the simulator, each channel's size multiplied."""
     without, truth, carry = context
-    return without + simulated.combined(truth, spend, jnp, carry.shape[0])
+    return without + simulated.combined(truth._replace(beta=truth.beta * sizes), spend, jnp, carry.shape[0])
 
 
 def truth(asked: Asked) -> Found:
     """Ask the simulator."""
     # The carry-over is a shape, so that it is known when the program is compiled.
     context = (jnp.asarray(asked.sim.without, jnp.float32), asked.sim.truth, jnp.zeros(asked.cfg.carry))
-    return answer(_true, jnp.zeros(1), context, asked)
+    return answer(_by_sizes, jnp.ones((1, len(asked.cost))), context, asked)
 
 
 @cache
@@ -215,11 +216,6 @@ def by_regression(fitted: regressions.Regression, asked: Asked) -> Found:
     known = (fitted.base, fitted.theta, fitted.half, np.zeros(fitted.carry))
     context = tuple(jnp.asarray(x, jnp.float32) for x in known)
     return answer(_by_coefficients, jnp.asarray(beta, jnp.float32), context, asked)
-
-
-def _by_sizes(sizes: jax.Array, context: Any, spend: jax.Array) -> jax.Array:
-    without, truth, carry = context
-    return without + simulated.combined(truth._replace(beta=truth.beta * sizes), spend, jnp, carry.shape[0])
 
 
 def by_true_curves(asked: Asked, table: MediaTable) -> Found:
@@ -339,6 +335,10 @@ def work(options: common.Options, observer: Any = silent) -> Path:
             per_seed[seed] |= {Cell(*row[:3]): row[3] for row in got["rows"]}
         else:
             often[seed] |= {Cell(MANY, *row[1:3]): row[3] for row in got["rows"]}
+            always = size.sim.num_channels - size.sim.always_on
+            error = np.abs(np.divide(got["roi"], got["true"]) - 1)
+            for name, own in (("paused", error[:always]), ("always_on", error[always:])):
+                often[seed][Cell(MANY, method, f"roi_mape_{name}")] = float(own.mean())
         if got["told"]:
             facts["sampler"][f"{strength:g}-{seed}"] = got["told"]
         clock.read()

@@ -24,6 +24,7 @@ Fold = Annotated[ConsumerConfig, tyro.conf.arg(name="")]
 FoldGraph = Annotated[GraphConfig, tyro.conf.arg(name="")]
 FoldCertificate = Annotated[CertificateConfig, tyro.conf.arg(name="")]
 RunFolder = Annotated[Path, tyro.conf.Positional]
+TITLE = "What would have happened under another plan?"
 TARGETED = "Campaigns were targeted, not randomised: households were chosen by what they had bought before."
 
 
@@ -229,21 +230,21 @@ def traits(
         _write(path.with_name(f"traits_{action}.parquet"), rows, world, data, action=action, t0=t0, t1=t1, alpha=alpha)
 
 
-def report(run: RunFolder, *, alpha: float = 0.1, title: str = "What would have happened under another plan?") -> None:
+def report(run: RunFolder, *, alpha: float = 0.1, title: str = "") -> None:
     """Answer every question of the report anew and write it, with the files behind it.
 
     Args:
         run: folder of a finished run.
-        alpha: intervals hold with probability 1 - alpha.
-        title: heading of the page.
+        alpha: intervals hold with probability 1 - alpha; a graph run has none.
+        title: heading of the page; the question that it answers if not given.
     """
     from wmjax.report import graph
     from wmjax.report.run import Run
 
-    world, panel = Run(run).open("report")
-    asked = Run(run).asked
+    (world, panel), asked = Run(run).open("report"), Run(run).asked
     if Run(run).kind == "graph":
-        return graph.report(run, world, panel, title=title)
+        return graph.report(run, world, panel, title=title or "What acts on what?")
+    title = title or TITLE
     if Run(run).kind == "media":
         return media_commands.report(run, world, panel, title=title, alpha=alpha)
     return _report(run, world, panel, seed=asked["seed"], targeted=asked.get("targeted", ""), title=title, alpha=alpha)
@@ -377,7 +378,7 @@ def _fit(
     overwrite: bool,
     *,
     targeted: str = "",
-    title: str = "What would have happened under another plan?",
+    title: str = TITLE,
 ) -> None:
     import jax
 

@@ -171,11 +171,13 @@ def _one(
     scale = 1.0 if binary else jnp.maximum(left, 1e-6)
     factor = jax.scipy.linalg.cho_factor(hessian(curve))
 
+    by_unit = partial(jax.ops.segment_sum, segment_ids=at.units, num_segments=at.num_units)
+
     def differ(action: Array) -> tuple[Array, Array]:
         """Estimate the variance of one action's slopes, and how precisely."""
         slopes = action[:, None] * centred
         rest = slopes - design @ jax.scipy.linalg.cho_solve(factor, (design * curve[:, None]).T @ slopes)
-        shares = jax.ops.segment_sum(rest * error[:, None], at.units, at.num_units) / scale
+        shares = by_unit(rest * error[:, None]) / scale
         information = (rest * curve[:, None]).T @ rest / scale
         agreed = jnp.square(shares.sum(0)).sum() - jnp.square(shares).sum()
         told = jnp.maximum(jnp.square(information).sum() - alone(rest), 0)
@@ -189,11 +191,9 @@ def _one(
 
         def one(probe: Array) -> Array:
             heard = (rest * (curve * (rest @ probe))[:, None]) / scale
-            return jnp.square(jax.ops.segment_sum(heard, at.units, at.num_units)).sum()
+            return jnp.square(by_unit(heard)).sum()
 
         return jax.lax.map(one, probes.T).mean()
-
-    by_unit = partial(jax.ops.segment_sum, segment_ids=at.units, num_segments=at.num_units)
 
     def apart(rest: Array) -> tuple[Array, Array]:
         """Estimate the variance between units of the effect whose column, of what others explain, leaves `rest`."""
@@ -209,12 +209,12 @@ def _one(
 
     variance, precision = jax.lax.map(differ, actions.T)
     first = width - actions.shape[1]
-    alone_of = jax.scipy.linalg.cho_solve(factor, jnp.eye(width)[:, first:])
-    between, between_precision = jax.lax.map(apart, (design @ alone_of / jnp.diag(alone_of[first:])).T)
+    inverse = jax.scipy.linalg.cho_solve(factor, jnp.eye(width)[:, first:])
+    # Each action's column less what all other columns explain of it.
+    between, between_precision = jax.lax.map(apart, (design @ inverse / jnp.diag(inverse[first:])).T)
     luck = _luck(design, error, curve, factor, at)[first:, first:]
     # Where float32 cannot tell (an outcome that never varies), nothing is told.
-    told = (variance, precision, between, between_precision, luck)
-    told = (jnp.where(jnp.isfinite(x), x, 0.0) for x in told)
+    told = (jnp.where(jnp.isfinite(x), x, 0.0) for x in (variance, precision, between, between_precision, luck))
     return found[first:], *told, jnp.asarray(0.5 if binary else scale)
 
 
@@ -309,8 +309,10 @@ def slope_variance(start: Start, effect_sd: float) -> Float[Array, "outcomes mem
 
 
 def unit_sd(start: Start, effect_sd: float | None) -> Float[Array, "outcomes actions"]:
-    """Tell the standard deviation of effects between units: the median of a posterior whose prior is half Cauchy with
-    the first guess as its median (Gelman 2006); without a guess, the root of what is told.
+    """Tell the standard deviation of effects between units, of one unit of each action as `regress` read it.
+
+    It is the median of a posterior whose prior is half Cauchy with the first guess as its median (Gelman 2006), and
+    whose likelihood is normal; without a guess, the root of the estimate.
     """
     told, precision = start.between.mean(1), start.between_precision.mean(1)
     if effect_sd is None:

@@ -24,6 +24,8 @@ FILES = (
     ("swap.parquet", "the frozen decoders under other graphs: density, forecast error, attribution"),
     ("training.parquet", "training curves"),
 )
+STABLE = 0.8
+"""Share of the bootstrap draws of the units from which an edge is told as stable."""
 PAIRS = {
     "sender": ("from", None),
     "receiver": ("to", None),
@@ -91,8 +93,8 @@ def _answers(world: GraphWorld, pairs: pd.DataFrame) -> tuple[Answer, ...]:
             unit=f"{row['receiver']}, by one standard deviation of {row['sender']}'s memory",
             interval=f"t {number(as_float(row['t']))}, q {number(as_float(row['q_value']))}",
             words=f"Chosen from data alone; {percent(row['stability'])} of draws of the units choose it too.",
-            standing="supported" if as_float(row["stability"]) >= 0.8 else "partly",
-            because="draws of the units agree" if as_float(row["stability"]) >= 0.8 else "draws of the units differ",
+            standing="supported" if row["stability"] >= STABLE else "partly",
+            because="draws of the units agree" if row["stability"] >= STABLE else "draws of the units differ",
         )
         for row in frames.records(chosen)[:4]
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from wmjax.report.numbers import number
 from wmjax.worlds.media.config import MediaConfig
 
 FoldMedia = Annotated[MediaConfig, tyro.conf.arg(name="")]
@@ -122,7 +123,7 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
     _warn(world)
     path = run / f"shift_{source}_{target}.json"
     console.say(
-        f"{amount(found['moved'])} moved from {source} to {target}, over all {panel.num_times} periods: "
+        f"{number(found['moved'])} moved from {source} to {target}, over all {panel.num_times} periods: "
         f"{_gain(world, panel, found, alpha)}: {path}"
     )
     asked = answered(world, panel, source=source, target=target, share=share, alpha=alpha)
@@ -163,15 +164,15 @@ def optimize(
     cost = (
         "at the same spend"
         if math.isclose(spent, planned, rel_tol=1e-6)
-        else f"at {amount(planned - spent, sign=True)} of spend"
+        else f"at {number(planned - spent, sign=True)} of spend"
     )
-    named = {"mean": numbers["gain"], "lo": numbers["lo"], "hi": numbers["hi"]}
-    console.say(f"Over what was done, {cost}: {_gain(world, panel, named, alpha)}, as if it had not been chosen")
+    told = _gain(world, panel, numbers | {"mean": numbers["gain"]}, alpha)
+    console.say(f"Over what was done, {cost}: {told}, as if it had not been chosen")
     if numbers["lo"] <= 0 <= numbers["hi"]:
         console.warning("the interval of the gain holds 0: the data do not tell this split from what was done")
     console.say(
-        f"Expected in all: {amount(numbers['start'])} by the split as it was, {amount(numbers['value'])} by this one; "
-        f"one more of budget would bring {numbers['price']:.3g} (optimality residual {numbers['residual']:.2g})"
+        f"Expected in all: {number(numbers['start'])} by the split as it was, {number(numbers['value'])} by this one; "
+        f"one more of budget would bring {number(numbers['price'])} (optimality residual {numbers['residual']:.2g})"
     )
     asked = {"budget": budget, "low": low, "high": high, "alpha": alpha}
     _write(out or run / "budget.parquet", table, answered(world, panel, **asked, **numbers))
@@ -190,14 +191,8 @@ def _gain(world: Any, panel: Any, found: Any, alpha: float) -> str:
     """Say what a plan changes, in the outcome's name, with its interval."""
     from wmjax.worlds.media import prepare
 
-    ends = " to ".join(amount(found[end], sign=True) for end in ("lo", "hi"))
-    return f"{amount(found['mean'], sign=True)} {prepare.outcome_name(panel, world.cfg)} ({1 - alpha:.0%} {ends})"
-
-
-def amount(value: float, *, sign: bool = False) -> str:
-    """Print an amount of money or outcome: whole and with thousands where it is large, else to three digits."""
-    large = abs(value) >= 1000
-    return f"{value:{'+' if sign else ''}{',.0f}' if large else '.3g'}}"
+    ends = " to ".join(number(found[end], sign=True) for end in ("lo", "hi"))
+    return f"{number(found['mean'], sign=True)} {prepare.outcome_name(panel, world.cfg)} ({1 - alpha:.0%} {ends})"
 
 
 def _warn(world: Any) -> None:

@@ -96,7 +96,7 @@ def fit(
     fitted, history, facts = machine.fit_members(
         key_for(key, "machine"), parts.train.visible, parts.val.visible, weights=weights, model=model, stages=stages
     )
-    adapters, curves, luck, apart = fit_adapters(
+    adapters, curves, luck, own_sd = fit_adapters(
         key_for(key, "adapters"), fitted, parts, weights, model=model, stages=stages, outcomes=panel.outcome_names
     )
     params = with_residuals(ConsumerParams(fitted, adapters, _per_member(parts.scales, cfg.members)), parts, model)
@@ -120,7 +120,7 @@ def fit(
             **_dates(panel, split),
             "common_actions": common_actions(panel, split.train),
             "luck": luck is not None,
-            "own_effect_sd": _own(apart, parts.scales, panel),
+            "own_effect_sd": _named(own_sd, parts.scales, panel),
             "rarer": support.rarer(parts.train, schema=panel.schema),
             "hidden": hidden.fit(parts.train, reports, frame=frame, schema=panel.schema),
             "repeats": repeats.shares(panel, panel.arrays.actions, panel.arrays.mask & split.train, frame=frame),
@@ -193,11 +193,11 @@ def _action_scale(kind: str, values: np.ndarray) -> tuple[float, float]:
     return float(scaler.centre[0]), float(scaler.scale[0])
 
 
-def _own(apart: Array | None, scales: Scales, panel: Panel) -> dict[str, dict[str, float]] | None:
+def _named(own_sd: Array | None, scales: Scales, panel: Panel) -> dict[str, dict[str, float]] | None:
     """Name the deviations of effects of one unit of an action, on the linear scale in the table's units."""
-    if apart is None:
+    if own_sd is None:
         return None
-    sizes = np.asarray(apart * scales.outcome_scale[:, None] / scales.action_scale, np.float64)
+    sizes = np.asarray(own_sd * scales.outcome_scale[:, None] / scales.action_scale, np.float64)
     return pd.DataFrame(sizes, panel.outcome_names, panel.action_names).to_dict()
 
 
@@ -237,13 +237,13 @@ class Trained(NamedTuple):
     """Adapters, and what `warm` tells of their effects where they are additive (else None).
 
     adapters: leaves `[members, outcomes, ..]`. curves: of training, tidy. luck: what shocks to whole periods add to the
-    covariance of effects. apart: standard deviation of units' own effects beyond the adapters', of the scaled action.
+    covariance of effects. own_sd: standard deviation of units' own effects beyond the adapters', of the scaled action.
     """
 
     adapters: Any
     curves: pd.DataFrame
     luck: Float[Array, "outcomes actions actions"] | None
-    apart: Float[Array, "outcomes actions"] | None
+    own_sd: Float[Array, "outcomes actions"] | None
 
 
 def fit_adapters(
@@ -306,15 +306,15 @@ def fit_adapters(
     adapters = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
     # Cut at 0 only where it is drawn: of members one by one what chance tells would not cancel.
     luck = None if told is None else told.luck.mean(1)
-    apart = None
+    own_sd = None
     if told is not None:
         units, count = jnp.asarray(parts.train.unit), len(parts.train.units)
         slopes = [adapters["tau"]["kernel"][chosen] for chosen in chunks.values()]
         known = sum(
             _explained(own, tables(n).train.features, units, count) for n, own in zip(chunks, slopes, strict=True)
         )
-        apart = jnp.sqrt(jnp.maximum(jnp.square(warm.unit_sd(told, cfg.adapter.effect_sd)) - known / cfg.members, 0))
-    return Trained(adapters, pd.concat(curves, ignore_index=True), luck, apart)
+        own_sd = jnp.sqrt(jnp.maximum(jnp.square(warm.unit_sd(told, cfg.adapter.effect_sd)) - known / cfg.members, 0))
+    return Trained(adapters, pd.concat(curves, ignore_index=True), luck, own_sd)
 
 
 @partial(jax.jit, static_argnames=("num_units",))

@@ -38,7 +38,7 @@ def bounds(
     return (mean - half).astype(mean.dtype), (mean + half).astype(mean.dtype)
 
 
-def own_effects(facts: Mapping[str, Any], action: str, outcomes: tuple[str, ...]) -> Float[np.ndarray, " outcomes"]:
+def own_effect_sd(facts: Mapping[str, Any], action: str, outcomes: tuple[str, ...]) -> Float[np.ndarray, " outcomes"]:
     """Give the standard deviation of what units' effects of one unit of an action are beyond what adapters tell."""
     told = (facts.get("own_effect_sd") or {}).get(action, {})
     return np.array([told.get(outcome, 0.0) for outcome in outcomes])

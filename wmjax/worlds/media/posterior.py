@@ -161,7 +161,6 @@ def sample(
     flat, unflat = ravel_pytree(jax.tree.map(lambda x: x.mean(0), members.params["curves"]))
 
     def member(own: tuple[Curves, Array, Array]) -> tuple[Curves, Array]:
-
         def draw(move: Array) -> tuple[Curves, Array]:
             curves = unflat(flat + move)
             return curves, own[1] + (level(own[0]) - level(curves))[:, None]
