@@ -56,7 +56,7 @@ def test_without_edges_the_p_values_are_uniform():
 
 def test_a_common_demand_is_no_edge():
     """Neither a strong one nor a faint one, of which the other channels' own noise hides most."""
-    for demand, seeds, hidden in ((0.6, 1, 0), (0.1, 2, 15)):
+    for demand, seeds, hidden in ((0.6, 1, 0), (0.1, 4, 15)):
         found, held, plain = 0, 0, 0
         for seed in range(seeds):
             rng = np.random.default_rng(seed)
@@ -101,16 +101,16 @@ def test_the_demand_is_taken_out_by_two_stage_least_squares():
     x = shops(np.random.default_rng(1), edge=0.3, demand=0.3, nodes=7)
     panel = support._Panel(x, CFG)
     d = panel.designs[6]
-    fixed = (d.owner != 0) & (d.owner != 6) & ~d.is_move
+    fixed = (d.owner != 0) & ~d.is_move
     moves = np.flatnonzero(d.is_move & (d.owner > 0) & (d.owner < 6))
-    found, noise, slope = panel._instrumented(d, 0, 1, fixed, moves)
+    # Five channels, of which the second is taken for the sender's own.
+    found, noise, slope = panel._instrumented(d, 0, 1, fixed, moves, np.arange(5) == 1)
     given = np.column_stack([d.family[0, 1], d.columns[fixed].T])
     left = d.columns[moves] - (given @ np.linalg.lstsq(given, d.columns[moves].T, rcond=None)[0]).T
     moved = d.columns[moves] / np.linalg.norm(left, axis=1)[:, None]
-    proxies = [moved[side::2].sum(0) for side in (0, 1)]
     want = []
-    for one, other in ((0, 1), (1, 0)):
-        instruments, regressors = (np.column_stack([given, proxies[side]]) for side in (other, one))
+    for one, other in (((0, 3), (1, 2, 4)), ((2, 4), (0, 1, 3))):
+        instruments, regressors = (np.column_stack([given, moved[list(side)].sum(0)]) for side in (other, one))
         want.append(np.linalg.solve(instruments.T @ regressors, instruments.T @ d.outcome)[0])
     assert slope == pytest.approx(np.mean(want), rel=1e-3)
     assert found.sum() == pytest.approx(
@@ -121,6 +121,65 @@ def test_the_demand_is_taken_out_by_two_stage_least_squares():
         rel=1e-3,
     )
     assert abs(noise.sum()) < 1e-6 * np.abs(noise).sum()
+
+
+def chain(rng, *, edge):
+    """Six channels under one demand: 0 drives 1 and 2 strongly, and acts on the target by `edge`."""
+    x, memory = np.full((SHOPS, TIMES, 7), 4.0), np.full(SHOPS, 4.0)
+    common = np.zeros(SHOPS)
+    for t in range(1, TIMES):
+        memory = 0.5 * memory + 0.5 * x[:, t - 1, 0]
+        x[:, t] = 4 + 0.5 * (x[:, t - 1] - 4) + 0.4 * common[:, None] + rng.normal(size=(SHOPS, 7)) * 0.3
+        x[:, t] += np.outer(memory, [0, 0.5, 0.5, 0, 0, 0, edge])
+        common = 0.8 * common + 0.5 * rng.normal(size=SHOPS)
+    return x
+
+
+def test_a_channel_that_the_sender_drives_does_not_stand_for_the_demand():
+    found, masked, ts = 0, 0, []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x = chain(rng, edge=0.25)
+        for limit in (CFG.child, np.inf):
+            chosen = support.select(np.random.default_rng(seed), x, cfg=dataclasses.replace(CFG, child=limit))
+            found, masked = found + chosen.graph[0, -1] * (limit < 3), masked + chosen.graph[0, -1] * (limit > 3)
+        ts.append(support.select(rng, chain(rng, edge=0.0), cfg=CFG).t[0, -1])
+    assert found >= 5
+    assert masked <= 1
+    # Six t values without an effect, of standard deviation 1: their mean is further off with probability 1e-4.
+    assert abs(np.mean(ts)) < 1.6
+
+
+def test_the_null_is_as_wide_as_the_falls_say():
+    rng, off = np.random.default_rng(0), ~np.eye(12, dtype=bool)
+    noise = rng.normal(size=(12, 12, 400))
+    for width in (0.5, 1.0, 2.0):
+        # Scores of no effect whose luck is `width` times what their noise lets expect.
+        scores = noise + np.sqrt(max(width**2 - 1, 0)) * np.sqrt(400) / 400 * rng.normal(size=(12, 12, 1))
+        scores = scores if width >= 1 else noise - 0.5 * noise.mean(2, keepdims=True)
+        t, p, _ = support._judge(scores, noise, np.ones(400))
+        # 132 values each: their share below .05 strays beyond these bounds with probability below 1e-3 at 1 and 2.
+        assert t[off].std() == pytest.approx(min(width, 1.0), rel=0.3)
+        assert np.mean(p[off] < 0.05) < 0.13
+
+
+def test_a_channel_that_never_moves_says_nothing():
+    x = shops(np.random.default_rng(1), edge=0.5)
+    x[:, :, 1] = 2.0
+    found = support.select(np.random.default_rng(0), x, cfg=CFG)
+    assert found.graph[0, -1] == 1
+    assert not found.t[1].any()
+    assert not found.t[:, 1].any()
+
+
+def test_times_at_which_a_channel_lies_low_can_be_left_out():
+    x = shops(np.random.default_rng(3), edge=0.5, floor=True)
+    kept = [
+        np.mean(support._Panel(x, dataclasses.replace(CFG, all_clear=clear)).designs[-1].outcome != 0)
+        for clear in (False, True)
+    ]
+    assert kept[0] == 1
+    assert 0.2 < kept[1] < 0.9
 
 
 def test_a_floor_is_left_out_and_breaks_nothing():
@@ -144,9 +203,9 @@ def test_scores_are_those_of_a_regression_by_hand():
     x = shops(np.random.default_rng(1), edge=0.3)
     panel = support._Panel(x, CFG)
     best = np.array([0, 1, 2, 3])
-    found, _, slope = panel.scores(3, best)
+    found, _, slope = panel.scores(3, best, np.zeros((4, 4), bool))
     d = panel.designs[3]
-    fixed = d.columns[(d.owner != 0) & (d.owner != 3)]
+    fixed = d.columns[d.owner != 0]
     columns = np.column_stack([d.family[0, best[0]], fixed.T])
     coefficient = np.linalg.lstsq(columns, d.outcome, rcond=None)[0]
     assert slope[0] == pytest.approx(coefficient[0], rel=1e-4)

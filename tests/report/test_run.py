@@ -40,7 +40,7 @@ def test_a_run_killed_while_it_was_cleared_is_not_gone_on_with(tmp_path, monkeyp
     panel, run = read_panel(table(), SCHEMA), Run(tmp_path / "run")
     run.claim(panel, None, 0, overwrite=False)
 
-    (run.folder / "checkpoints").mkdir()
+    (run.folder / "checkpoints" / "dbm").mkdir(parents=True)
 
     def killed(path):
         raise KeyboardInterrupt
@@ -53,6 +53,16 @@ def test_a_run_killed_while_it_was_cleared_is_not_gone_on_with(tmp_path, monkeyp
         run.claim(panel, None, 0, overwrite=False)
     run.claim(panel, None, 0, overwrite=True)
     assert run.asked["seed"] == 0
+
+
+def test_a_fit_that_failed_before_it_learnt_leaves_its_folder_free(tmp_path):
+    panel, run = read_panel(table(), SCHEMA), Run(tmp_path / "run")
+    run.claim(panel, None, 0, overwrite=False)
+    run.claim(panel, None, 1, overwrite=False)
+    assert run.asked["seed"] == 1
+    (run.folder / "world").mkdir()
+    with pytest.raises(UserError, match="another run"):
+        run.claim(panel, None, 0, overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -18,10 +18,11 @@ from wmjax.graph.decoder import DecoderConfig
 from wmjax.graph.support import SupportConfig
 from wmjax.report import graph_page
 from wmjax.report.run import Run
-from wmjax.sweep import store
-from wmjax.worlds import certifying, graph
+from wmjax.sweep import axes, store
+from wmjax.worlds import certifying, graph, sweeping
 from wmjax.worlds.graph import GraphConfig, fitting
 from wmjax.worlds.graph import model as pure
+from wmjax.worlds.sweeping import Setting
 
 CFG = GraphConfig(
     support=SupportConfig(decays=(0.3, 0.7), shapes=(2.0,), halves=(1.0,), components=3, draws=30, common=False),
@@ -309,3 +310,40 @@ def test_a_certificate_says_what_it_is_of_and_another_table_has_its_own(run, pan
     assert found["bypass"] is False
     assert found["provenance"]["answer"]["panel_fingerprint"] != told["data_fingerprint"]
     assert (run / "certificate.json").read_text() == own
+
+
+def test_held_out_errors_are_those_by_hand(world, panel):
+    found = pd.DataFrame(world.facts["accuracy"]).set_index(["horizon", "model"])["rmse"]
+    actual = np.asarray(panel.arrays.outcomes[..., 0], np.float64)
+    start = world.facts["train_periods"]
+    ahead = world.predict(panel)["mean"].sel(outcome="sales").to_numpy()
+    rmse = lambda error: float(np.sqrt(np.mean(np.square(error))))  # noqa: E731
+    assert found["next", "world"] == pytest.approx(rmse((ahead - actual)[:, start:]))
+    assert found["next", "no change"] == pytest.approx(rmse(np.diff(actual, axis=1)[:, start - 1 :]))
+    assert found["rolled", "no change"] == pytest.approx(rmse(actual[:, start:] - actual[:, start - 1, None]))
+    assert found["rolled", "mean"] == pytest.approx(rmse(actual[:, start:] - actual[:, :start].mean(1)[:, None]))
+    # The channel is known in the test periods, so the world beats both, rolled on as well.
+    assert found["rolled", "world"] < min(found["rolled", "mean"], found["rolled", "no change"])
+    assert world.facts["warnings"] == []
+
+
+def test_a_world_that_forecasts_nothing_says_so_in_every_answer(panel, tmp_path):
+    frame = table()
+    # Sales that wander: a decoder of two epochs is far behind no change.
+    frame["sales"] = frame.groupby("shop")["sales"].cumsum()
+    wandering = read_panel(frame, SCHEMA)
+    lost = graph.fit(jax.random.key(0), wandering, dataclasses.replace(CFG, epochs=2))
+    assert "it has not learnt this outcome" in lost.facts["warnings"][0]
+    assert lost.facts["warnings"][0] in lost.effect_interval(wandering, "tv", 3.0, 5.0).attrs["warnings"]
+    asked = sweeping.sweep(
+        lost, wandering, axes.axis("tv", [3.0, 5.0]), key=jax.random.key(1), setting=Setting(start=START, periods=3)
+    )
+    assert asked.attrs["provenance"]["warnings"].count(lost.facts["warnings"][0]) == 1
+    lost.save(tmp_path / "w")
+    assert wm.load(tmp_path / "w").facts == lost.facts
+
+
+def test_a_column_that_stands_still_is_refused():
+    frame = table().assign(radio=lambda f: f["shop"] * 1.0)
+    with pytest.raises(UserError, match="'radio': no unit's value ever changes in the 36 training periods"):
+        graph.fit(jax.random.key(0), read_panel(frame, SCHEMA), CFG)

@@ -14,11 +14,18 @@ that could speak for it held fixed:
   the moves themselves fixed would take out only the share of the demand that their own noise leaves visible, and pass
   off the rest as edges. One demand, any loads; it takes two channels beside sender and receiver. Where the halves do
   not agree (first-stage t below `agreement`) there is no demand worth the name, and the moves are held fixed.
+- *Children.* The move of a channel that the sender drives tells of the sender too, and would take its effect with the
+  demand: such a channel is an instrument only. Which they are is asked first, of the other half of the shops, among
+  channels alone and liberally (t above `child`): one that is missed has moved little, one too many costs some power.
 - *H_i* is chosen from the family on one half of the shops, for the sender and not for the edge, and tested on the other
   half, both ways round (honest splitting).
 - *Shops are the unit of luck.* Residuals are added up by shop, t = sum_r S_r / sqrt(sum_r S_r^2), and referred to
   Student's t; media effects are taken to be non-negative, so tests are one-sided.
-- Times at which a channel stands at its floor, or would be expected near it, tell of the floor and are left out.
+- *The null is measured.* Falls are luck, or what the model misses: where they are wider than luck alone, all t values
+  are divided by as much (an empirical null; Efron, 2004).
+- Times at which the receiver stands at its floor, or would be expected near it, tell of the floor and are left out. A
+  channel at its floor also stands badly for the demand: with many shops that is what errs, and `all_clear` leaves out
+  those times too, at a cost in power.
 - Benjamini and Hochberg choose at the rate asked for, twice: among the edges into the target, and among all others.
 
 Computed once on the host in float64, because the memories of co-moving channels are almost the same.
@@ -51,8 +58,10 @@ class SupportConfig:
         own_lags: lags of the receiver itself.
         common: guard against a demand that moves all channels of a shop.
         agreement: the least first-stage t value at which the other channels' moves are taken to tell of a demand.
+        child: the least t value at which a channel may be driven by the sender, and does not stand for the demand.
         periods: take out what all shops share at a time.
         margin: how far above its floor, in residual standard deviations, a receiver must be expected to be.
+        all_clear: leave out times at which any channel would be expected below its floor.
         draws: bootstrap draws of the shops behind `stability`.
     """
 
@@ -64,8 +73,10 @@ class SupportConfig:
     own_lags: int = 2
     common: bool = True
     agreement: float = 2.0
+    child: float = 2.0
     periods: bool = True
     margin: float = 2.0
+    all_clear: bool = False
     draws: int = 200
 
     def __post_init__(self) -> None:
@@ -118,13 +129,14 @@ def select(rng: np.random.Generator, values: Float[np.ndarray, "shops times node
     half[rng.permutation(shops)[: shops // 2]] = True
     panels = [_Panel(values[own], cfg) for own in (half, ~half)]
     gains = [[panel.gains(j) for j in range(nodes)] for panel in panels]
+    # Only rises count: a fall is no evidence for a memory that is meant to help.
+    best = [np.sum(np.maximum(gain, 0.0) ** 2, axis=0).argmax(-1) for gain in gains]
+    children = [panel.children(member) for panel, member in zip(panels, best, strict=True)]
     scores, noise = np.zeros((nodes, nodes, shops)), np.zeros((nodes, nodes, shops))
     effect = np.zeros((nodes, nodes))
     for test, (own, panel) in enumerate(zip((half, ~half), panels, strict=True)):
-        # Only rises count: a fall is no evidence for a memory that is meant to help.
-        best = np.sum(np.maximum(gains[1 - test], 0.0) ** 2, axis=0).argmax(-1)
         for j in range(nodes):
-            scores[:, j, own], noise[:, j, own], slope = panel.scores(j, best)
+            scores[:, j, own], noise[:, j, own], slope = panel.scores(j, best[1 - test], children[1 - test])
             effect[:, j] += slope / 2
     off = ~np.eye(nodes, dtype=bool)
     t, p, q = _judge(scores, noise, np.ones(shops))
@@ -139,6 +151,8 @@ def _judge(scores: np.ndarray, noise: np.ndarray, weights: np.ndarray) -> tuple[
     shops, off = scores.shape[-1], ~np.eye(len(scores), dtype=bool)
     spread = np.sqrt(shops / (shops - 1) * (noise**2 @ weights))
     t = np.divide(scores @ weights, spread, out=np.zeros_like(spread), where=off & (spread > 0))
+    falls = -t[off & (t < 0)]  # half of what no effect leaves, whose median no outlier moves
+    t = t / max(1.0, np.median(falls) / scipy.stats.norm.ppf(0.75)) if len(falls) else t
     p = np.where(off, scipy.stats.t.sf(t, shops - 2), 1.0)
     return t, p, _q_values(p)
 
@@ -180,8 +194,8 @@ class _Design(NamedTuple):
     """One receiver's regression, shop and time means taken out over the rows that count.
 
     Attributes:
-        outcome, columns: what is explained `[rows]`, and own lags followed by every node's `[columns, rows]`.
-        owner: the node that each column stands for, -1 for own lags.
+        outcome, columns: what is explained `[rows]`, and own lags, every other node's, own curves `[columns, rows]`.
+        owner: the node that each column stands for, -1 for the receiver itself.
         is_move: whether it is that node's value at t + 1.
         family: every sender's memories `[nodes, family, rows]`.
         gram, onto: products of the columns with each other and with the outcome.
@@ -211,27 +225,37 @@ class _Panel:
         size = family.std((2, 3), keepdims=True)
         self.family = np.divide(family, size, out=np.zeros_like(family), where=size > 1e-9)
         self.free = self._free()
+        self.clear = np.ones((self.shops, len(self.now)), bool)
+        if cfg.common and cfg.all_clear:
+            self.clear = np.all([self._height(*self._explained(k)[:2]) > 0 for k in range(self.nodes - 1)], axis=0)
         self.designs = [self._design(j) for j in range(self.nodes)]
 
     def _free(self) -> Float[np.ndarray, "nodes columns shops times"]:
         """Lay out what stands for each node in others' tests: its curves and, for a channel, its move to t + 1."""
         parts = [np.stack([_components(f, self.cfg.components) for f in self.family])]
+        self.curves = parts[0].shape[1]
         if self.cfg.common:
             channel = (np.arange(self.nodes) < self.nodes - 1)[:, None, None]
             moves = [self.values[:, self.now + lead].transpose(2, 0, 1) * channel for lead in (0, 1)]
             parts.append(np.stack(moves, 1))
         return np.concatenate(parts, 1)
 
-    def _design(self, j: int) -> _Design:
-        """Lay out receiver j's regression over the rows in which it stands clear of its floor."""
+    def _explained(self, j: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lay out receiver j's next value, its own lags and what others may explain of it, and its own curves."""
         outcome = self.values[:, self.now + 1, j]
         lags = np.stack([self.values[:, self.now - lag, j] for lag in range(self.cfg.own_lags)])
-        columns = np.concatenate([lags, self.free.reshape(-1, *outcome.shape)])
-        each = self.free.shape[1]
-        owner = np.repeat(np.arange(-1, self.nodes), [len(lags), *[each] * self.nodes])
-        is_move = np.concatenate([np.zeros(len(lags), bool), np.tile(np.arange(each) == each - 1, self.nodes)])
-        is_move &= self.cfg.common
-        rows = self._clear(outcome, columns[owner != j])
+        others = np.delete(self.free, j, 0).reshape(-1, *outcome.shape)
+        return outcome, np.concatenate([lags, others]), self.free[j, : self.curves]
+
+    def _design(self, j: int) -> _Design:
+        """Lay out receiver j's regression over the rows in which it stands clear of its floor."""
+        outcome, columns, own = self._explained(j)
+        rows = self.clear & (self._height(outcome, columns) > self.cfg.margin)
+        columns = np.concatenate([columns, own])
+        lags, each, owner = self.cfg.own_lags, self.free.shape[1], np.full(len(columns), -1)
+        owner[lags : len(columns) - len(own)] = np.repeat(np.delete(np.arange(self.nodes), j), each)
+        is_move = np.zeros(len(columns), bool)
+        is_move[lags + each - 1 : len(columns) - len(own) : each] = self.cfg.common
         clean = _within_both if self.cfg.periods else _within
         within, outcome = clean(columns, rows), clean(outcome[None], rows)[0]
         family = clean(self.family.reshape(-1, *rows.shape), rows).reshape(self.nodes, -1, rows.size)
@@ -248,12 +272,14 @@ class _Panel:
             size=np.sum(family**2, axis=2),
         )
 
-    def _clear(self, outcome: np.ndarray, columns: np.ndarray) -> Bool[np.ndarray, "shops times"]:
-        """Mark rows whose receiver is off its floor and was expected to be; all rows where there is no floor."""
+    def _height(
+        self, outcome: Float[np.ndarray, "shops times"], columns: Float[np.ndarray, "columns shops times"]
+    ) -> Float[np.ndarray, "shops times"]:
+        """How far above its floor a receiver was expected, in residual sd: -inf if it stands there, inf without one."""
         floor = outcome.min()
         rows = outcome > floor
-        if (~rows).mean() < FLOOR_SHARE:
-            return np.ones_like(rows)
+        if (~rows).mean() < FLOOR_SHARE or not rows.any():
+            return np.full(rows.shape, np.inf)
         near, left = _within(columns, rows), _within(outcome[None], rows)[0]
         gram = near @ near.T
         slope = np.linalg.solve(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)), near @ left)
@@ -261,7 +287,7 @@ class _Panel:
         count = np.maximum(rows.sum(1), 1)
         level, centre = (outcome * rows).sum(1) / count, (columns * rows).sum(2) / count
         expected = level[:, None] + np.tensordot(slope, columns - centre[:, :, None], 1)
-        return rows & (expected > floor + self.cfg.margin * noise)
+        return np.where(rows, (expected - floor) / max(float(noise), 1e-12), -np.inf)
 
     def gains(self, j: int) -> Float[np.ndarray, "nodes family"]:
         """Compute the t value, as if rows were independent, of every member of every sender's family."""
@@ -270,7 +296,7 @@ class _Panel:
         for i in range(self.nodes):
             if i == j:
                 continue
-            fixed = (d.owner != i) & (d.owner != j)
+            fixed = d.owner != i
             own, onto = d.across[i][:, fixed], d.onto[fixed]
             slopes = np.linalg.solve(d.gram[np.ix_(fixed, fixed)], np.column_stack([own.T, onto]))
             size = d.size[i] - np.sum(own * slopes[:, :-1].T, axis=1)
@@ -279,8 +305,24 @@ class _Panel:
             found[i] = np.divide(cross, noise * np.sqrt(np.abs(size)), out=np.zeros_like(cross), where=size > 1e-6)
         return found
 
-    def scores(self, j: int, best: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def children(self, best: np.ndarray) -> Bool[np.ndarray, "nodes nodes"]:
+        """Mark the channels that each channel may drive: a second look no longer lets the first's stand for demand."""
+        found = np.zeros((self.nodes, self.nodes), bool)
+        for _ in range(2 if self.cfg.common else 0):
+            tested = [self.scores(j, best, found) for j in range(self.nodes - 1)]
+            total, noise = (np.stack([one[part] for one in tested], 1) for part in (0, 1))
+            spread = np.sqrt(np.sum(noise**2, axis=2))
+            found = np.zeros_like(found)
+            found[:, :-1] = np.sum(total, axis=2) > self.cfg.child * np.maximum(spread, 1e-12)
+        return found
+
+    def scores(self, j: int, best: np.ndarray, children: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Add up, shop by shop, residual of the sender's memory times residual of the receiver.
+
+        Args:
+            j: the receiver.
+            best: the member of the family that stands for each sender.
+            children: whom a sender, a row, may drive.
 
         Returns:
             The sums `[nodes, shops]`, the same without the effect (their noise), and the effects `[nodes]`.
@@ -293,11 +335,11 @@ class _Panel:
         for i in range(self.nodes):
             if i == j:
                 continue
-            others = (d.owner != i) & (d.owner != j)
+            others = d.owner != i
             tested = None
             if self.cfg.common:
                 moves = np.flatnonzero(d.is_move & others & (d.owner < self.nodes - 1))
-                tested = self._instrumented(d, i, int(best[i]), others & ~d.is_move, moves)
+                tested = self._instrumented(d, i, int(best[i]), others & ~d.is_move, moves, children[i, d.owner[moves]])
             if tested is None:
                 tested = self._held_fixed(d, i, int(best[i]), others)
             if tested is not None:
@@ -322,7 +364,7 @@ class _Panel:
         return self._by_shop(own * left), self._by_shop(own * (left - slope * np.sqrt(size) * own)), slope
 
     def _instrumented(
-        self, d: _Design, i: int, member: int, fixed: np.ndarray, moves: np.ndarray
+        self, d: _Design, i: int, member: int, fixed: np.ndarray, moves: np.ndarray, child: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Test one sender with the demand taken out by two-stage least squares; None where there is no demand to see.
 
@@ -330,6 +372,8 @@ class _Panel:
         the regressors (h, m) leave x to one combination of h and z that is orthogonal to m:
 
             q = h - (h'm / z'm) (z - h z'h / h'h),     w = q'x / q'h
+
+        `child` marks the moves that belong in z alone.
         """
         if len(moves) < 2:
             return None
@@ -343,24 +387,31 @@ class _Panel:
         beyond = moved - np.outer(moved @ own / size, own)
         # All channels count alike, whatever their units.
         weight = 1 / np.sqrt(np.maximum(np.sum(beyond**2, axis=1), 1e-12))
-        halves = [np.arange(len(moves)) % 2 == side for side in (0, 1)]
-        proxy = [np.where(half, weight, 0.0) @ moved for half in halves]
-        alone = [np.where(half, weight, 0.0) @ beyond for half in halves]
-        agreed = self._by_shop(alone[0] * alone[1])
-        # Around their mean: where the shops agree well, the mean is most of every one of them.
-        if agreed.sum() < self.cfg.agreement * np.sqrt(self.shops) * agreed.std(ddof=1):
-            return None
-        found, noise, slope = np.zeros(self.shops), np.zeros(self.shops), 0.0
-        for one, other in ((0, 1), (1, 0)):
-            demand, instrument = proxy[one], alone[other]
+        tests = []
+        for half in _halves(child):
+            ours, instrument = np.where(half, weight, 0.0), np.where(half, 0.0, weight) @ beyond
+            demand, agreed = ours @ moved, self._by_shop(instrument * (ours @ beyond))
+            # Around their mean: where the shops agree well, the mean is most of every one of them.
+            if agreed.sum() <= self.cfg.agreement * np.sqrt(self.shops) * agreed.std(ddof=1):
+                continue
             q = own - (own @ demand) / (instrument @ demand) * instrument
             w = q @ left / (q @ own)
             rest = left - (instrument @ (left - w * own)) / (instrument @ demand) * demand
             q = q * np.sqrt(size) / (q @ own)
-            found += self._by_shop(q * rest) / 2
-            noise += self._by_shop(q * (rest - w * own)) / 2
-            slope += w / 2
-        return found, noise, slope
+            tests.append((self._by_shop(q * rest), self._by_shop(q * (rest - w * own)), w))
+        if not tests:
+            return None
+        found, noise, slope = (np.mean(part, axis=0) for part in zip(*tests, strict=True))
+        return found, noise, float(slope)
+
+
+def _halves(child: Bool[np.ndarray, " moves"]) -> list[np.ndarray]:
+    """Deal the moves that may stand for the demand to two halves, all others being the instruments of either.
+
+    One alone has the children as its instruments. Where all are children none is told apart, and all are dealt.
+    """
+    free = np.flatnonzero(~child) if not child.all() else np.arange(len(child))
+    return [np.isin(np.arange(len(child)), free[side::2]) for side in (0, 1) if len(free[side::2])]
 
 
 def _components(family: Float[np.ndarray, "family shops times"], count: int) -> np.ndarray:

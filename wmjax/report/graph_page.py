@@ -18,9 +18,11 @@ from wmjax.report.numbers import as_float, number, percent
 from wmjax.report.parts import Answer, Figure, Page, Section, tabulate
 from wmjax.report.sections import ANSWER, BELIEF
 from wmjax.worlds.graph import GraphWorld
+from wmjax.worlds.graph.judging import HORIZONS, MODELS
 
 FILES = (
     ("graph.parquet", "every pair of nodes: chosen or not, t, q value, stability, effect, influence"),
+    ("accuracy.parquet", "errors in the test periods, beside forecasts that need no model"),
     ("swap.parquet", "the frozen decoders under other graphs: density, forecast error, attribution"),
     ("training.parquet", "training curves"),
 )
@@ -46,6 +48,7 @@ def edges(world: GraphWorld, panel: Panel) -> pd.DataFrame:
 def write(folder: Path, world: GraphWorld, panel: Panel, *, title: str) -> Path:
     """Ask the world what the page shows, write the files behind it and the page; return its path."""
     told = {"graph": edges(world, panel), "swap": world.swap(panel), "training": world.training}
+    told["accuracy"] = pd.DataFrame(world.facts.get("accuracy", []))
     for name, table in told.items():
         write_parquet(folder / f"{name}.parquet", table, dict(world.provenance))
     write_page(folder / "report.html", compose(world, panel, told, title=title))
@@ -61,6 +64,7 @@ def compose(world: GraphWorld, panel: Panel, told: dict[str, pd.DataFrame], *, t
     made = (
         _graph(world, pairs),
         _along(world, pairs),
+        _accuracy(told["accuracy"]),
         _judged(told["swap"], world.nodes[-1]),
         *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
     )
@@ -117,8 +121,7 @@ def _graph(world: GraphWorld, pairs: pd.DataFrame) -> Section:
         f"Edges are chosen at {rate:.0%} false discoveries, among those into {world.nodes[-1]} and among all others, "
         "conditional on every unit's own level and, where further channels agree on it, on one demand that all share. "
         "Only rises are tested. A node's memory is its series, carried over and bent as the data prefer. An edge that "
-        "is not here is not shown to be absent: a channel that drives another can pass for demand, so that its own "
-        "edge to an outcome is missed."
+        "is not here is not shown to be absent."
     )
     return Section(
         title="Which nodes act on which?",
@@ -159,6 +162,28 @@ def _along(world: GraphWorld, pairs: pd.DataFrame) -> Section:
         lead=lead,
         figures=tuple(Figure(svg=svg, source="graph.parquet") for svg in drawn),
         chapter=ANSWER,
+    )
+
+
+def _accuracy(found: pd.DataFrame) -> Section | None:
+    if found.empty:
+        return None
+    words = found.replace({"horizon": HORIZONS, "model": MODELS})
+    shown = {
+        "outcome": ("outcome", None),
+        "horizon": ("forecast", None),
+        "model": ("by", None),
+        "rmse": ("error (rmse)", number),
+    }
+    lead = (
+        "Errors in the last periods, which nothing was learnt from, with the actions as they were. Where a world loses "
+        "to no change or to a mean, its answers to other plans rest on nothing."
+    )
+    return Section(
+        title="Does it forecast?",
+        lead=lead,
+        tables=(tabulate(words, shown, caption="Errors in the outcome's units, the less the better"),),
+        chapter=BELIEF,
     )
 
 

@@ -39,7 +39,8 @@ class Run:
 
         Raises:
             UserError: where the folder holds another run (other data, configuration or seed) and `overwrite` is false,
-                or holds files that no run has written. What a run killed before it had begun leaves is no such file.
+                or holds files that no run has written. What a run leaves that was killed before it had begun, or that
+                failed before it had learnt anything, is no such file.
         """
         asked = provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint) | {"targeted": targeted}
         known = self.folder / "run.json"
@@ -52,13 +53,14 @@ class Run:
                 for name in ("seed", "config_fingerprint", "schema_fingerprint", "data_fingerprint")
                 if before.get(name) != asked[name]
             ]
-            if changed:
+            if not changed:
+                return
+            if self._learnt():
                 raise UserError(
                     f"{self.folder} holds another run ({', '.join(changed)} differ); "
                     "choose another --out, or --overwrite"
                 )
-            return
-        if not self._unbegun():
+        elif not self._unbegun():
             raise UserError(f"{self.folder} is not empty and holds no run; choose another --out")
         self._clear()
         write_parquet(self.folder / "panel.parquet", panel.to_frame(), asked)
@@ -150,6 +152,10 @@ class Run:
             return "data_fingerprint" in read_provenance(self.folder / "panel.parquet")
         except (OSError, ValueError):
             return False
+
+    def _learnt(self) -> bool:
+        """Say whether the run holds anything that its next start would go on from."""
+        return (self.folder / "world").exists() or any((self.folder / "checkpoints").glob("*"))
 
     def _clear(self) -> None:
         """Empty the folder, `run.json` last: killed in between, it is still a run, of nothing, to be overwritten."""

@@ -210,7 +210,7 @@ def sweep(
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
     told = about | {
-        "warnings": [*dict.fromkeys([*notes, *world.facts.get("warnings", [])]), *of_actions, *of_points],
+        "warnings": list(dict.fromkeys([*notes, *world.facts.get("warnings", []), *of_actions, *of_points])),
         "of_actions": of_actions,
         "of_points": of_points,
         "absent": absent,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from wmjax.graph.series import Batch, Split
 from wmjax.graph.support import Support
 from wmjax.train import loop, many
 from wmjax.worlds.contract import check_key, origin
+from wmjax.worlds.graph import judging
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.config import GraphConfig
 from wmjax.worlds.graph.model import GraphModel, GraphParams
@@ -83,6 +84,7 @@ def fit(
     train_times = panel.num_times - max(1, round(cfg.test * panel.num_times))
     if train_times < cfg.decoder.horizon + cfg.support.own_lags + 8:
         raise UserError(f"{panel.num_times} periods are too few for a horizon of {cfg.decoder.horizon}")
+    _check_moves(values[:, :train_times], panel)
     # NumPy's generator, seeded by the key: the support is a statistic of the host.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_for(key, "support"))).tolist())
     observer(Event("support", 0, 1, unit="graph"))
@@ -98,7 +100,7 @@ def fit(
         scale=jax.tree.map(lambda a: jnp.broadcast_to(a, (cfg.members, *a.shape)), scale),
         noise=jnp.ones((cfg.members, model.outcomes)),
     )
-    return GraphWorld(
+    world = GraphWorld(
         model=model,
         params=stacked._replace(noise=_noise(stacked, parts.validation.values, model)),
         support=chosen,
@@ -111,6 +113,24 @@ def fit(
         },
         provenance=origin(key, seed, cfg, panel),
     )
+    found = judging.accuracy(world, panel)
+    told = {"accuracy": found.to_dict("records"), "warnings": judging.warnings(found, panel.num_units)}
+    return replace(world, facts=dict(world.facts) | told)
+
+
+def _check_moves(values: Float[np.ndarray, "unit time node"], panel: Panel) -> None:
+    """Refuse nodes that stand still.
+
+    Raises:
+        UserError: naming those that do not move in any unit over the training periods.
+    """
+    still = np.ptp(values, axis=1).max(0) == 0
+    if still.any():
+        names = [n for n, rests in zip((*panel.action_names, *panel.outcome_names), still, strict=True) if rests]
+        raise UserError(
+            f"{', '.join(map(repr, names))}: no unit's value ever changes in the {values.shape[1]} training periods, "
+            "so nothing can be said of what it does or what acts on it; leave it out of the schema"
+        )
 
 
 def supplied(chosen: Support, cfg: GraphConfig) -> Float[Array, "nodes nodes"]:

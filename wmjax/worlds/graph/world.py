@@ -42,7 +42,7 @@ class GraphWorld(contract.Named):
         support: what the data said of every edge; `support.graph` is what the world claims.
         schema: the table's schema.
         training: tidy table of the training curves.
-        facts: split dates.
+        facts: split dates, accuracy in the test periods, warnings.
         provenance: seed, configuration, fingerprints, versions.
     """
 
@@ -179,7 +179,7 @@ class GraphWorld(contract.Named):
 
     def warnings_for(self, action: str) -> list[str]:
         """Say in words why an effect of the action is not to be believed, where it is not."""
-        names, found = self.nodes, []
+        names, found = self.nodes, list(self.facts.get("warnings", []))
         claimed = self.claims()[names.index(action)]
         if not claimed.any():
             found.append(f"{action}: the data choose no path from it to an outcome; that is no proof of no effect")
