@@ -44,6 +44,49 @@ def own_effect_sd(facts: Mapping[str, Any], action: str, outcomes: tuple[str, ..
     return np.array([told.get(outcome, 0.0) for outcome in outcomes])
 
 
+def response_bounds(
+    linear: Float[np.ndarray, "members rows outcomes"],
+    response: Float[np.ndarray, "members rows outcomes"],
+    base: Float[np.ndarray, "members rows outcomes"],
+    ends: tuple[np.ndarray, np.ndarray],
+    *,
+    binary: Bool[np.ndarray, " outcomes"],
+    alpha: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bound risk differences by taking the bounds of the effect on the log odds to probabilities.
+
+    Members' spread is symmetric on the log odds, not on a small chance: there its double and its half are as near.
+    The chance at one end is held to the members' mean, at that end on which they agree better; what they differ by
+    there is added, as squares of distances.
+
+    Args:
+        linear, response, base: effects on both scales and where they start from, see `model.Contrast`.
+        ends: bounds of `linear`, each `[rows, outcomes]`.
+        binary: which outcomes are; those of others are the same on both scales.
+        alpha: the level is `1 - alpha`.
+
+    Returns:
+        `(lo, hi)`, each `[rows, outcomes]`; NaN where there is a single member.
+    """
+    lo, hi = (np.array(end) for end in ends)
+    if len(linear) < 2:
+        return lo, hi
+    t = scipy.stats.t.ppf(1 - alpha / 2, len(linear) - 1)
+    for at in np.flatnonzero(binary):
+        first, mean = base[..., at].astype(np.float64), response[..., at].mean(0, np.float64)
+        last = first + linear[..., at]
+        known, way = (first, 1) if first.std(0).mean() <= last.std(0).mean() else (last, -1)
+
+        def risk(effect: np.ndarray, known: np.ndarray = known, way: int = way) -> np.ndarray:
+            return way * (expit(known + way * effect) - expit(known))
+
+        for bound, side in ((lo, -1), (hi, 1)):
+            effect = bound[:, at].astype(np.float64)
+            reach = np.abs(risk(effect, known.mean(0)) - mean)
+            bound[:, at] = mean + side * np.hypot(reach, t * risk(effect).std(0, ddof=1))
+    return lo, hi
+
+
 def expected_bounds(
     mean: Float[np.ndarray, "members rows outcomes"], binary: Bool[np.ndarray, " outcomes"], alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:

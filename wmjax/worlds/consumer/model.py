@@ -114,12 +114,12 @@ class Contrast(NamedTuple):
 
     linear: on the logit scale (binary outcomes) or in outcome units (others).
     response: risk difference (binary) or the same as `linear`.
-    slope: of the response by the linear effect.
+    base: where the linear effect starts from, on its scale (0 where it is in outcome units).
     """
 
     linear: Float[Array, "rows outcomes"]
     response: Float[Array, "rows outcomes"]
-    slope: Float[Array, "rows outcomes"]
+    base: Float[Array, "rows outcomes"]
 
 
 def belief(machine: DBMParams, visible: Float[Array, "*rows units"], *, model: ConsumerModel) -> Array:
@@ -189,8 +189,8 @@ def contrast(
     risk = jnp.where(tau > 0, up, down)
     in_units = tau * params.scales.outcome_scale
     binary = jnp.asarray(model.binary)
-    slope = jnp.where(binary, s(eta1) * s(-eta1), 1.0)
-    return Contrast(jnp.where(binary, tau, in_units), jnp.where(binary, risk, in_units), slope)
+    base = jnp.where(binary, eta0, 0.0)
+    return Contrast(jnp.where(binary, tau, in_units), jnp.where(binary, risk, in_units), base)
 
 
 def simulate(

@@ -26,7 +26,7 @@ from wmjax.worlds import contract
 from wmjax.worlds.consumer import hidden, repeats, support
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer.after import next_visible
-from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds, own_effect_sd
+from wmjax.worlds.consumer.intervals import average_by, bounds, expected_bounds, own_effect_sd, response_bounds
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.rows import Rows, check_same_columns, some_rows, take_rows
 
@@ -140,12 +140,11 @@ class ConsumerWorld(contract.Named):
         """
         self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
-        linear, response, slope = self._contrasts(rows, action, T0, T1)
+        linear, response, base = self._contrasts(rows, action, T0, T1)
         apart = abs(T1 - T0) * own_effect_sd(self.facts, action, self.schema.names("outcome"))
-        lo, hi = bounds(response, alpha, apart * slope.mean(0))
-        # No two probabilities differ by more than one.
-        lo, hi = (np.where(self.model.binary, np.clip(x, -1.0, 1.0), x) for x in (lo, hi))
         lo_linear, hi_linear = bounds(linear, alpha, apart)
+        binary = np.asarray(self.model.binary)
+        lo, hi = response_bounds(linear, response, base, (lo_linear, hi_linear), binary=binary, alpha=alpha)
         values = {"effect": response.mean(0), "lo": lo, "hi": hi}
         values |= {"effect_linear": linear.mean(0), "lo_linear": lo_linear, "hi_linear": hi_linear}
         supported = self.supported(rows, action, T0, T1)
