@@ -7,21 +7,24 @@ them: 27 + 17 x 8 steps of the decoder for each pair of graph and shop where the
 graphs grows fourfold.
 
 And 200 epochs of CausalMMM in its quirky form on 300 shops (240 to learn from, 60 to validate on), batched, beside the
-authors' way of one shop a step. That loop is our own step on one shop, four shops learnt from and one validated on in
-one program, timed and scaled to the epoch: it has no dispatch from Python to pay for, which favours it.
+authors' way of one shop a step, four shops learnt from and one validated on, timed and scaled to the epoch: `torch`,
+as they run it (`benchmarks.torch_causalmmm`; `pip install -e ".[peers]"`; the faster of one and two threads), and
+`loop`, our own step on one shop in one program, which has no dispatch from Python to pay for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, torch_causalmmm
 from experiments import common
 from experiments.common import Cell
 from wmjax.evaluate import influence
@@ -85,7 +88,8 @@ def swap(nodes: int, graphs: int, shops: int, *, hidden: int, calls: int, runs: 
 
 def epochs(shops: int, *, times: int, hidden: int, runs: int) -> dict[Cell, float]:
     """Measure epochs of CausalMMM as its authors have it, 30 shops a step and one, four in five shops learnt from."""
-    cfg = LearnConfig(model=CausalMMMConfig(quirks=True, hidden=hidden, horizon=10), epochs=10, batch_size=30, clip=0.0)
+    model = CausalMMMConfig(quirks=True, hidden=hidden, horizon=10)
+    cfg = LearnConfig(model=model, epochs=10, batch_size=30, clip=0.0)
     few = 5
     calls, scale = {}, {"wmjax": 1.0, "loop": shops / few}
     for method, count, size in (("wmjax", shops, 30), ("loop", few, 1)):
@@ -98,10 +102,25 @@ def epochs(shops: int, *, times: int, hidden: int, runs: int) -> dict[Cell, floa
         step = lambda s, d, learning=learning: learn.epoch(jax.random.key(3), s, d, cfg=learning)[0]  # noqa: E731
         program, _ = measure.compiled(step, state, data)
         calls[method] = lambda program=program, state=state, data=data: program(state, data)
+    if importlib.util.find_spec("torch") is not None:
+        torch: Any = importlib.import_module("torch")
+        params, learnt = jax.tree.map(np.asarray, state.params), few * 4 // 5
+        own = torch_causalmmm.epoch(params, np.asarray(values), learnt, rate=cfg.learning_rate, cfg=model)
+        for threads in (1, 2):
+
+            def peer(threads: int = threads) -> None:
+                torch.set_num_threads(threads)
+                own()
+
+            calls[f"torch {threads}"], scale[f"torch {threads}"] = peer, shops / few
     seconds = {method: s * scale[method] for method, s in measure.interleaved(calls, runs=runs).items()}
+    peers = [seconds.pop(name) for name in list(seconds) if name.startswith("torch")]
+    seconds |= {"torch": min(peers)} if peers else {}
     setting = f"CausalMMM, {shops} shops, width {hidden}"
     found = {Cell(setting, method, "seconds_per_200_epochs"): 200 * s for method, s in seconds.items()}
-    return found | {Cell(setting, "wmjax", "ratio_to_loop"): seconds["loop"] / seconds["wmjax"]}
+    for peer_name in set(seconds) - {"wmjax"}:
+        found[Cell(setting, "wmjax", f"ratio_to_{peer_name}")] = seconds[peer_name] / seconds["wmjax"]
+    return found
 
 
 def work(options: common.Options, observer: Any) -> Any:
