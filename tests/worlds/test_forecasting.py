@@ -107,7 +107,7 @@ def test_what_goes_beyond_the_data_is_warned_of(planned, channels, heard, shops)
         return found.attrs["provenance"]["warnings"]
 
     assert any("channel_0: at channel_0=1e+06" in line for line in told(planned, channels, ("channel_0", [0.0, 1e6])))
-    assert not any(line.startswith("channel_2") for line in told(planned, channels, ("channel_0", [0.0, 0.1])))
+    assert not any("channel_2" in line for line in told(planned, channels, ("channel_0", [0.0, 0.1])))
     assert any("always on" in line for line in told(planned, channels, ("channel_2", [0.0, 0.1])))
     assert any("radio: at radio=9" in line for line in told(heard, shops, ("radio", [4.0, 9.0])))
 

@@ -80,8 +80,16 @@ def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[
     return out
 
 
-def warnings(support: pd.DataFrame, doubts: Doubts, members: int) -> list[str]:
-    """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
+def warnings(
+    support: pd.DataFrame, doubts: Doubts, members: int, facts: Mapping[str, Any], among: frozenset[str]
+) -> list[str]:
+    """Say in words what biases every answer, and which channels' lean on the model more than on the data.
+
+    A line a reason and not one a channel, or a table of twenty channels would be read by nobody.
+
+    Args:
+        among: the channels to speak of.
+    """
     found = [doubts.misfit] if doubts.misfit else []
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
@@ -91,19 +99,30 @@ def warnings(support: pd.DataFrame, doubts: Doubts, members: int) -> list[str]:
             f"taken as measured, as nothing tells their error: {', '.join(doubts.as_measured)}; as far as they are "
             'noisy signs of demand, channels that follow it are given too much (future = "known" says they are exact)'
         )
-    for channel, explained in zip(support["channel"], support["explained"], strict=True):
-        if channel in doubts.unidentified:
-            found.append(f"{channel}: not identified, covariates explain {explained:.0%} of its spend")
-        elif channel in doubts.always_on:
-            found.append(
-                f"{channel}: always on (next to no spend in fewer than 2 % of rows), so its effect against none is "
-                "extrapolated"
-            )
-    found += [
-        f"{channel}: {told}: the data do not tell this channel from one without effect"
-        for channel, told in doubts.like_placebos.items()
-    ]
-    found += [f"{channel}: {told}" for channel, told in doubts.explained_away.items()]
+    rows = list(zip(support["channel"], support["explained"], strict=True))
+    if blurred := [f"{c} ({share:.0%})" for c, share in rows if c in doubts.unidentified & among]:
+        found.append(f"not identified, as covariates explain that much of their spend: {', '.join(blurred)}")
+    if steady := [c for c, _ in rows if c in (doubts.always_on - doubts.unidentified) & among]:
+        found.append(
+            f"always on (next to no spend in fewer than 2 % of rows), so that the effect against none is extrapolated: "
+            f"{', '.join(steady)}"
+        )
+    copies = facts.get("placebo", {})
+    if alike := [copies[c] | {"channel": c} for c in doubts.like_placebos if c in among]:
+        told = [
+            "{channel} (copy {placebo:.3g}; channel {roi:.3g}, {lo:.3g} to {hi:.3g})".format(**copy) for copy in alike
+        ]
+        found.append(
+            f"not told from a channel without effect, as the {1 - alike[0]['alpha']:.0%} interval reaches down to the "
+            f"return that a copy which does nothing gets in the same second, smaller fit: {', '.join(told)}"
+        )
+    causes = facts.get("hidden", {})
+    if weak := sorted((causes[c]["times_known"], c) for c in doubts.explained_away if c in among):
+        told = [f"{c} ({times:.2f} times as strong as {causes[c]['known_columns']})" for times, c in weak]
+        found.append(
+            f"a hidden cause weaker than what is known could be all of the return, or hide as much again: "
+            f"{', '.join(told)}"
+        )
     if members < 3:
         found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
     return found

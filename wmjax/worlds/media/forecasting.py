@@ -99,8 +99,7 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
         return (planned > most) | (on & (planned <= 0))
 
     def reasons(moved: frozenset[str]) -> list[str]:
-        others = set(world.channels) - moved
-        return [line for line in world.warnings() if line.split(":")[0] not in others]
+        return world.warnings(moved)
 
     return Reach(
         beyond,

@@ -371,9 +371,10 @@ class MediaWorld(contract.Named):
         """Say of which channels the data tell little, and why."""
         return doubts.of(self.support, self.facts, self.cfg.negative)
 
-    def warnings(self) -> list[str]:
-        """Say in words what biases every answer, and which channels' lean on the model more than on the data."""
-        return doubts.warnings(self.support, self.doubts(), self.members)
+    def warnings(self, among: frozenset[str] | None = None) -> list[str]:
+        """Say in words what biases every answer, and which channels' lean on the model, of all or of those given."""
+        chosen = frozenset(self.channels) if among is None else among
+        return doubts.warnings(self.support, self.doubts(), self.members, self.facts, chosen)
 
     def with_residual(self, panel: Panel, part: np.ndarray) -> MediaWorld:
         """Measure the outcome's spread around each member's prediction, over the given periods."""
