@@ -7,7 +7,8 @@ edges, no decoys, fewer shops, more nodes, more co-movement, shorter series. On 
 decoder is then trained under the chosen support, and under the full graph beside it, and probed as in
 `experiments.attribution_bypass`.
 
-Methods: `selected` is the graph world's default; `fixed_features` the same test with one memory and one Hill curve for
+Methods: `selected` is the graph world's default, `all_clear` the same without the times at which a channel lies low;
+`fixed_features` the same test with one memory and one Hill curve for
 every channel and no guard against common demand; `lagged_correlation` ranks and chooses nothing; `true_features` is
 given every channel's true memory, curve and the common demand: what the data could tell (not a bound: it is no
 regularised method). `decoder` and `decoder_full` are the trained decoders; for those `nauprc_*` is of their influence.
@@ -79,6 +80,7 @@ def _cells() -> dict[str, ChannelConfig | LogConfig]:
         "sparse_target/d=12": change(sparse, nodes=12, parents=3),
         "sparse_target/R=40": change(sparse, shops=40),
         "sparse_target/R=80": change(sparse, shops=80),
+        "sparse_target/R=640": change(sparse, shops=640),
         "sparse_target/co_movement=1": change(sparse, co_movement=1.0),
         "sparse_target/co_movement=6": change(sparse, co_movement=6.0),
         "rdt/R=50": change(rdt, shops=50),
@@ -204,7 +206,8 @@ def score_selection(setting: str, seed: int, world: World, *, study: Study) -> t
         out.update({Cell(setting, method, name): value for name, value in values.items()})
 
     chosen = np.zeros_like(truth)
-    for method, cfg in (("selected", study.selection), ("fixed_features", FIXED)):
+    clear = dataclasses.replace(study.selection, all_clear=True)
+    for method, cfg in (("selected", study.selection), ("all_clear", clear), ("fixed_features", FIXED)):
         found = support.select(np.random.default_rng(seed), world.values, cfg=cfg)
         put(method, column_scores(found.t[:-1, -1], truth[:-1, -1], found.graph[:-1, -1], "target"))
         put(method, column_scores(found.t[off], truth[off], found.graph[off], "all"))

@@ -53,7 +53,7 @@ from wmjax.worlds.consumer.intervals import bounds
 
 NAME = "trajectories"
 FORMS: tuple[Form, ...] = ("mlp", "additive")
-SCORING = 5
+SCORING = 6
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 

@@ -388,13 +388,12 @@ def _fit(
     from wmjax.worlds import consumer
 
     devices.use_cores()
-    run = Run(out)
-    run.claim(panel, cfg, seed, overwrite=overwrite, targeted=targeted)
     console.say(
         f"{panel.num_units:,} units, {panel.num_times} periods, {int(panel.arrays.mask.sum()):,} rows; "
         f"actions {', '.join(panel.action_names)}; outcomes {', '.join(panel.outcome_names)}"
     )
-    with console.console_observer() as observer:
+    begun = Run(out).begun(panel, cfg, seed, overwrite=overwrite, targeted=targeted)
+    with begun, console.console_observer() as observer:
         world = consumer.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
     _report(out, world, panel, seed=seed, targeted=targeted, title=title, alpha=0.1)

@@ -1,5 +1,7 @@
 """A run's folder gives back the panel that it was begun with, and knows whose it is."""
 
+import shutil
+
 import pytest
 
 from tests.data.tables import SCHEMA, table
@@ -57,12 +59,24 @@ def test_a_run_killed_while_it_was_cleared_is_not_gone_on_with(tmp_path, monkeyp
 
 def test_a_fit_that_failed_before_it_learnt_leaves_its_folder_free(tmp_path):
     panel, run = read_panel(table(), SCHEMA), Run(tmp_path / "run")
-    run.claim(panel, None, 0, overwrite=False)
-    run.claim(panel, None, 1, overwrite=False)
-    assert run.asked["seed"] == 1
-    (run.folder / "world").mkdir()
-    with pytest.raises(UserError, match="another run"):
-        run.claim(panel, None, 0, overwrite=False)
+
+    def fit(seed, does=lambda: None):
+        with run.begun(panel, None, seed, overwrite=False):
+            does()
+            raise UserError("8 periods are too few")
+
+    with pytest.raises(UserError, match="too few"):
+        fit(0)
+    assert not list(run.folder.iterdir())
+    # What it has learnt, or somebody put there, stays, and so does the claim.
+    for seed, made in enumerate(("checkpoints/dbm", "notes")):
+        own = run.folder / made
+        with pytest.raises(UserError, match="too few"):
+            fit(seed, lambda own=own: own.mkdir(parents=True))
+        assert own.is_dir()
+        with pytest.raises(UserError, match="another run"):
+            run.claim(panel, None, 7, overwrite=False)
+        shutil.rmtree(run.folder)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

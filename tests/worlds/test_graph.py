@@ -20,7 +20,7 @@ from wmjax.report import graph_page
 from wmjax.report.run import Run
 from wmjax.sweep import axes, store
 from wmjax.worlds import certifying, graph, sweeping
-from wmjax.worlds.graph import GraphConfig, fitting
+from wmjax.worlds.graph import GraphConfig, fitting, judging
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.sweeping import Setting
 
@@ -347,3 +347,34 @@ def test_a_column_that_stands_still_is_refused():
     frame = table().assign(radio=lambda f: f["shop"] * 1.0)
     with pytest.raises(UserError, match="'radio': no unit's value ever changes in the 36 training periods"):
         graph.fit(jax.random.key(0), read_panel(frame, SCHEMA), CFG)
+
+
+@pytest.mark.parametrize(("blown", "says"), [(np.inf, "beyond all bounds"), (1e15, "errs by")])
+def test_a_roll_out_that_blows_up_is_told_and_loses_nothing(world, panel, monkeypatch, tmp_path, blown, says):
+    usual = type(world).simulate
+
+    def one_unit_goes(self, *args, **options):
+        found = usual(self, *args, **options).copy(deep=True)
+        found["mean"][:, :, :, 3] = blown
+        return found
+
+    monkeypatch.setattr(type(world), "simulate", one_unit_goes)
+    found = judging.accuracy(world, panel)
+    (line,) = judging.warnings(found, panel.num_units)
+    assert says in line
+    facts = dict(world.facts) | {"accuracy": fitting._plain(found)}
+    dataclasses.replace(world, facts=facts).save(tmp_path / "w")
+    assert wm.load(tmp_path / "w").facts == facts
+
+
+def test_worlds_as_good_as_a_mean_are_seldom_warned_of():
+    """Twelve units, 400 outcomes whose world errs as a mean does: 5 % of 400 at most, 36 with odds of 1e-3."""
+    rng = np.random.default_rng(0)
+    error = rng.chisquare(4, (400, 3, 12))
+    rows = [
+        {"outcome": str(at), "horizon": horizon, "model": name, "rmse": e.mean() ** 0.5, "worse": np.mean(own[0] > e)}
+        for at, own in enumerate(error)
+        for horizon in judging.HORIZONS
+        for name, e in zip(judging.MODELS, own, strict=True)
+    ]
+    assert len(judging.warnings(pd.DataFrame(rows), 12)) <= 35

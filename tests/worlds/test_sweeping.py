@@ -113,7 +113,12 @@ def test_members_and_horizons_are_axes(world, ragged, predicted):
 
 def test_the_best_plan_of_each_unit_is_that_of_brute_force(world, ragged, predicted):
     found = sweeping.sweep(
-        world, ragged, GRID, key=KEY, setting=ASKED, reduce={"best": Best(), "top": Top(k=2), "mean": Moments()}
+        world,
+        ragged,
+        GRID,
+        key=KEY,
+        setting=ASKED,
+        reduce={"best": Best(), "top": Top(k=2, of="profit"), "mean": Moments()},
     )
     totals = np.stack(
         [summed(ragged, predicted(plan_of(ragged, d, c)).mean(0)) for d in (0.0, 0.15, 0.3) for c in (0, 1)]
@@ -122,7 +127,8 @@ def test_the_best_plan_of_each_unit_is_that_of_brute_force(world, ragged, predic
     reached = np.take_along_axis(totals, found["best_index"].values[None], 0)[0]
     np.testing.assert_allclose(reached, totals.max(0), rtol=2e-5)
     np.testing.assert_allclose(found["mean_mean"], totals.mean(0), rtol=2e-5)
-    scores = totals.reshape(len(totals), -1).mean(1)
+    profit = sweeping.sweep(world, ragged, GRID, key=KEY, setting=ASKED, reduce=Full(of="profit"))["profit"]
+    scores = profit.values.reshape(len(totals), -1).mean(1)
     np.testing.assert_allclose(found["top_score"], np.sort(scores)[::-1][:2], rtol=2e-5)
 
 
@@ -252,3 +258,24 @@ def test_numbers_do_not_depend_on_how_many_plans_are_worked_on_at_once():
     numbers = [next(iter(f.data_vars.values())).values for f in found]
     for other in numbers[1:]:
         np.testing.assert_allclose(numbers[0], other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("grid", "reduce", "periods", "says"),
+    [
+        (
+            axes.steps("start", 54, 56) * axes.axis("push", [0, 1]),
+            Full(of="gain"),
+            3,
+            "'start' has 56: it counts from 0",
+        ),
+        (axes.steps("horizon", 1, 6) * axes.axis("push", [0, 1]), Full(of="gain"), 3, "horizon 6 is past the 3 period"),
+        (axes.members(3) * axes.axis("push", [0, 1]), Best(of="gain"), 1, "best would choose among levels of member"),
+        (axes.seeds(2) * axes.axis("push", [0, 1]), Top(of="profit"), 1, "top would choose among levels of seed"),
+        (axes.axis("push", [0, 1]), Top(of="gain"), 1, "gain has one for each of visit, purchase"),
+    ],
+)
+def test_what_would_mean_nothing_is_refused(world, panel, grid, reduce, periods, says):
+    setting = Setting(start=START, periods=periods)
+    with pytest.raises(UserError, match=says):
+        sweeping.sweep(world, panel, grid, key=KEY, setting=setting, reduce=reduce)

@@ -22,14 +22,15 @@ from wmjax.worlds.graph import GraphConfig, GraphWorld
 
 def fit_run(panel: Panel, cfg: GraphConfig, out: Path, seed: int, *, overwrite: bool) -> GraphWorld:
     """Fit a graph world into a run's folder and write `graph.parquet` (every edge) and `swap.parquet`."""
-    Run(out).claim(panel, cfg, seed, overwrite=overwrite)
-    with console.console_observer() as observer:
+    with Run(out).begun(panel, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
         world = graph.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
     pairs, swapped = graph_page.edges(world, panel), world.swap(panel)
     write_parquet(out / "graph.parquet", pairs, dict(world.provenance))
     write_parquet(out / "swap.parquet", swapped, dict(world.provenance))
     chosen = pairs.query("edge == 1").filter(["sender", "receiver", "effect", "t", "q_value", "stability", "ar_cig"])
+    for line in world.facts["warnings"]:
+        console.warning(line)
     console.table(chosen, title=f"Edges chosen at {cfg.support.rate:.0%} false discoveries")
     console.table(swapped, title="The frozen decoders under other graphs: forecast error is no evidence of attribution")
     return world

@@ -47,8 +47,7 @@ def fit_media(
     from wmjax.worlds.media import placebo
 
     table = read_panel(panel, schema, min_units=1)
-    Run(out).claim(table, cfg, seed, overwrite=overwrite)
-    with console.console_observer() as observer:
+    with Run(out).begun(table, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
         world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
         if placebos:

@@ -6,7 +6,8 @@ run.json  panel.parquet  schema.toml  checkpoints/  world/  report.html, and wha
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,22 @@ class Run:
 
     folder: Path
 
+    @contextmanager
+    def begun(self, panel: Panel, cfg: Any, seed: int, *, overwrite: bool, targeted: str = "") -> Iterator[None]:
+        """Claim the folder for the fit within; one that the panel does not allow leaves it as free as it was."""
+        self.claim(panel, cfg, seed, overwrite=overwrite, targeted=targeted)
+        try:
+            yield
+        except UserError:
+            self._release()
+            raise
+
     def claim(self, panel: Panel, cfg: Any, seed: int, *, overwrite: bool, targeted: str = "") -> None:
         """Begin a run, or go on with the same one.
 
         Raises:
             UserError: where the folder holds another run (other data, configuration or seed) and `overwrite` is false,
-                or holds files that no run has written. What a run leaves that was killed before it had begun, or that
-                failed before it had learnt anything, is no such file.
+                or holds files that no run has written. What a run killed before it had begun leaves is no such file.
         """
         asked = provenance(seed=seed, cfg=cfg, schema=panel.schema, data=panel.fingerprint) | {"targeted": targeted}
         known = self.folder / "run.json"
@@ -53,14 +63,13 @@ class Run:
                 for name in ("seed", "config_fingerprint", "schema_fingerprint", "data_fingerprint")
                 if before.get(name) != asked[name]
             ]
-            if not changed:
-                return
-            if self._learnt():
+            if changed:
                 raise UserError(
                     f"{self.folder} holds another run ({', '.join(changed)} differ); "
                     "choose another --out, or --overwrite"
                 )
-        elif not self._unbegun():
+            return
+        if not self._unbegun():
             raise UserError(f"{self.folder} is not empty and holds no run; choose another --out")
         self._clear()
         write_parquet(self.folder / "panel.parquet", panel.to_frame(), asked)
@@ -153,9 +162,12 @@ class Run:
         except (OSError, ValueError):
             return False
 
-    def _learnt(self) -> bool:
-        """Say whether the run holds anything that its next start would go on from."""
-        return (self.folder / "world").exists() or any((self.folder / "checkpoints").glob("*"))
+    def _release(self) -> None:
+        """Take back what a claim wrote, where there is nothing else."""
+        names = {path.name for path in self.folder.iterdir()}
+        learnt = any((self.folder / "checkpoints").glob("*"))
+        if names <= {"run.json", "panel.parquet", "schema.toml", "checkpoints"} and not learnt:
+            self._clear()
 
     def _clear(self) -> None:
         """Empty the folder, `run.json` last: killed in between, it is still a run, of nothing, to be overwritten."""

@@ -31,12 +31,13 @@ from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
-from wmjax.sweep.grids import Column, Grid, Layout
+from wmjax.sweep.grids import Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.ranks import Best
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds import sweep_support
+from wmjax.worlds import sweep_checks, sweep_support
+from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
 FORECASTS = {
@@ -45,7 +46,6 @@ FORECASTS = {
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
-HORIZON, MEMBER = "horizon", "member"
 UNITS = {"binary": "probability", "currency": "currency"}
 """In what each kind of outcome is expected; of others in the outcome's own units."""
 
@@ -295,11 +295,14 @@ def prepare(
     """Compute what all plans share, and name what is asked of each; `options` are those of the engine."""
     window = _window(panel, setting)
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
-    _check_axes(grid, plan, panel, world.members)
+    sweep_checks.check_axes(grid, plan, panel, world.members)
+    sweep_checks.check_times(grid, plan, setting.periods)
     first = _first_changed(plan, grid, setting)
     room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
+    kept = _reductions(reduce)
+    sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
     if not setting.feedback:
@@ -316,7 +319,7 @@ def prepare(
     choices = tuple(grid.choices.items())
     evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
     coords = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
-    return Prepared(evaluate, grid, {"data": (found,), "reduce": _reductions(reduce), "coords": coords, "plan": plan})
+    return Prepared(evaluate, grid, {"data": (found,), "reduce": kept, "coords": coords, "plan": plan})
 
 
 @partial(jax.jit, static_argnames="expect")
@@ -349,40 +352,6 @@ def _planned(
     """Apply a plan at a point; equal grids of equal plans compile once."""
     point = grids.decode(layout, tuple(digits), tables)
     return plans.apply(plan, factual, point, names=names, groups=groups, choices=dict(choices))
-
-
-def _check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
-    """Refuse axes that nothing reads, and members that there are not."""
-    read = {*plans.axes(plan), MEMBER, HORIZON}
-    for edit in plan:
-        _check_bits(edit, grid, panel)
-    for column in grid.columns:
-        if column.name not in read and column.kind != "seed":
-            known = plans.near(column.name, (*panel.action_names, *sorted(read)))
-            raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
-        if column.name == MEMBER:
-            asked = [int(x) for x in _some_levels(column)]
-            if wrong := [x for x in asked if not 0 <= x < members]:
-                raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
-
-
-def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
-    """Refuse an axis that sets a binary action to another value than 0 and 1."""
-    if not (isinstance(edit, plans.Set) and isinstance(edit.value, Axis) and isinstance(edit.action, str | tuple)):
-        return
-    names = (edit.action,) if isinstance(edit.action, str) else edit.action
-    binary = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "binary"]
-    for column in grid.columns:
-        if binary and column.name == edit.value.name and column.kind != "choice":
-            levels = _some_levels(column)
-            if len(wrong := levels[~np.isin(levels, (0, 1))]):
-                raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
-
-
-def _some_levels(column: Column) -> np.ndarray:
-    """List an axis's levels, of more than 2^16 as many at equal steps."""
-    at = np.unique(np.linspace(0, column.source.size - 1, min(column.source.size, 2**16)).astype(int))
-    return np.asarray(column.labels(at), np.float64)
 
 
 def segments(panel: Panel, by: str) -> Segments:

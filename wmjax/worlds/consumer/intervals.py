@@ -51,39 +51,43 @@ def response_bounds(
     ends: tuple[np.ndarray, np.ndarray],
     *,
     binary: Bool[np.ndarray, " outcomes"],
+    first: bool,
     alpha: float,
+    more: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bound risk differences by taking the bounds of the effect on the log odds to probabilities.
+    """Bound risk differences: as wide as by `bounds`, as lopsided as the bounds of the log odds are taken to chances.
 
-    Members' spread is symmetric on the log odds, not on a small chance: there its double and its half are as near.
-    The chance at one end is held to the members' mean, at that end on which they agree better; what they differ by
-    there is added, as squares of distances.
+    Members' spread is symmetric on the log odds, not on a small chance: there its double and its half are as near. So
+    the bounds of `linear` are taken to chances from the end that is known better, and the width of `bounds` is dealt to
+    the two sides in their proportion.
 
     Args:
         linear, response, base: effects on both scales and where they start from, see `model.Contrast`.
         ends: bounds of `linear`, each `[rows, outcomes]`.
         binary: which outcomes are; those of others are the same on both scales.
+        first: whether it is at T0, and not at T1, that the chance is taken to be what the members say on average.
         alpha: the level is `1 - alpha`.
+        more: as in `bounds`, on the scale of `linear`.
 
     Returns:
-        `(lo, hi)`, each `[rows, outcomes]`; NaN where there is a single member.
+        `(lo, hi)`, each `[rows, outcomes]`, within -1 and 1 where binary; NaN where there is a single member.
     """
     lo, hi = (np.array(end) for end in ends)
-    if len(linear) < 2:
-        return lo, hi
-    t = scipy.stats.t.ppf(1 - alpha / 2, len(linear) - 1)
+    way, more = (1 if first else -1), np.broadcast_to(more, binary.shape)
     for at in np.flatnonzero(binary):
-        first, mean = base[..., at].astype(np.float64), response[..., at].mean(0, np.float64)
-        last = first + linear[..., at]
-        known, way = (first, 1) if first.std(0).mean() <= last.std(0).mean() else (last, -1)
+        start, effect = base[..., at].astype(np.float64), linear[..., at].astype(np.float64)
+        fixed, free = (start, start + effect) if first else (start + effect, start)
+        held = fixed.mean(0)
 
-        def risk(effect: np.ndarray, known: np.ndarray = known, way: int = way) -> np.ndarray:
-            return way * (expit(known + way * effect) - expit(known))
+        def risk(value: np.ndarray, held: np.ndarray = held) -> np.ndarray:
+            return way * (expit(held + way * value) - expit(held))
 
-        for bound, side in ((lo, -1), (hi, 1)):
-            effect = bound[:, at].astype(np.float64)
-            reach = np.abs(risk(effect, known.mean(0)) - mean)
-            bound[:, at] = mean + side * np.hypot(reach, t * risk(effect).std(0, ddof=1))
+        low, centre, high = (risk(value) for value in (lo[:, at], effect.mean(0), hi[:, at]))
+        slope = (expit(free) * expit(-free)).mean(0)
+        mean = response[..., at].mean(0, np.float64)
+        span = np.subtract(*bounds(response[..., at].astype(np.float64), alpha, more[at] * slope)[::-1])
+        share = np.divide(centre - low, high - low, out=np.full_like(mean, 0.5), where=high > low)
+        lo[:, at], hi[:, at] = np.clip([mean - share * span, mean + (1 - share) * span], -1, 1)
     return lo, hi
 
 

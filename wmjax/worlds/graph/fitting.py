@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Array, Float, Key
 
 from wmjax.core.errors import UserError
+from wmjax.core.files import finite
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint
@@ -114,8 +115,18 @@ def fit(
         provenance=origin(key, seed, cfg, panel),
     )
     found = judging.accuracy(world, panel)
-    told = {"accuracy": found.to_dict("records"), "warnings": judging.warnings(found, panel.num_units)}
+    mute = [name for name, t in zip(world.nodes, chosen.t.T, strict=True) if not t.any()]
+    lines = [
+        f"{name}: in too few of the training periods clear of its floor to say what acts on it" for name in mute
+    ] + judging.warnings(found, panel.num_units)
+    told = {"accuracy": _plain(found), "warnings": lines}
     return replace(world, facts=dict(world.facts) | told)
+
+
+def _plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Lay a table out as strict JSON can hold it."""
+    rows = table.to_dict("records")
+    return [{str(k): finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
 def _check_moves(values: Float[np.ndarray, "unit time node"], panel: Panel) -> None:

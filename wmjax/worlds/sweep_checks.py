@@ -1,0 +1,95 @@
+"""What a sweep of a world refuses before anything is compiled: axes that nothing reads, levels that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from wmjax.core.errors import UserError
+from wmjax.data.panel import Panel
+from wmjax.sweep import plans
+from wmjax.sweep.grids import Column, Grid
+from wmjax.sweep.plans import Axis, Plan
+from wmjax.sweep.ranks import Best, Top
+from wmjax.sweep.reduce import Reduction
+
+HORIZON, MEMBER = "horizon", "member"
+
+
+def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
+    """Refuse axes that nothing reads, and members that there are not."""
+    read = {*plans.axes(plan), MEMBER, HORIZON}
+    for edit in plan:
+        _check_bits(edit, grid, panel)
+    for column in grid.columns:
+        if column.name not in read and column.kind != "seed":
+            known = plans.near(column.name, (*panel.action_names, *sorted(read)))
+            raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
+        if column.name == MEMBER:
+            asked = [int(x) for x in _some_levels(column)]
+            if wrong := [x for x in asked if not 0 <= x < members]:
+                raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
+
+
+def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
+    """Refuse an axis that sets a binary action to another value than 0 and 1."""
+    if not (isinstance(edit, plans.Set) and isinstance(edit.value, Axis) and isinstance(edit.action, str | tuple)):
+        return
+    names = (edit.action,) if isinstance(edit.action, str) else edit.action
+    binary = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "binary"]
+    for column in grid.columns:
+        if binary and column.name == edit.value.name and column.kind != "choice":
+            levels = _some_levels(column)
+            if len(wrong := levels[~np.isin(levels, (0, 1))]):
+                raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
+
+
+def _some_levels(column: Column) -> np.ndarray:
+    """List an axis's levels, of more than 2^16 as many at equal steps."""
+    at = np.unique(np.linspace(0, column.source.size - 1, min(column.source.size, 2**16)).astype(int))
+    return np.asarray(column.labels(at), np.float64)
+
+
+def check_times(grid: Grid, plan: Plan, periods: int) -> None:
+    """Refuse starts and horizons past the periods asked for, of which nothing would come.
+
+    Args:
+        periods: how many are asked for.
+    """
+    columns = {column.name: column for column in grid.columns}
+    starts = {edit.start.name for edit in plan if isinstance(edit.start, Axis)}
+    for name in sorted(starts & set(columns)):
+        if (last := _some_levels(columns[name]).max()) >= periods:
+            raise UserError(
+                f"the grid's axis {name!r} has {last:g}: it counts from 0 within the {periods} period(s) asked for "
+                "(--periods), whose place in the panel is another start (--start)"
+            )
+    if HORIZON in columns and (last := _some_levels(columns[HORIZON]).max()) > periods:
+        raise UserError(
+            f"horizon {last:g} is past the {periods} period(s) asked for: ask for {last:g} periods (--periods)"
+        )
+
+
+def check_choices(grid: Grid, reduce: Mapping[str, Reduction], outcomes: tuple[str, ...]) -> None:
+    """Refuse reductions that would choose among draws of luck as if they were plans, or by a mixture of outcomes.
+
+    Args:
+        outcomes: names, over which `total`, `gain` and `path` are.
+    """
+    luck = [c.name for c in grid.columns if c.name in (MEMBER, HORIZON) or c.kind == "seed"]
+    for kept in reduce.values():
+        if not isinstance(kept, Best | Top):
+            continue
+        word = type(kept).__name__.lower()
+        if luck:
+            raise UserError(
+                f"{word} would choose among levels of {', '.join(luck)}, which are no plans; sweep without "
+                f"{'it' if len(luck) == 1 else 'them'}, or keep full and choose with `wmjax best`, which averages "
+                "members and seeds"
+            )
+        if isinstance(kept, Top) and kept.of in ("total", "gain", "path") and len(outcomes) > 1:
+            raise UserError(
+                f"top ranks plans by one number, and {kept.of} has one for each of {', '.join(outcomes)}; say what "
+                "they are worth (--worth) and keep profit.top"
+            )
