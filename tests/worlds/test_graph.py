@@ -176,7 +176,7 @@ def test_tables_that_do_not_fit_are_refused(panel):
     gaps = table().drop(index=[3])
     with pytest.raises(UserError, match="1 of 30 units have periods without a row, first unit 0 at 2026-01-04;"):
         graph.fit(jax.random.key(0), read_panel(gaps, SCHEMA), CFG)
-    with pytest.raises(UserError, match="9 periods are too few"):
+    with pytest.raises(UserError, match="8 of the 9 periods"):
         graph.fit(jax.random.key(0), panel.select(times=slice(0, 9)), CFG)
 
 
@@ -341,6 +341,26 @@ def test_a_world_that_forecasts_nothing_says_so_in_every_answer(panel, tmp_path)
     assert asked.attrs["provenance"]["warnings"].count(lost.facts["warnings"][0]) == 1
     lost.save(tmp_path / "w")
     assert wm.load(tmp_path / "w").facts == lost.facts
+
+
+def test_a_table_that_cannot_be_fitted_leaves_the_run_that_it_would_overwrite(run, tmp_path, capsys):
+    frame = table()
+    frame.drop(index=frame.index[5]).to_parquet(tmp_path / "gap.parquet")
+    (tmp_path / "s.toml").write_text(SCHEMA.to_toml())
+    words = ["--panel", str(tmp_path / "gap.parquet"), "--schema", str(tmp_path / "s.toml"), "--out", str(run)]
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "graph", *words, "--overwrite"])
+    assert "periods without a row" in " ".join(capsys.readouterr().err.split())
+    assert (run / "world" / "world.json").exists()
+
+
+def test_columns_that_are_not_read_are_named():
+    frame = table().assign(price=1.0)
+    schema = dataclasses.replace(
+        SCHEMA, columns=(*SCHEMA.columns, Column(name="price", role="covariate", kind="currency"))
+    )
+    found = graph.fit(jax.random.key(0), read_panel(frame, schema), dataclasses.replace(CFG, epochs=1))
+    assert "not read, as the graph world knows nodes alone: price" in found.facts["warnings"]
 
 
 def test_a_column_that_stands_still_is_refused():

@@ -17,11 +17,13 @@ from wmjax.report import console, graph_page
 from wmjax.report.numbers import percent
 from wmjax.report.run import Run, answered
 from wmjax.worlds import certifying, graph
-from wmjax.worlds.graph import GraphConfig, GraphWorld
+from wmjax.worlds.graph import GraphConfig, GraphWorld, fitting
 
 
 def fit_run(panel: Panel, cfg: GraphConfig, out: Path, seed: int, *, overwrite: bool) -> GraphWorld:
     """Fit a graph world into a run's folder and write `graph.parquet` (every edge) and `swap.parquet`."""
+    # Before a run that is to be overwritten is gone.
+    fitting.check(panel, cfg)
     with Run(out).begun(panel, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
         world = graph.fit(jax.random.key(seed), panel, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
@@ -65,7 +67,9 @@ def certify_run(out: Path, panel: Panel, world: Any, *, claims: Path | None, cfg
     if found.bypass:
         console.error("attribution bypass: " + "; ".join(found.reasons))
     elif found.verdict == "no bypass":
-        console.say("No attribution bypass found.")
+        console.say(
+            "No attribution bypass found: the answers follow the claims. Whether these are true, it does not tell."
+        )
     else:
         console.warning("not testable: whether the answers bypass the claims cannot be told, for the reasons above")
     return found

@@ -52,6 +52,26 @@ def values_of(panel: Panel) -> Float[np.ndarray, "unit time node"]:
     return np.concatenate([panel.arrays.actions, panel.arrays.outcomes], -1)
 
 
+def check(panel: Panel, cfg: GraphConfig) -> tuple[Float[np.ndarray, "unit time node"], int]:
+    """Refuse a panel that no graph world can be fitted to; give its nodes and how many periods are learnt from.
+
+    Raises:
+        UserError: too few units or periods, gaps, columns that are no numbers or stand still.
+    """
+    values = values_of(panel)
+    if panel.num_units < 8:
+        raise UserError(f"{panel.num_units} units: the graph world needs at least 8 to tell an edge from luck")
+    train_times = panel.num_times - max(1, round(cfg.test * panel.num_times))
+    least = cfg.decoder.horizon + cfg.support.own_lags + 8
+    if train_times < least:
+        raise UserError(
+            f"{train_times} of the {panel.num_times} periods are to be learnt from, too few for a horizon of "
+            f"{cfg.decoder.horizon}, which takes {least}"
+        )
+    _check_moves(values[:, :train_times], panel)
+    return values, train_times
+
+
 def fit(
     key: Key[Array, ""],
     panel: Panel,
@@ -79,13 +99,7 @@ def fit(
         UserError: where the panel does not fit, or the folder belongs to another fit.
     """
     check_key(key)
-    values = values_of(panel)
-    if panel.num_units < 8:
-        raise UserError(f"{panel.num_units} units: the graph world needs at least 8 to tell an edge from luck")
-    train_times = panel.num_times - max(1, round(cfg.test * panel.num_times))
-    if train_times < cfg.decoder.horizon + cfg.support.own_lags + 8:
-        raise UserError(f"{panel.num_times} periods are too few for a horizon of {cfg.decoder.horizon}")
-    _check_moves(values[:, :train_times], panel)
+    values, train_times = check(panel, cfg)
     # NumPy's generator, seeded by the key: the support is a statistic of the host.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_for(key, "support"))).tolist())
     observer(Event("support", 0, 1, unit="graph"))
@@ -115,8 +129,10 @@ def fit(
         provenance=origin(key, seed, cfg, panel),
     )
     found = judging.accuracy(world, panel)
+    unread = (*panel.static_names, *panel.covariate_names)
     mute = [name for name, t in zip(world.nodes, chosen.t.T, strict=True) if not t.any()]
-    lines = [
+    lines = [f"not read, as the graph world knows nodes alone: {', '.join(unread)}"] if unread else []
+    lines += [
         f"{name}: in too few of the training periods clear of its floor to say what acts on it" for name in mute
     ] + judging.warnings(found, panel.num_units)
     told = {"accuracy": _plain(found), "warnings": lines}
