@@ -160,6 +160,12 @@ def best(
         console.warning(
             "this is worth less than leaving things as they were, which is no choice unless the grid holds it"
         )
+    elif of != "total" and "total" in table.attrs and table.attrs["total"][0] <= 0 <= table.attrs["total"][1]:
+        console.warning(
+            "the interval of the value holds 0: this is not clearly better than leaving things as they were"
+        )
+    if of != "total" and (same := int(np.sum(table["value"] == 0))):
+        console.say(f"{same:,} units are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     if cost:
