@@ -202,13 +202,17 @@ def test_help_answers(words, capsys):
 
 def test_the_readmes_python_runs_as_written(run, table, monkeypatch):
     """Only the size of the fit is cut down, to the run's, whose programs are compiled already."""
-    block, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)  # the second is the graph world's, run by its tests
+    first, swept, _ = re.findall(
+        r"```python\n(.*?)```", TEXT, re.DOTALL
+    )  # the last is the graph world's, run by its tests
     monkeypatch.chdir(table)
     cfg = Run(run).world().model.cfg
     monkeypatch.setattr(consumer, "ConsumerConfig", lambda members: cfg)
     scope = {}
-    exec(compile(block, "README.md", "exec"), scope)
+    exec(compile(first, "README.md", "exec"), scope)
+    exec(compile(swept, "README.md", "exec"), scope)
     assert scope["world"].members == cfg.members
+    assert scope["found"]["gain"].dims == ("coupon", "member", "unit", "outcome")
     assert isinstance(scope["world"].params.machine.weights[0], jax.Array)
 
 

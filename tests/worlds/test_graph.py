@@ -254,7 +254,7 @@ def test_the_report_shows_the_graph_the_matrices_and_the_swap(run, world, panel)
 
 def test_the_readmes_lines_run_as_written(world, panel, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    _, block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    *_, block = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     world.save(tmp_path / "runs" / "g" / "world")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"wm": wm, "panel": panel})
