@@ -155,6 +155,17 @@ def test_a_box_that_nobody_asked_for_keeps_to_the_caches_of_a_processor(monkeypa
     assert plan_sweep(evaluate, grid, budget_bytes=2**27, **ask).chunk > chunks[0]
 
 
+def test_large_states_do_not_shrink_the_box():
+    """A mean for each of many levels and numbers: the state is copied whatever the box, which saves nothing by it."""
+
+    def evaluate(key, point):
+        return point["level"] * jnp.ones(3000)
+
+    grid = axes.axis("level", np.linspace(0, 1, 4001)) * axes.seeds(50)
+    found = plan_sweep(evaluate, grid, key=jax.random.key(0), reduce=Moments(keep=("level",)))
+    assert found.chunk >= 64
+
+
 def test_a_timed_plan_counts_every_box_like_the_second(monkeypatch):
     """Of two boxes the second counts: the first may still be warming up."""
 

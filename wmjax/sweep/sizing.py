@@ -165,10 +165,13 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
             raise UserError(f"chunk is {chunk}, must be at least 1")
         return tile(sizes, chunk)
     most = min(MOST, max(1, math.prod(sizes) // lanes_of(mesh)))
-    tiling = tile(sizes, min(PROBE, most))
+    tiling, stands = tile(sizes, min(PROBE, most)), 0
     for turn in range(8):
         found = compiled(work, tiling, mesh, shapes)
-        goal = min(limit, found.fixed_bytes + CACHED) if cached else limit
+        if cached and not turn and found.bytes - found.fixed_bytes > CACHED:
+            stands = _stands(work, tiling, mesh, shapes)
+        stands = max(stands, found.fixed_bytes)
+        goal = min(limit, stands + CACHED) if cached else limit
         if (turn and found.bytes <= goal) or (tiling.chunk == 1 and goal < found.bytes <= limit):
             return tiling
         if tiling.chunk == 1 and found.bytes > limit:
@@ -178,12 +181,21 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
                 "give a larger budget_bytes, or sweep fewer units or periods"
             )
         # A little less than it takes, for what does not grow in proportion.
-        room = 0.9 * (goal - found.fixed_bytes) / max(found.bytes - found.fixed_bytes, 1)
+        room = 0.9 * (goal - stands) / max(found.bytes - stands, 1)
         new = tile(sizes, max(1, min(most, math.floor(tiling.chunk * room))))
         if new == tiling:
             return tiling
         tiling = new
     return tile(sizes, 1)
+
+
+def _stands(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> int:
+    """Count the bytes that no smaller box would save, as copies of large states, from a box of half the points."""
+    half = tile(tiling.sizes, max(1, tiling.chunk // 2))
+    if half.chunk == tiling.chunk:
+        return 0
+    whole, part = (compiled(work, t, mesh, shapes).bytes for t in (tiling, half))
+    return max(0, round(whole - tiling.chunk * (whole - part) / (tiling.chunk - half.chunk)))
 
 
 def describe(work: Work, tiling: Tiling, mesh: Mesh | None, shapes: Shapes) -> SweepPlan:
