@@ -136,20 +136,18 @@ class ConsumerWorld(contract.Named):
         """Add to `effect` the bounds `lo`, `hi` (response scale) and `lo_linear`, `hi_linear` of level `1 - alpha`.
 
         Bounds are Student's t over members, see `intervals.bounds`, of risk differences `intervals.response_bounds`.
-        They hold what units differ by that the adapters do not know of (`facts["own_effect_sd"]`, see
-        `wmjax.heads.warm`); NaN for a single member.
+        They hold what units differ by beyond the adapters (`facts["own_effect_sd"]`); NaN for a single member.
         """
         self._check_values(action, T0, T1)
         rows = self.observed(panel, times)
         linear, response, base = self._contrasts(rows, action, T0, T1)
         apart = abs(T1 - T0) * own_effect_sd(self.facts, action, self.schema.names("outcome"))
-        lo_linear, hi_linear = bounds(linear, alpha, apart)
         # Most is known of what was done most: the end that is nearer to it.
-        usual = float(np.median(rows.actions[:, self._action_index(action)]))
-        end = {"first": abs(T0 - usual) <= abs(T1 - usual), "binary": np.asarray(self.model.binary)}
-        lo, hi = response_bounds(linear, response, base, (lo_linear, hi_linear), **end, alpha=alpha, more=apart)
+        usual, ends = float(np.median(rows.actions[:, self._action_index(action)])), bounds(linear, alpha, apart)
+        how = {"binary": np.asarray(self.model.binary), "first": abs(T0 - usual) <= abs(T1 - usual)}
+        lo, hi = response_bounds(linear, response, base, ends, **how, alpha=alpha, more=apart)
         values = {"effect": response.mean(0), "lo": lo, "hi": hi}
-        values |= {"effect_linear": linear.mean(0), "lo_linear": lo_linear, "hi_linear": hi_linear}
+        values |= {"effect_linear": linear.mean(0), "lo_linear": ends[0], "hi_linear": ends[1]}
         supported = self.supported(rows, action, T0, T1)
         result = self._dataset(rows, values, alpha=alpha, action=action, T0=T0, T1=T1)
         result["supported"] = (("unit", "time"), rows.scatter(supported, fill=False))
