@@ -45,10 +45,8 @@ def test_loss_gradients_and_statistics_are_ours():
 
 
 def test_an_epoch_learns():
+    """Learnt from and validated on one shop, whose loss falls."""
     params, values = start()
-    run = epoch(params, values, 1, rate=1e-2, cfg=CFG)
-    first = float(run()[0])
-    for _ in range(60):
-        last = float(run()[0])
-    assert np.isfinite(last)
-    assert last != first
+    run = epoch(params, values[[0, 0]], 1, rate=1e-2, cfg=CFG)
+    losses = [float(run()[0]) for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.8 * losses[0]

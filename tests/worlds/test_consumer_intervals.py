@@ -15,7 +15,7 @@ def asked(first, tau, alpha=0.1, more=0.0, at_first=True):
     linear, base = tau[..., None], first[..., None]
     response = expit(base + linear) - expit(base)
     ends = bounds(linear, alpha, more)
-    lo, hi = response_bounds(linear, response, base, ends, binary=BINARY, first=at_first, alpha=alpha, more=more)
+    lo, hi = response_bounds(linear, response, base, ends, binary=BINARY, known_at_t0=at_first, alpha=alpha, more=more)
     return lo[:, 0], hi[:, 0], response.mean(0)[:, 0], [end[:, 0] for end in ends]
 
 
@@ -90,6 +90,6 @@ def test_the_way_back_is_the_same_effect_with_the_other_sign():
 def test_one_member_has_no_bounds_and_other_outcomes_keep_theirs():
     linear = np.ones((2, 3, 1)) * [[[1.0]], [[3.0]]]
     ends = bounds(linear, 0.1)
-    lo, hi = response_bounds(linear, linear, np.zeros_like(linear), ends, binary=~BINARY, first=True, alpha=0.1)
+    lo, hi = response_bounds(linear, linear, np.zeros_like(linear), ends, binary=~BINARY, known_at_t0=True, alpha=0.1)
     np.testing.assert_array_equal([lo, hi], ends)
     assert np.isnan(asked(np.zeros((1, 3)), np.ones((1, 3)))[0]).all()

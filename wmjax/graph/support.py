@@ -73,7 +73,7 @@ def select(rng: np.random.Generator, values: Float[np.ndarray, "shops times node
 
     Args:
         rng: deals the shops to two halves and draws the bootstrap.
-        values: the shops' series in their own units, the target last; not standardised, because zero means silence.
+        values: the shops' series in their own units, the target last; not centred, because zero means silence.
         cfg: how to test.
 
     Raises:

@@ -51,7 +51,7 @@ def response_bounds(
     ends: tuple[np.ndarray, np.ndarray],
     *,
     binary: Bool[np.ndarray, " outcomes"],
-    first: bool,
+    known_at_t0: bool,
     alpha: float,
     more: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,7 @@ def response_bounds(
         linear, response, base: effects on both scales and where they start from, see `model.Contrast`.
         ends: bounds of `linear`, each `[rows, outcomes]`.
         binary: which outcomes are; those of others are the same on both scales.
-        first: whether it is at T0, and not at T1, that the chance is taken to be what the members say on average.
+        known_at_t0: whether it is at T0, and not at T1, that the chance is held to what the members say on average.
         alpha: the level is `1 - alpha`.
         more: as in `bounds`, on the scale of `linear`.
 
@@ -73,10 +73,10 @@ def response_bounds(
         `(lo, hi)`, each `[rows, outcomes]`, within -1 and 1 where binary; NaN where there is a single member.
     """
     lo, hi = (np.array(end) for end in ends)
-    way, more = (1 if first else -1), np.broadcast_to(more, binary.shape)
+    way, more = (1 if known_at_t0 else -1), np.broadcast_to(more, binary.shape)
     for at in np.flatnonzero(binary):
         start, effect = base[..., at].astype(np.float64), linear[..., at].astype(np.float64)
-        fixed, free = (start, start + effect) if first else (start + effect, start)
+        fixed, free = (start, start + effect) if known_at_t0 else (start + effect, start)
         held = fixed.mean(0)
 
         def risk(value: np.ndarray, held: np.ndarray = held) -> np.ndarray:

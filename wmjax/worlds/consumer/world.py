@@ -144,7 +144,7 @@ class ConsumerWorld(contract.Named):
         apart = abs(T1 - T0) * own_effect_sd(self.facts, action, self.schema.names("outcome"))
         # Most is known of what was done most: the end that is nearer to it.
         usual, ends = float(np.median(rows.actions[:, self._action_index(action)])), bounds(linear, alpha, apart)
-        how = {"binary": np.asarray(self.model.binary), "first": abs(T0 - usual) <= abs(T1 - usual)}
+        how = {"binary": np.asarray(self.model.binary), "known_at_t0": abs(T0 - usual) <= abs(T1 - usual)}
         lo, hi = response_bounds(linear, response, base, ends, **how, alpha=alpha, more=apart)
         values = {"effect": response.mean(0), "lo": lo, "hi": hi}
         values |= {"effect_linear": linear.mean(0), "lo_linear": ends[0], "hi_linear": ends[1]}

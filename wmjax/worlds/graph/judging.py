@@ -25,8 +25,7 @@ def accuracy(world: GraphWorld, panel: Panel) -> pd.DataFrame:
     Returns:
         Tidy table: outcome; horizon, `next` from all that came before each period, `rolled` from the training periods
         alone; model, `world`, `mean` (each unit's own over the training periods) or `no change`; rmse in the outcome's
-        units; `worse`, the share of units on which the world errs more than the model, ties
-        by half.
+        units; `worse`, the share of units on which the world errs more than the model, ties by half.
     """
     start, actual = int(world.facts["train_periods"]), np.asarray(panel.arrays.outcomes, np.float64)
     known, test = actual[:, :start], actual[:, start:]
