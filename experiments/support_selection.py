@@ -3,7 +3,7 @@
 The graph that Stage 1 of DICE learns is dense, and attribution fails with it. Here one graph for all shops is chosen by
 `wmjax.graph.support`, on the sparse-target benchmark (decoys, edges of twice the benchmark's weakest strength), on the
 R/d/T base and on the log-style shops, each with one graph, and on cells that change one thing: weaker and stronger
-edges, no decoys, fewer shops, more nodes, more co-movement, shorter series. On the three main settings a graph-safe
+edges, no decoys, fewer shops, two channels alone that follow the demand, more nodes, more co-movement, shorter series. On the three main settings a graph-safe
 decoder is then trained under the chosen support, and under the full graph beside it, and probed as in
 `experiments.attribution_bypass`.
 
@@ -83,6 +83,7 @@ def _cells() -> dict[str, ChannelConfig | LogConfig]:
         "sparse_target/R=640": change(sparse, shops=640),
         "sparse_target/co_movement=1": change(sparse, co_movement=1.0),
         "sparse_target/co_movement=6": change(sparse, co_movement=6.0),
+        "sparse_target/few followers": change(sparse, nodes=5, parents=2, parent_load=0.1),
         "rdt/R=50": change(rdt, shops=50),
         "rdt/d=5": change(rdt, nodes=5),
         "rdt/d=12": change(rdt, nodes=12),

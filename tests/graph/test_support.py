@@ -99,12 +99,12 @@ def test_time_means_of_few_shops_raise_no_alarm():
 
 def test_the_demand_is_taken_out_by_two_stage_least_squares():
     x = shops(np.random.default_rng(1), edge=0.3, demand=0.3, nodes=7)
-    panel = edge_tests.Panel(x, CFG)
+    panel = edge_tests.ShopPanel(x, CFG)
     d = panel.designs[6]
     fixed = (d.owner != 0) & ~d.is_move
     moves = np.flatnonzero(d.is_move & (d.owner > 0) & (d.owner < 6))
     # Five channels, of which the second is taken for the sender's own.
-    found, noise, slope = panel._instrumented(d, 0, 1, fixed, moves, np.arange(5) == 1)
+    found, noise, slope = panel._instrumented(d, 0, 1, fixed, moves, (np.arange(5) == 1,))
     assert moves.shape == (5,)
     given = np.column_stack([d.family[0, 1], d.columns[fixed].T])
     left = d.columns[moves] - (given @ np.linalg.lstsq(given, d.columns[moves].T, rcond=None)[0]).T
@@ -190,6 +190,16 @@ def test_a_follower_of_demand_is_no_cause_though_few_others_tell_of_it():
     assert abs(np.mean(told)) < 1
 
 
+def test_what_is_marked_never_stands_for_the_demand():
+    """The sender's own move and its children's: half of what they do is what the sender did."""
+    for child in ([True] * 3, [True, False, True], [False, False, True]):
+        halves = edge_tests._halves(np.array(child))
+        assert len(halves) == min(2, child.count(False))
+        for half in halves:
+            assert half.any()
+            assert not (half & child).any()
+
+
 def test_a_strong_edge_survives_a_true_fall():
     """Sales up, spend down, between two nodes: no null to measure there."""
     found = 0
@@ -229,7 +239,7 @@ def test_a_channel_that_never_moves_says_nothing():
 def test_times_at_which_a_channel_lies_low_can_be_left_out():
     x = shops(np.random.default_rng(3), edge=0.5, floor=True)
     kept = [
-        np.mean(edge_tests.Panel(x, dataclasses.replace(CFG, all_clear=clear)).designs[-1].outcome != 0)
+        np.mean(edge_tests.ShopPanel(x, dataclasses.replace(CFG, all_clear=clear)).designs[-1].outcome != 0)
         for clear in (False, True)
     ]
     assert kept[0] == 1
@@ -239,7 +249,7 @@ def test_times_at_which_a_channel_lies_low_can_be_left_out():
 def test_a_floor_is_left_out_and_breaks_nothing():
     rng = np.random.default_rng(3)
     x = shops(rng, edge=0.5, floor=True)
-    panel = edge_tests.Panel(x, CFG)
+    panel = edge_tests.ShopPanel(x, CFG)
     kept = panel.designs[1].outcome != 0
     assert 0.02 < kept.mean() < 0.7
     assert np.all(panel.designs[0].outcome != 0)
@@ -257,7 +267,7 @@ def test_the_units_of_a_channel_do_not_matter():
 
 def test_scores_are_those_of_a_regression_by_hand():
     x = shops(np.random.default_rng(1), edge=0.3)
-    panel = edge_tests.Panel(x, CFG)
+    panel = edge_tests.ShopPanel(x, CFG)
     best = np.array([0, 1, 2, 3])
     found, _, slope = panel.scores(3, best, np.zeros((4, 4), bool))
     d = panel.designs[3]

@@ -105,7 +105,7 @@ class Design(NamedTuple):
     size: np.ndarray
 
 
-class Panel:
+class ShopPanel:
     """One half of the shops, its columns laid out once: each receiver then takes what it needs."""
 
     def __init__(self, values: Float[np.ndarray, "shops times nodes"], cfg: SupportConfig) -> None:
@@ -250,8 +250,8 @@ class Panel:
                 moves = np.flatnonzero(d.is_move & ((d.owner < self.nodes - 1) | mine))
                 driven = children[i, d.owner[moves]] | mine[moves]
                 # Where those that are left do not follow the demand, a child that was none may.
-                for marks in (driven, mine[moves]):
-                    tested = tested or self._instrumented(d, i, int(best[i]), others & ~d.is_move, moves, marks)
+                marks = (driven, mine[moves]) if (driven & ~mine[moves]).any() else (driven,)
+                tested = self._instrumented(d, i, int(best[i]), others & ~d.is_move, moves, marks)
             if tested is None:
                 tested = self._held_fixed(d, i, int(best[i]), others)
             if tested is not None:
@@ -276,7 +276,7 @@ class Panel:
         return self._by_shop(own * left), self._by_shop(own * (left - slope * np.sqrt(size) * own)), slope
 
     def _instrumented(
-        self, d: Design, i: int, member: int, fixed: np.ndarray, moves: np.ndarray, child: np.ndarray
+        self, d: Design, i: int, member: int, fixed: np.ndarray, moves: np.ndarray, marks: tuple[np.ndarray, ...]
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
         """Test one sender with the demand taken out by two-stage least squares; None where there is no demand to see.
 
@@ -285,7 +285,7 @@ class Panel:
 
             q = h - (h'm / z'm) (z - h z'h / h'h),     w = q'x / q'h
 
-        `child` marks the moves that belong in z alone.
+        `marks` are the moves that belong in z alone, by one guess after another until a demand is seen.
         """
         if len(moves) < 2:
             return None
@@ -299,13 +299,26 @@ class Panel:
         beyond = moved - np.outer(moved @ own / size, own)
         # All channels count alike, whatever their units.
         weight = 1 / np.sqrt(np.maximum(np.sum(beyond**2, axis=1), 1e-12))
-        tests, strengths = [], []
+        for child in marks:
+            if tested := self._both_ways(own, left, moved * weight[:, None], beyond * weight[:, None], child):
+                return tested
+        return None
+
+    def _both_ways(
+        self, own: np.ndarray, left: np.ndarray, moved: np.ndarray, beyond: np.ndarray, child: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Let each half of the moves that are no child's stand for the demand; None where none follows one.
+
+        Args:
+            own, left: the sender's memory and the receiver, `[rows]`, and `moved` the moves `[moves, rows]`, all given
+                what is held fixed; `beyond` the moves given the sender too.
+        """
+        size, tests, strengths = own @ own, [], []
         for half in _halves(child):
-            ours, others = np.where(half, weight, 0.0), beyond[~half] * weight[~half, None]
-            demand, among = ours @ moved, others @ others.T
-            first = np.linalg.solve(among + _ridge(among), others @ (ours @ beyond))
-            instrument = first @ others
-            agreed = self._by_shop(instrument * (ours @ beyond))
+            demand, ours, others = moved[half].sum(0), beyond[half].sum(0), beyond[~half]
+            among = others @ others.T
+            instrument = np.linalg.solve(among + _ridge(among), others @ ours) @ others
+            agreed = self._by_shop(instrument * ours)
             # Around their mean: where the shops agree well, the mean is most of every one of them.
             spread = np.sqrt(self.shops) * agreed.std(ddof=1)
             if agreed.sum() <= self.cfg.agreement * spread:
@@ -329,11 +342,8 @@ def _ridge(gram: np.ndarray) -> np.ndarray:
 
 
 def _halves(child: Bool[np.ndarray, " moves"]) -> list[np.ndarray]:
-    """Deal the moves that may stand for the demand to two halves, all others being the instruments of either.
-
-    One alone has the children as its instruments. Where all are children none is told apart, and all are dealt.
-    """
-    free = np.flatnonzero(~child) if not child.all() else np.arange(len(child))
+    """Deal the moves that may stand for the demand to two halves, all others being the instruments of either."""
+    free = np.flatnonzero(~child)
     return [np.isin(np.arange(len(child)), free[side::2]) for side in (0, 1) if len(free[side::2])]
 
 

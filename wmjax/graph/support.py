@@ -42,7 +42,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from wmjax.graph.edge_tests import Panel, SupportConfig
+from wmjax.graph.edge_tests import ShopPanel, SupportConfig
 
 Matrix = Float[np.ndarray, "nodes nodes"]
 WIDEST, FEW_FALLS = 0.5, 5
@@ -88,7 +88,7 @@ def select(rng: np.random.Generator, values: Float[np.ndarray, "shops times node
     values = values / np.where(sd > 0, sd, 1.0)
     half = np.zeros(shops, bool)
     half[rng.permutation(shops)[: shops // 2]] = True
-    panels = [Panel(values[own], cfg) for own in (half, ~half)]
+    panels = [ShopPanel(values[own], cfg) for own in (half, ~half)]
     gains = [[panel.gains(j) for j in range(nodes)] for panel in panels]
     # Only rises count: a fall is no evidence for a memory that is meant to help.
     best = [np.sum(np.maximum(gain, 0.0) ** 2, axis=0).argmax(-1) for gain in gains]
