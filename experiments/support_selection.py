@@ -3,15 +3,15 @@
 The graph that Stage 1 of DICE learns is dense, and attribution fails with it. Here one graph for all shops is chosen by
 `wmjax.graph.support`, on the sparse-target benchmark (decoys, edges of twice the benchmark's weakest strength), on the
 R/d/T base and on the log-style shops, each with one graph, and on cells that change one thing: weaker and stronger
-edges, no decoys, fewer shops, two channels alone that follow the demand, more nodes, more co-movement, shorter series. On the three main settings a graph-safe
-decoder is then trained under the chosen support, and under the full graph beside it, and probed as in
-`experiments.attribution_bypass`.
+edges, no decoys, fewer and more shops, more nodes, more co-movement, shorter series, two channels alone that follow the
+demand. On the three main settings a graph-safe decoder is then trained under the chosen support, and under the full
+graph beside it, and probed as in `experiments.attribution_bypass`.
 
 Methods: `selected` is the graph world's default, `all_clear` the same without the times at which a channel lies low;
-`fixed_features` the same test with one memory and one Hill curve for
-every channel and no guard against common demand; `lagged_correlation` ranks and chooses nothing; `true_features` is
-given every channel's true memory, curve and the common demand: what the data could tell (not a bound: it is no
-regularised method). `decoder` and `decoder_full` are the trained decoders; for those `nauprc_*` is of their influence.
+`fixed_features` the same test with one memory and one Hill curve for every channel and no guard against common demand;
+`lagged_correlation` ranks and chooses nothing; `true_features` is given every channel's true memory, curve and the
+common demand: what the data could tell (not a bound: it is no regularised method). `decoder` and `decoder_full` are the
+trained decoders; for those `nauprc_*` is of their influence.
 
 No truth enters selection or tuning; sizes and settings were chosen on seeds from 100 on, the table is of seeds 0, 1, ..
 """

@@ -18,7 +18,14 @@ HORIZON, MEMBER = "horizon", "member"
 
 
 def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
-    """Refuse axes that nothing reads, and members that there are not."""
+    """Refuse axes that nothing reads, and members that there are not.
+
+    Args:
+        members: how many the world has.
+
+    Raises:
+        UserError: naming the axis and what it could have been.
+    """
     read = {*plans.axes(plan), MEMBER, HORIZON}
     for edit in plan:
         _check_bits(edit, grid, panel)
@@ -56,6 +63,9 @@ def check_times(grid: Grid, plan: Plan, periods: int) -> None:
 
     Args:
         periods: how many are asked for.
+
+    Raises:
+        UserError: naming the axis and its last level.
     """
     columns = {column.name: column for column in grid.columns}
     starts = {edit.start.name for edit in plan if isinstance(edit.start, Axis)}
@@ -76,6 +86,9 @@ def check_choices(grid: Grid, reduce: Mapping[str, Reduction], outcomes: tuple[s
 
     Args:
         outcomes: names, over which `total`, `gain` and `path` are.
+
+    Raises:
+        UserError: naming the axes of luck, or the outcomes.
     """
     luck = [c.name for c in grid.columns if c.name in (MEMBER, HORIZON) or c.kind == "seed"]
     for kept in reduce.values():

@@ -63,6 +63,10 @@ def warnings(found: pd.DataFrame, units: int) -> list[str]:
 
     Lose: a larger error, and either on more units than chance makes it (a sign test, 5 % for all comparisons of an
     outcome) or more than twice as large.
+
+    Args:
+        found: of `accuracy`.
+        units: of its panel.
     """
     rows, lines = found.to_dict("records"), []
     for outcome in dict.fromkeys(row["outcome"] for row in rows):
