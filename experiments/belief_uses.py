@@ -32,10 +32,9 @@ from scipy.special import expit
 
 from experiments import adapters, common, consumer_data, machines, recovery, representations
 from experiments.adapters import Fitted, Table
-from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.common import Cell, Check, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
 from experiments.machines import Stages
-from experiments.three_in_one import read_scores, write_scores
 from wmjax.baselines import logistic
 from wmjax.baselines import tables as baseline_tables
 from wmjax.core.keys import key_for

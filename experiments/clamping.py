@@ -91,6 +91,12 @@ def welch_t(a: np.ndarray, b: np.ndarray) -> float:
     return float((a.mean() - b.mean()) / error) if error > 0 else float("nan")
 
 
+def one_sample_t(values: np.ndarray) -> float:
+    """Compute the mean over its standard error; NaN where all values are equal."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean() / error) if error > 0 else float("nan")
+
+
 def clamp_scores(
     setting: str, params: DBMParams, bits: np.ndarray, beta: np.ndarray, consumer: np.ndarray, *, visible: Visible
 ) -> Scores:
@@ -106,11 +112,17 @@ def clamp_scores(
 
     Returns:
         For each score: the mean difference, the share above zero, paired t and AUC; by halves at the row median of beta
-        the means and Welch's t, by rows (as published, which overstates it) and by consumer means; the decomposition.
+        the means, whether the higher half's is lower, and Welch's t, by rows (as published, which overstates it) and by
+        consumer means; the decomposition, with t by consumer.
     """
     rows = eligible(bits, visible)
     found, beta, consumer = differences(params, bits[rows], visible=visible), beta[rows], consumer[rows]
     high = beta >= np.median(beta)
+    group = np.unique(consumer, return_inverse=True)[1]
+
+    def by_consumer(values: np.ndarray) -> np.ndarray:
+        return np.bincount(group, values) / np.bincount(group)
+
     out: Scores = {
         Cell(setting, "data", "rows"): float(rows.sum()),
         Cell(setting, "data", "rows_high_beta"): float(high.sum()),
@@ -119,8 +131,7 @@ def clamp_scores(
     for kind in KINDS:
         difference = found[f"{kind}/dF"]
         before, after = found[f"{kind}/original"], found[f"{kind}/both"]
-        group = np.unique(consumer, return_inverse=True)[1]
-        mean = np.bincount(group, difference) / np.bincount(group)
+        mean = by_consumer(difference)
         high_consumer = np.bincount(group, high) > 0
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         values = {
@@ -129,14 +140,17 @@ def clamp_scores(
             "sd_dF": difference.std(ddof=1),
             "share_positive": (difference > 0).mean(),
             "paired_t": difference.mean() / error if error > 0 else np.nan,
+            "paired_t_by_consumer": one_sample_t(mean),
             "auc": metrics.auc(np.repeat([0, 1], len(before)), np.concatenate([before, after])),
             "clamp_high_beta": difference[high].mean(),
             "clamp_low_beta": difference[~high].mean(),
+            "high_below_low": float(difference[high].mean() < difference[~high].mean()),
             "welch_t": welch_t(difference[high], difference[~high]),
             "welch_t_by_consumer": welch_t(mean[high_consumer], mean[~high_consumer]),
             "correlation_with_biases": rank.pearson(difference, found["bias_only"]),
         }
         for name in ("purchases_only", "promotions_off_only", "interaction"):
             values[f"mean_{name}"] = found[f"{kind}/{name}"].mean()
+            values[f"t_by_consumer_{name}"] = one_sample_t(by_consumer(found[f"{kind}/{name}"]))
         out |= {Cell(setting, kind, name): float(value) for name, value in values.items()}
     return out

@@ -117,6 +117,19 @@ def summarise(
     return rows
 
 
+def read_scores(path: Path, owner: str) -> Scores | None:
+    """Read the scores of a finished stage; None where there are none, or another study's."""
+    if not path.exists() or (stored := files.read_json(path))["owner"] != owner:
+        return None
+    return {Cell(*cell): math.nan if value is None else value for *cell, value in stored["scores"]}
+
+
+def write_scores(path: Path, owner: str, scores: Scores) -> None:
+    """Keep the scores of a finished stage."""
+    plain = [[*cell, value if math.isfinite(value) else None] for cell, value in scores.items()]
+    files.write_json(path, {"owner": owner, "scores": plain})
+
+
 def value_of(rows: Sequence[Row], cell: Cell) -> float | None:
     """Find a cell's value; None where it is not there."""
     return next((r.value for r in rows if Cell(r.setting, r.method, r.quantity) == cell), None)

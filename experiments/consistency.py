@@ -36,10 +36,9 @@ from sklearn.ensemble import IsolationForest
 from sklearn.linear_model import LogisticRegression
 
 from experiments import common, consumer_data, copula, machines, representations
-from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.common import Cell, Check, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
 from experiments.machines import Stages
-from experiments.three_in_one import read_scores, write_scores
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint

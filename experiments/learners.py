@@ -1,9 +1,10 @@
 """What other learners make of one contrast on a simulated panel, scored as every method of the study is.
 
-`x_learner` and `dr_learner` on forests and `causal_forest` (EconML's `CausalForestDML`, where `pip install -e
-".[econml]"` has been run) learn from train and validation rows, of which some are drawn by chance, and answer in
-probability; `tarnet` learns from all train rows and stops by validation rows. On 60,000 rows the causal forest takes
-five minutes a panel on one core, on all 343,000 it was not tried.
+`x_learner` and `dr_learner` on forests, which give EconML's numbers on the same nuisances
+(`tests/baselines/test_econml.py`), and `causal_forest` (EconML's `CausalForestDML`, where `pip install -e ".[econml]"`
+has been run) learn from train and validation rows, of which some may be drawn by chance, and answer in probability.
+Networks learn from all train rows and stop by validation rows: `tarnet`, and the meta-learners `t_network`,
+`x_network`, `dr_network` and `r_learner` of `wmjax.baselines.meta_networks`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import jax
 import numpy as np
 
 from experiments import consumer_data, recovery
-from experiments.common import Cell, Scores
+from experiments.common import Cell, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
-from experiments.three_in_one import read_scores, write_scores
-from wmjax.baselines import meta, tables, tarnet
+from wmjax.baselines import meta, meta_networks, tables, tarnet
 from wmjax.baselines.meta import ForestConfig
+from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tables import Contrast, Table
 from wmjax.baselines.tarnet import TarnetConfig
 from wmjax.core.observe import Event, Observer
@@ -31,6 +32,12 @@ from wmjax.core.provenance import fingerprint
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 
 PEER = "causal_forest"
+NETWORKS: dict[str, meta_networks.Learner] = {
+    "t_network": "t_learner",
+    "x_network": "x_learner",
+    "dr_network": "dr_learner",
+    "r_learner": "r_learner",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +48,18 @@ class Learners:
         names: of the learners.
         forests: of the meta-learners, and of the nuisances of the causal forest.
         trees: of the causal forest, a multiple of 4.
-        rows: that forests learn from, at most.
+        rows: that forests learn from, at most; None is all.
         tarnet: the network with two heads.
+        networks: of the meta-learners on networks.
         alpha: the causal forest's intervals hold with probability `1 - alpha`.
     """
 
-    names: tuple[str, ...] = ("x_learner", "dr_learner", "tarnet", PEER)
+    names: tuple[str, ...] = ("x_learner", "dr_learner", "tarnet", *NETWORKS, PEER)
     forests: ForestConfig = field(default_factory=ForestConfig)
     trees: int = 1000
-    rows: int = 60_000
+    rows: int | None = 60_000
     tarnet: TarnetConfig = field(default_factory=TarnetConfig)
+    networks: MetaConfig = field(default_factory=MetaConfig)
     alpha: float = 0.1
 
     @property
@@ -80,6 +89,10 @@ def causal_forest(
     return np.concatenate([forest.effect(x) for x in parts]), np.concatenate(low), np.concatenate(high)
 
 
+def _mean(scores: list[Scores]) -> Scores:
+    return {cell: float(np.mean([one[cell] for one in scores])) for cell in scores[0]}
+
+
 def scores(
     key: jax.Array, setting: str, data: ConsumerData, *, cfg: Learners, folder: Path, observer: Observer, owner: str
 ) -> Scores:
@@ -91,7 +104,8 @@ def scores(
     out: Scores = {}
     for done, name in enumerate(cfg.names):
         observer(Event("learners", done, len(cfg.names), unit="learner"))
-        own = fingerprint(owner, cfg.forests, cfg.tarnet if name == "tarnet" else cfg.rows, cfg.trees, cfg.alpha)
+        setting_of = {"tarnet": cfg.tarnet} | dict.fromkeys(NETWORKS, cfg.networks)
+        own = fingerprint(owner, cfg.forests, setting_of.get(name, cfg.rows), cfg.trees, cfg.alpha)
         kept = folder / f"{name}-{setting}.json"
         if (found := read_scores(kept, own)) is None and name in cfg.able:
             found = _score(key, setting, name, data, cfg=cfg, observer=observer)
@@ -104,7 +118,7 @@ def scores(
 def _score(key: jax.Array, setting: str, name: str, data: ConsumerData, *, cfg: Learners, observer: Observer) -> Scores:
     train, val, test = (Table(*data.rows(part)[:3]) for part in range(3))
     both = Table(*(np.concatenate(pair) for pair in zip(train, val, strict=True)))
-    if len(both.labels) > cfg.rows:
+    if cfg.rows is not None and len(both.labels) > cfg.rows:
         drawn = np.random.default_rng(cfg.forests.seed).choice(len(both.labels), cfg.rows, replace=False)
         both = Table(*(x[drawn] for x in both))
     action, outcome = consumer_data.question(setting)
@@ -115,6 +129,15 @@ def _score(key: jax.Array, setting: str, name: str, data: ConsumerData, *, cfg: 
     if name == "tarnet":
         logit, prob = tarnet.effects(key, train, val, test, **asked, cfg=cfg.tarnet, observer=observer)
         return recovery.effect_scores(setting, name, data, {"logit": logit, "prob": prob})
+    if name in NETWORKS:
+        found = meta_networks.effects(
+            key, train, val, test, **asked, learner=NETWORKS[name], cfg=cfg.networks, observer=observer
+        )
+        each = [
+            {"prob": x} if found.logit is None else {"logit": found.logit[at], "prob": x}
+            for at, x in enumerate(found.response)
+        ]
+        return _mean([recovery.effect_scores(setting, name, data, one) for one in each])
     if name != PEER:
         learner: Callable[..., np.ndarray] = getattr(meta, name)
         found = learner(both, test, **asked, cfg=cfg.forests)

@@ -10,7 +10,8 @@ from experiments.consumer_data import QUESTIONS, ConsumerData, question
 from wmjax.evaluate import effects, metrics, rank
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 
-RANDOMISED = ("push",)
+RANDOMISED = ("push", "sale_randomised", "placebo")
+"""Settings whose action falls by chance."""
 SCALES = ("logit", "prob")
 
 
@@ -28,9 +29,9 @@ def effect_scores(
 
     Returns:
         For each scale: Spearman by row with each trait and with the true effect of the same scale, Spearman with the
-        consumer mean, ties broken at random, partial Spearman of alpha given beta, within-loyalty-class Spearman with
-        gamma, root mean squared error (PEHE), the mean effect and its error, and the mean error over deciles; Qini and
-        AUUC on what happened, where the action was randomised.
+        consumer mean, Pearson with the true effect, alpha and gamma, ties broken at random, partial Spearman of alpha
+        given beta, within-loyalty-class Spearman with gamma, root mean squared error (PEHE), the mean effect and its
+        error, and the mean error over deciles; Qini and AUUC on what happened, where the action was randomised.
     """
     rows, truth = data.rows(part), data.truth(setting, part)
     by_row = {name: trait[rows.consumer] for name, trait in data.sim.traits._asdict().items()}
@@ -41,7 +42,7 @@ def effect_scores(
         out[Cell(setting, method, quantity)] = float(value)
 
     action, outcome = question(setting)
-    if action in RANDOMISED and "prob" in estimates:
+    if setting in RANDOMISED and "prob" in estimates:
         acted, happened = rows.actions[:, ACTIONS.index(action)], rows.outcomes[:, OUTCOMES.index(outcome)]
         score = effects.uplift_score(estimates["prob"], happened, acted)
         put("qini", score.qini)
@@ -50,14 +51,16 @@ def effect_scores(
         for name, trait in by_row.items():
             put(f"rho_{name}_{scale}", rank.spearman(found, trait))
         put(f"rho_effect_{scale}", rank.spearman(found, true[scale]))
+        put(f"pearson_effect_{scale}", rank.pearson(found, true[scale]))
         put(f"partial_rho_alpha_given_beta_{scale}", rank.spearman_partial(found, by_row["alpha"], by_row["beta"]))
         within = rank.spearman_within(found, by_row["gamma"], data.sim.statics.loyalty[rows.consumer])
         put("rho_gamma_within_loyalty" + ("" if scale == "logit" else f"_{scale}"), within["rho"].iloc[0])
         for name in ("alpha", "gamma"):
             put(f"rho_{name}_{scale}_tiebroken", rank.spearman_tie_broken(jax.random.key(0), found, by_row[name]))
+            put(f"pearson_{name}_{scale}", rank.pearson(found, by_row[name]))
         mean = np.bincount(rows.consumer, found) / np.bincount(rows.consumer)
-        for name in ("alpha", "gamma"):
-            put(f"rho_{name}_consumer_{scale}", rank.spearman(mean, getattr(data.sim.traits, name)))
+        for name, trait in data.sim.traits._asdict().items():
+            put(f"rho_{name}_consumer_{scale}", rank.spearman(mean, trait))
         put(f"root_pehe_{scale}", effects.pehe(found, true[scale]))
         put(f"mean_{scale}", found.mean())
         put(f"ate_error_{scale}", effects.ate_error(found, true[scale]))

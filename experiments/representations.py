@@ -89,11 +89,13 @@ def centred_machines(
 ) -> DBMParams:
     """Train machines by the library's default rule: centred gradients, block Gibbs chains, no pretraining."""
 
-    def begin(key: jax.Array) -> DBMParams:
-        bias = learn.visible_bias(jnp.asarray(train), visible=visible)
-        return types.init(key_for(key, "machine"), bias, cfg=machine)
+    @jax.jit
+    def begin(keys: jax.Array, rows: jax.Array) -> DBMParams:
+        # Rows are an argument: of a constant, XLA would work out the mean while it compiles, for minutes.
+        bias = learn.visible_bias(rows, visible=visible)
+        return jax.vmap(lambda key: types.init(key_for(key, "machine"), bias, cfg=machine))(keys)
 
-    start = jax.jit(jax.vmap(begin))(keys)
+    start = begin(keys, jnp.asarray(train))
     params, _ = machines.fine_tune(
         keys, start, train, val, visible, cfg=LearnConfig(), epochs=epochs, patience=epochs, stages=stages
     )

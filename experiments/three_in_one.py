@@ -22,14 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import adapters, clamping, common, consumer_data, machines, recovery
+from experiments import adapters, clamping, common, consumer_data, learners, machines, recovery
 from experiments.adapters import Fitted, Table
-from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.common import Cell, Check, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import QUESTIONS, ConsumerData
+from experiments.learners import Learners
 from experiments.machines import Stages
-from wmjax.baselines import meta
-from wmjax.baselines import tables as baseline_tables
 from wmjax.baselines.meta import ForestConfig
+from wmjax.baselines.meta_networks import MetaConfig
+from wmjax.baselines.tarnet import TarnetConfig
 from wmjax.core import files
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
@@ -62,7 +63,7 @@ class Study:
         learning, epochs, patience: of the fine-tuning, stopped by the sampled reconstruction of validation rows.
         adapter: of every network that forecasts.
         t_learners: questions that a T-learner answers too; each takes two networks.
-        forests: of the X-learner and the doubly robust learner, which are fitted once, on train and validation rows.
+        learners: that are fitted once: on forests from all train and validation rows, as published, and on networks.
         seeds: how many where the command line does not say; the panel is the same for all.
     """
 
@@ -77,7 +78,7 @@ class Study:
     patience: int = 20
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     t_learners: tuple[str, ...] = tuple(QUESTIONS)
-    forests: ForestConfig = field(default_factory=ForestConfig)
+    learners: Learners = field(default_factory=lambda: Learners(rows=None))
     seeds: int = 5
 
 
@@ -90,7 +91,13 @@ SMOKE = Study(
     epochs=2,
     adapter=AdapterConfig(schedule="plateau", epochs=2),
     t_learners=("push",),
-    forests=ForestConfig(trees=2, min_leaf=50),
+    learners=Learners(
+        forests=ForestConfig(trees=2, min_leaf=50),
+        trees=4,
+        rows=None,
+        tarnet=TarnetConfig(epochs=1),
+        networks=MetaConfig(network=AdapterConfig(epochs=1, batch_size=1024, monitor="loss")),
+    ),
     seeds=1,
 )
 
@@ -294,40 +301,13 @@ def _named(keys: jax.Array, name: str) -> jax.Array:
     return jax.vmap(lambda key: key_for(key, name))(keys)
 
 
-def forest_learners(data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> Scores:
-    """Fit the meta-learners on forests, which have a seed of their own, and keep each one's scores when it is done."""
-    owner, out = fingerprint(study.panel, study.val, study.test, study.forests), {}
-    train, val, test = (data.rows(part) for part in range(3))
-    known = baseline_tables.Table(*(np.concatenate(pair) for pair in zip(train[:3], val[:3], strict=True)))
-    asked = baseline_tables.Table(*test[:3])
-    jobs = [(setting, name) for setting in QUESTIONS for name in ("x_learner", "dr_learner")]
-    for done, (setting, name) in enumerate(jobs):
-        observer(Event("forests", done, len(jobs), unit="learner"))
-        kept = folder / f"{name}-{setting}.json"
-        if (scores := read_scores(kept, owner)) is None:
-            action, outcome = QUESTIONS[setting]
-            contrast = baseline_tables.Contrast(action_index=ACTIONS.index(action))
-            found = getattr(meta, name)(
-                known, asked, contrast=contrast, outcome=OUTCOMES.index(outcome), cfg=study.forests
-            )
-            scores = recovery.effect_scores(setting, name, data, {"prob": found})
-            write_scores(kept, owner, scores)
-        out |= scores
-    observer(Event("forests", len(jobs), len(jobs), unit="learner"))
+def other_learners(data: ConsumerData, *, study: Study, folder: Path, observer: Observer) -> Scores:
+    """Fit the learners that have a seed of their own, and keep each one's scores when it is done."""
+    owner, out = fingerprint(study.panel, study.val, study.test), {}
+    for setting in QUESTIONS:
+        key = key_for(key_for(jax.random.key(0), "learners"), setting)
+        out |= learners.scores(key, setting, data, cfg=study.learners, folder=folder, observer=observer, owner=owner)
     return out
-
-
-def read_scores(path: Path, owner: str) -> Scores | None:
-    """Read the scores of a finished stage; None where there are none, or another study's."""
-    if not path.exists() or (stored := files.read_json(path))["owner"] != owner:
-        return None
-    return {Cell(*cell): math.nan if value is None else value for *cell, value in stored["scores"]}
-
-
-def write_scores(path: Path, owner: str, scores: Scores) -> None:
-    """Keep the scores of a finished stage."""
-    plain = [[*cell, value if math.isfinite(value) else None] for cell, value in scores.items()]
-    files.write_json(path, {"owner": owner, "scores": plain})
 
 
 def oracles(data: ConsumerData) -> Scores:
@@ -355,7 +335,12 @@ def checks(rows: list[Row], size: str) -> list[Check]:
         found.append(Check(f"{outcome} AUC of the adapter less the MLP's", gap, -0.004, 0.004))
     high, low = (common.value_of(rows, Cell("clamp_test", "paper", f"clamp_{h}_beta")) for h in ("high", "low"))
     gap = None if high is None or low is None else high - low
-    return [*found, Check("clamp, high beta less low beta", gap, -math.inf, 0.0)]
+    every = common.value_of(rows, Cell("clamp_test", "paper", "high_below_low"))
+    return [
+        *found,
+        Check("clamp, high beta less low beta", gap, -math.inf, 0.0),
+        Check("clamp, high beta below low beta, share of seeds", every, 1.0, 1.0),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,7 +371,7 @@ def main(options: StudyOptions, observer: Observer, study: Study | None = None) 
     found = run_seeds(seeds, data, study=study, folder=folder, observer=observer, **kept)
     trained = files.read_json(folder / TRAINED)
     clock.read()
-    once = forest_learners(data, study=study, folder=options.out / "forests", observer=observer)
+    once = other_learners(data, study=study, folder=options.out / "learners", observer=observer)
     clock.read()
     ceiling = recovery.ceilings(data, METHODS)
     rows = common.summarise(found, reference=PUBLISHED, ceiling=ceiling)

@@ -1,19 +1,24 @@
 """Beyond the published study: each consumer's own traits, filtered from all days seen, and a sale that is identified.
 
-Five panels, each a draw of its own. On each, the traits head (`best`: a linear head on the visible bits, a level and a
-responsiveness a consumer; no constant of the simulator enters) is fitted to train days, runs on day by day through
-validation and test days, and is scored against the truth of the test rows. Beside it: `constant`, the same head without
-responsiveness of its own, which gives every consumer the mean effect; `mlp`, a network on the visible bits and actions;
-the learners of `experiments.learners` (the causal forest where EconML is installed); and the `oracle`. Settings: `push`
-on visits (randomised by consumer and day), `sale_randomised` and `sale_targeted` on purchases, and `placebo`, where
-consumers buy with the mean price sensitivity while the recorded one stays: what ranks there, ranks by accident.
+Five panels, each a draw of its own. On each, the traits head (a linear head, a level and a responsiveness a consumer;
+no constant of the simulator enters) is fitted to train days, runs on day by day through validation and test days, and
+is scored against the truth of the test rows: on the visible bits (`traits_bits`), on the belief of a machine
+(`dbm_best`), and `best`, which is the one of the two with the smaller log loss on validation days. Beside it:
+`constant`, the head on bits without responsiveness of its own, which gives every consumer the mean effect;
+`dbm_adapter`, the published adapter on the same belief; `mlp`, that network on the visible bits, whose contrast is the
+`s_learner`; the learners of `experiments.learners` (the causal forest where EconML is installed); and the `oracle`.
+Machines learn by the library's own rule, one a panel and setting. Settings: `push` on visits (randomised by consumer
+and day), `sale_randomised` and `sale_targeted` on purchases, and `placebo`, where consumers buy with the mean price
+sensitivity while the recorded one stays: what ranks there, ranks by accident.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,17 +27,18 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
-from experiments import adapters, common, consumer_data, learners, recovery
+from experiments import adapters, common, consumer_data, learners, machines, recovery, representations
 from experiments.adapters import Table
-from experiments.common import Cell, Options, Row, Scores
+from experiments.common import Cell, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
 from experiments.learners import Learners
-from experiments.three_in_one import read_scores, write_scores
 from wmjax.baselines.meta import ForestConfig
+from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tarnet import TarnetConfig
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
+from wmjax.dbm.types import DBMConfig
 from wmjax.evaluate import metrics
 from wmjax.heads import traits
 from wmjax.heads.adapter import AdapterConfig
@@ -47,6 +53,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sale_targeted": {"sale": "targeted"},
     "placebo": {"sale": "randomised", "alpha_in_outcome": "constant"},
 }
+SCORING = 1
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 FIRST_PANEL = 42
 DRAWS = 400
 TARGETS: dict[Cell, tuple[float, float]] = {
@@ -68,19 +76,21 @@ class Study:
     Attributes:
         panel, val, test: each simulated panel, and the days held out at its end.
         head: of the traits.
-        network: of the MLP; settings in `networks` get one.
-        networks: settings with an MLP beside them.
-        learners, compared: other learners, and the settings that they are asked about.
+        machine, machine_epochs: whose belief is read.
+        network: of the adapter on the belief, and of the MLP.
+        learners: other learners.
+        compared: settings in which networks, adapters and other learners are asked.
     """
 
     panel: ConsumerSimConfig = field(default_factory=ConsumerSimConfig)
     val: int = 30
     test: int = 30
     head: TraitConfig = field(default_factory=TraitConfig)
+    machine: DBMConfig = field(default_factory=DBMConfig)
+    machine_epochs: int = 12
     network: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
-    networks: tuple[str, ...] = ("sale_randomised",)
     learners: Learners = field(default_factory=Learners)
-    compared: tuple[str, ...] = ("sale_randomised",)
+    compared: tuple[str, ...] = ("push", "sale_randomised", "sale_targeted")
 
 
 FULL = Study()
@@ -89,31 +99,46 @@ SMOKE = Study(
     val=10,
     test=14,
     head=TraitConfig(rounds=2),
+    machine=DBMConfig(hidden=(16, 8)),
+    machine_epochs=1,
     network=AdapterConfig(schedule="plateau", epochs=1),
-    learners=Learners(forests=ForestConfig(trees=2), trees=4, tarnet=TarnetConfig(epochs=1)),
+    learners=Learners(
+        forests=ForestConfig(trees=2),
+        trees=4,
+        tarnet=TarnetConfig(epochs=1),
+        networks=MetaConfig(network=AdapterConfig(epochs=1, batch_size=1024, monitor="loss")),
+    ),
+    compared=("sale_randomised",),
 )
 
 _fit = jax.jit(traits.fit, static_argnames="cfg")
 _replay = jax.jit(traits.replay)
 
 
-def trait_data(data: ConsumerData, outcome: int) -> TraitData:
-    """Lay the whole panel out for the head; a consumer's constant bits, centred, may move its responsiveness."""
+def trait_data(data: ConsumerData, outcome: int, features: np.ndarray) -> TraitData:
+    """Lay the whole panel out for the head on features `[consumers, days, f]`.
+
+    A consumer's constant bits, centred, may move its responsiveness.
+    """
     actions = np.stack([getattr(data.sim.actions, n) for n in ACTIONS], axis=-1)
     outcomes = getattr(data.sim.outcomes, OUTCOMES[outcome])
     train = data.bits[:, data.days[0]]
     own = data.bits[:, 0, (train == train[:, :1]).all((0, 1))].astype(np.float32)
     own = own[:, own.std(0) > 0]
-    parts = [jnp.asarray(x, jnp.float32) for x in (data.bits, actions, own - own.mean(0), outcomes)]
+    parts = [jnp.asarray(x, jnp.float32) for x in (features, actions, own - own.mean(0), outcomes)]
     return TraitData(*parts, seen=jnp.ones(outcomes.shape, bool))
 
 
 class Asked(NamedTuple):
-    """A fitted head on the test days: the states before each, `[days, ..]`, and log odds `[consumers, days]`."""
+    """A fitted head on the test days: the states before each, `[days, ..]`, and log odds `[consumers, days]`.
+
+    loss: log loss of the validation days.
+    """
 
     params: Any
     states: Any
     logits: np.ndarray
+    loss: float
 
     def effect(self, panel: TraitData, action: int, days: slice) -> tuple[np.ndarray, np.ndarray]:
         """Give the log odds without the action, and what it adds: `[consumers, days]` each."""
@@ -127,8 +152,10 @@ def ask(panel: TraitData, days: tuple[slice, slice, slice], *, cfg: TraitConfig)
     own = {name: getattr(panel, name)[:, days[0]] for name in ("features", "actions", "outcomes", "seen")}
     params, _ = _fit(panel._replace(**own), cfg=cfg)
     before, _ = _replay(params, panel)
-    logits = np.asarray(_logits(params, before, panel), np.float64)[:, days[2]]
-    return Asked(params, jax.tree.map(lambda x: x[days[2]], before), logits)
+    logits = np.asarray(_logits(params, before, panel), np.float64)
+    val = (np.asarray(panel.outcomes)[:, days[1]].ravel(), logits[:, days[1]].ravel())
+    loss = float(metrics.log_loss_of_logits(*val))
+    return Asked(params, jax.tree.map(lambda x: x[days[2]], before), logits[:, days[2]], loss)
 
 
 @jax.jit
@@ -139,21 +166,33 @@ def _logits(params: Any, before: Any, data: TraitData) -> jax.Array:
     return jax.vmap(at, (0, 1, 1), 1)(before, data.features, data.actions)
 
 
-def head_scores(key: jax.Array, setting: str, data: ConsumerData, *, study: Study) -> Scores:
+def head_scores(key: jax.Array, setting: str, data: ConsumerData, belief: np.ndarray, *, study: Study) -> Scores:
     """Fit both outcomes' heads on train days and score forecasts, effects and intervals on test days."""
     out: Scores = {}
     asked = consumer_data.question(setting)
     constant = dataclasses.replace(study.head, unexplained=2.0)  # no action is tied: one effect for all
     for at, outcome in enumerate(OUTCOMES):
-        panel = trait_data(data, at)
-        for method, cfg in (("best", study.head), ("constant", constant)):
+        losses = {}
+        for method, cfg, features in (
+            ("traits_bits", study.head, data.bits),
+            ("dbm_best", study.head, belief),
+            ("constant", constant, data.bits),
+        ):
             if method == "constant" and outcome != asked[1]:
                 continue
+            panel = trait_data(data, at, features)
             found = ask(panel, data.days, cfg=cfg)
             happened = np.asarray(panel.outcomes)[:, data.days[2]]
             out[Cell(setting, method, f"auc_{outcome}")] = float(metrics.auc(happened.ravel(), found.logits.ravel()))
+            out[Cell(setting, method, f"val_log_loss_{outcome}")] = losses[method] = found.loss
             if outcome == asked[1]:
                 out |= effect_scores(key, setting, method, data, found, panel, ACTIONS.index(asked[0]))
+        chosen = min(("traits_bits", "dbm_best"), key=lambda name: losses[name])
+        out[Cell(setting, "best", f"reads_belief_{outcome}")] = float(chosen == "dbm_best")
+        out[Cell(setting, "best", f"auc_{outcome}")] = out[Cell(setting, chosen, f"auc_{outcome}")]
+        if outcome == asked[1]:
+            own = {q: v for (_, method, q), v in out.items() if method == chosen and not q.startswith(("auc_", "val_"))}
+            out |= {Cell(setting, "best", quantity): value for quantity, value in own.items()}
     return out
 
 
@@ -170,11 +209,11 @@ def effect_scores(
 
     By draws of the traits, and of the population's effect, which all consumers share.
     """
-    params, states, _ = head
+    params, states, *_ = head
     base, gain = head.effect(panel, action, data.days[2])
     found = {"logit": gain.ravel(), "prob": (expit(base + gain) - expit(base)).ravel()}
     out = recovery.effect_scores(setting, method, data, found)
-    if method != "best":
+    if method == "constant":
         return out
     # Traits move slowly: one set of standard draws a consumer, carried by each day's posterior.
     drawn = np.asarray(jax.jit(jax.vmap(lambda s: traits.draws(key, s, DRAWS)))(states))  # [days, draws, consumers, 2]
@@ -196,21 +235,50 @@ def effect_scores(
     return out
 
 
-def network_scores(
-    key: jax.Array, setting: str, data: ConsumerData, *, study: Study, folder: Path, observer: Observer, owner: str
-) -> Scores:
-    """Fit a network on bits and actions, and score its forecasts and the effects that it implies."""
-    parts = [Table(r.bits, r.actions, r.outcomes) for r in map(data.rows, range(3))]
-    fitted = adapters.fit(
-        key, parts[0], parts[1], cfg=study.network, stage="mlp", folder=folder, observer=observer, fingerprint=owner
+def believed(seed: int, data: ConsumerData, *, study: Study, stages: machines.Stages) -> np.ndarray:
+    """Train a machine on train rows, and give its belief of every row: `[consumers, days, f]`."""
+    made = representations.centred_machines(
+        jnp.stack([jax.random.key(seed)]),
+        data.rows(0).bits,
+        data.rows(1).bits,
+        data.visible,
+        machine=study.machine,
+        epochs=study.machine_epochs,
+        stages=stages,
     )
-    out: Scores = {}
-    for at, outcome in enumerate(OUTCOMES):
-        logits = fitted.logits(at, parts[2].features, parts[2].actions)
-        out[Cell(setting, "mlp", f"auc_{outcome}")] = float(metrics.auc(parts[2].outcomes[:, at], logits))
+    rows = data.bits.reshape(-1, data.bits.shape[-1])
+    return representations.beliefs(made, rows)[0].reshape(*data.bits.shape[:2], -1)
+
+
+def network_scores(
+    key: jax.Array,
+    setting: str,
+    methods: tuple[str, ...],
+    data: ConsumerData,
+    features: np.ndarray,
+    *,
+    study: Study,
+    stages: machines.Stages,
+) -> Scores:
+    """Fit a network on features `[consumers, days, f]` and actions, and score its forecasts and what it implies.
+
+    The same scores stand under each of `methods`.
+    """
+    parts = []
+    for part in range(3):
+        rows, days = data.rows(part), data.days[part]
+        parts.append(Table(features[:, days].reshape(len(rows.actions), -1), rows.actions, rows.outcomes))
+    fitted = adapters.fit(key, parts[0], parts[1], cfg=study.network, **stages.at(methods[0]))
     action, outcome = consumer_data.question(setting)
     effects = fitted.effect(OUTCOMES.index(outcome), ACTIONS.index(action), parts[2].features, parts[2].actions)
-    return out | recovery.effect_scores(setting, "mlp", data, effects)
+    out: Scores = {}
+    for at, name in enumerate(OUTCOMES):
+        logits = fitted.logits(at, parts[2].features, parts[2].actions)
+        area = float(metrics.auc(parts[2].outcomes[:, at], logits))
+        out |= {Cell(setting, method, f"auc_{name}"): area for method in methods}
+    for method in methods:
+        out |= recovery.effect_scores(setting, method, data, effects)
+    return out
 
 
 def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: Observer) -> Scores:
@@ -220,20 +288,31 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
     )
     data = consumer_data.make(panel, val=study.val, test=study.test)
     key = key_for(jax.random.key(seed), setting)
-    kept, owner = folder / f"{setting}.json", fingerprint(study.head, panel, study.val, study.test)
-    if (scores := read_scores(kept, owner)) is None:
-        truth = data.truth(setting, 2)
-        scores = head_scores(key, setting, data, study=study) | recovery.forecast_ceilings(setting, data)
-        true = {"logit": truth.logit, "prob": truth.probability}
-        scores |= recovery.effect_scores(setting, "oracle", data, true)
-        write_scores(kept, owner, scores)
-    # What the head is does not concern the others: what they keep is their own.
     own = fingerprint(panel, study.val, study.test)
-    if setting in study.networks:
-        kept, owner = folder / f"mlp-{setting}.json", fingerprint(study.network, own)
+    stages = machines.Stages(folder / setting, observer, fingerprint(SCORING, study.machine, study.machine_epochs, own))
+    # What reads the belief shares it, and it is not made again where all of them have their scores.
+    belief = cache(lambda: believed(seed, data, study=study, stages=stages._replace(folder=folder / f"dbm-{setting}")))
+
+    def head() -> Scores:
+        truth = data.truth(setting, 2)
+        found = head_scores(key, setting, data, belief(), study=study) | recovery.forecast_ceilings(setting, data)
+        return found | recovery.effect_scores(
+            setting, "oracle", data, {"logit": truth.logit, "prob": truth.probability}
+        )
+
+    def network(methods: tuple[str, ...], features: Any) -> Scores:
+        mine = {"study": study, "stages": stages._replace(owner=fingerprint(study.network, stages.owner))}
+        return network_scores(key_for(key, methods[0]), setting, methods, data, features(), **mine)
+
+    jobs: dict[str, tuple[Any, Callable[[], Scores]]] = {"traits": (study.head, head)}
+    if setting in study.compared:
+        jobs["dbm_adapter"] = (study.network, lambda: network(("dbm_adapter",), belief))
+        jobs["mlp"] = (study.network, lambda: network(("mlp", "s_learner"), lambda: data.bits))
+    scores: Scores = {}
+    for name, (cfg, work) in jobs.items():
+        kept, owner = folder / f"{name}-{setting}.json", fingerprint(cfg, stages.owner)
         if (found := read_scores(kept, owner)) is None:
-            where = folder / f"mlp-{setting}"
-            found = network_scores(key, setting, data, study=study, folder=where, observer=observer, owner=owner)
+            found = work()
             write_scores(kept, owner, found)
         scores |= found
     if setting in study.compared:
@@ -249,12 +328,21 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
     out = [
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
-    others = [("push", "constant"), *(("sale_randomised", name) for name in ("constant", *study.learners.able))]
+    others = [
+        (setting, name) for setting in study.compared for name in ("constant", "dbm_adapter", *study.learners.able)
+    ]
     for setting, method in others:
         own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
         gap = None if own is None or other is None else own - other
         out.append(common.Check(f"{setting} root_pehe_prob less that of {method}", gap, -1.0, 0.0))
     return out
+
+
+def left_out(rows: list[Row], study: Study) -> list[str]:
+    """Name the learners that have no rows, setting by setting."""
+    there = {(r.setting, r.method) for r in rows}
+    asked = [(setting, name) for setting in study.compared for name in study.learners.names]
+    return [f"{setting}: {name}" for setting, name in asked if (setting, name) not in there]
 
 
 def main(options: Options, observer: Observer, study: Study | None = None) -> Path:
@@ -282,7 +370,7 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         checks=checks(rows, options.size, study),
         facts={
             "study": dataclasses.asdict(study),
-            "left_out": sorted(set(study.learners.names) - set(study.learners.able)),
+            "left_out": left_out(rows, study),
         },
     )
 

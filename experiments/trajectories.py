@@ -34,9 +34,8 @@ from scipy.special import expit
 
 from experiments import adapters, common, consumer_data
 from experiments.adapters import Fitted, Table
-from experiments.common import Cell, Check, Options, Row, Scores
+from experiments.common import Cell, Check, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
-from experiments.three_in_one import read_scores, write_scores
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint

@@ -36,9 +36,8 @@ from scipy.special import expit
 
 from experiments import adapters, common, consumer_data
 from experiments.adapters import Table
-from experiments.common import Cell, Options, Row, Scores
+from experiments.common import Cell, Options, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
-from experiments.three_in_one import read_scores, write_scores
 from experiments.three_in_one_beyond import ask, trait_data
 from wmjax.core import files
 from wmjax.core.keys import key_for

@@ -95,3 +95,9 @@ def test_the_table_counts_rows_and_halves(small_data, rows, machine):
         # Rows of one consumer resemble each other: treating them as independent overstates the difference.
         by_row, by_consumer = (found[Cell("clamp", kind, n)] for n in ("welch_t", "welch_t_by_consumer"))
         assert np.isfinite([by_row, by_consumer]).all()
+
+
+def test_t_by_consumer_is_scipys():
+    values = np.random.default_rng(0).normal(0.3, 1, 50)
+    assert clamping.one_sample_t(values) == pytest.approx(stats.ttest_1samp(values, 0).statistic)
+    assert np.isnan(clamping.one_sample_t(np.ones(3)))

@@ -11,8 +11,10 @@ import pytest
 
 from experiments import common, three_in_one
 from experiments.common import Cell
+from experiments.learners import Learners
 from experiments.three_in_one import StudyOptions
 from wmjax.baselines.meta import ForestConfig
+from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.core.observe import Event
 from wmjax.dbm import learn, pretrain
 from wmjax.dbm.types import DBMConfig
@@ -28,7 +30,12 @@ TINY = three_in_one.Study(
     epochs=2,
     adapter=AdapterConfig(schedule="plateau", hidden=(4,), epochs=2),
     t_learners=(),
-    forests=ForestConfig(trees=2, jobs=1),
+    learners=Learners(
+        names=("x_learner", "dr_learner", "r_learner"),
+        forests=ForestConfig(trees=2, jobs=1),
+        rows=None,
+        networks=MetaConfig(network=AdapterConfig(hidden=(4,), epochs=1, batch_size=512, monitor="loss")),
+    ),
     seeds=2,
 )
 
@@ -51,6 +58,9 @@ def test_every_use_of_the_belief_is_in_the_table(finished):
     assert result["facts"]["rows"] == {"train": 48 * 36, "val": 480, "test": 672}
     assert np.isfinite(cells[Cell("sale_faithful", "dr_learner", "rho_alpha_prob")]["value"])
     assert Cell("sale_faithful", "dr_learner", "rho_alpha_logit") not in cells
+    assert np.isfinite(cells[Cell("push", "r_learner", "root_pehe_prob")]["value"])
+    assert cells[Cell("push", "oracle", "pearson_effect_prob")]["value"] == pytest.approx(1)
+    assert cells[Cell("clamp_test", "paper", "high_below_low")]["value"] in (0.0, 0.5, 1.0)
     assert result["checks"] == []
     assert (cells[Cell("push", "mlp", "auc_visit")]["ceiling"] or 0) > 0.6
 
@@ -111,13 +121,14 @@ def test_the_full_study_is_the_published_one():
 
 
 def test_checks_judge_the_full_size_only():
-    rows = common.summarise([dict(three_in_one.PUBLISHED)])
+    rows = common.summarise([three_in_one.PUBLISHED | {Cell("clamp_test", "paper", "high_below_low"): 0.8}])
     assert three_in_one.checks(rows, "smoke") == []
     held = {c.name: c.ok for c in three_in_one.checks(rows, "full")}
     assert held["push, rank of gamma"]
     assert held["sale, rank of beta"]
     assert held["visit AUC of the adapter less the MLP's"]
     assert held["clamp, high beta less low beta"]
+    assert not held["clamp, high beta below low beta, share of seeds"]
     assert not held["eligible test rows"]  # not among the published cells
     worse = [dataclasses.replace(r, value=0.1) if r.quantity == "rho_gamma_logit" else r for r in rows]
     assert not {c.name: c.ok for c in three_in_one.checks(worse, "full")}["push, rank of gamma"]

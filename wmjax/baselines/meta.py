@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from wmjax.baselines import tables
+from wmjax.baselines import pseudo, tables
 from wmjax.baselines.tables import Contrast, Table
 from wmjax.core.errors import UserError
 
@@ -77,10 +77,13 @@ def x_learner(
     on, off = arms.treated, ~arms.treated
     control = cfg.regressor().fit(arms.x[off], arms.y[off])
     treated = cfg.regressor().fit(arms.x[on], arms.y[on])
-    gained = cfg.regressor().fit(arms.x[on], arms.y[on] - control.predict(arms.x[on]))
-    missed = cfg.regressor().fit(arms.x[off], treated.predict(arms.x[off]) - arms.y[off])
-    e = cfg.classifier().fit(arms.x, arms.treated).predict_proba(asked)[:, 1]
-    return e * missed.predict(asked) + (1 - e) * gained.predict(asked)
+    # Each arm's effects need the other arm's forest alone.
+    gains = np.empty(len(arms.y))
+    gains[on] = pseudo.imputed(arms.y[on], arms.treated[on], low=control.predict(arms.x[on]), high=arms.y[on])
+    gains[off] = pseudo.imputed(arms.y[off], arms.treated[off], low=arms.y[off], high=treated.predict(arms.x[off]))
+    gained, missed = (cfg.regressor().fit(arms.x[own], gains[own]).predict(asked) for own in (on, off))
+    share = cfg.classifier().fit(arms.x, arms.treated).predict_proba(asked)[:, 1]
+    return pseudo.combined(share=share, missed=missed, gained=gained)
 
 
 def dr_learner(
@@ -102,8 +105,7 @@ def dr_learner(
             raise UserError(f"action {contrast.action_index} takes one value only in fold {k}; there are too few rows")
         model = cfg.regressor().fit(np.column_stack([arms.x[away], arms.treated[away]]), arms.y[away])
         share = cfg.classifier().fit(arms.x[away], arms.treated[away]).predict_proba(arms.x[here])[:, 1]
-        share = np.clip(share, cfg.floor, 1 - cfg.floor)
         low, high = (model.predict(np.column_stack([arms.x[here], np.full(here.sum(), a)])) for a in (0, 1))
-        a, y = arms.treated[here], arms.y[here]
-        psi[here] = high - low + a / share * (y - high) - (1 - a) / (1 - share) * (y - low)
+        found = {"low": low, "high": high, "share": share}
+        psi[here] = pseudo.doubly_robust(arms.y[here], arms.treated[here], **found, floor=cfg.floor)
     return cfg.regressor().fit(arms.x, psi).predict(asked)

@@ -37,12 +37,12 @@ def init(
 
 def by_outcome(tree: Any, outcomes: int) -> Any:
     """Turn leaves `[outcomes * members, ..]` into `[outcomes, members, ..]`."""
-    return jax.tree.map(lambda x: x.reshape(outcomes, -1, *x.shape[1:]), tree)
+    return jax.tree.map(lambda x: x.reshape(outcomes, len(x) // outcomes, *x.shape[1:]), tree)
 
 
 def flat(tree: Any) -> Any:
     """Turn leaves `[outcomes, members, ..]` into `[outcomes * members, ..]`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
 @dataclass(frozen=True)
