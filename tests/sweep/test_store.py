@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from wmjax.core import devices
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_provenance
 from wmjax.sweep import axes, engine, results, stepping, store
@@ -268,6 +269,40 @@ def test_workers_share_a_place(toy, tmp_path, evaluated):
             np.testing.assert_allclose(found[name].values, alone[name].values, rtol=1e-6)
         else:
             np.testing.assert_array_equal(found[name].values, alone[name].values)
+
+
+@pytest.mark.parametrize("own", [None, 2], ids=["one device", "two devices"])
+def test_it_goes_on_with_the_devices_and_workers_that_it_was_begun_with(toy, tmp_path, own):
+    """And ends with the bits of these, whatever devices there are by then; finished, it is the same sweep on any."""
+    two, out = devices.mesh(2), tmp_path / "s.zarr"
+    meshes = {None: None, 2: two}
+    toy.run(out=tmp_path / "calm.zarr", mesh=meshes[own])
+
+    def stop(event):
+        if event.done > 30:
+            raise Killed
+
+    with pytest.raises(Killed):
+        toy.run(out=out, mesh=meshes[own], observer=stop, save_seconds=0.0)
+    with pytest.raises(UserError, match=r"begun by 1 worker\(s\), not 2"):
+        toy.run(out=out, mesh=meshes[own], worker=(0, 2))
+    if own == 2:
+        with pytest.raises(UserError, match="begun on 2 devices a worker, and this one is given 1; .*_DEVICES=2"):
+            toy.run(out=out)
+    assert toy.run(out=out, mesh=two).attrs["sweep"]["devices"] == (own or 1)
+    assert contents(out) == contents(tmp_path / "calm.zarr")
+    for mesh in meshes.values():
+        assert toy.run(out=out, mesh=mesh).attrs["sweep"]["devices"] == (own or 1)
+
+
+def test_a_worker_takes_the_devices_of_the_first_one(toy, tmp_path, monkeypatch):
+    """Which had begun on a machine of fewer cores when it looked."""
+    real, out = store.find, tmp_path / "s.zarr"
+    toy.run(out=out, worker=(1, 2))
+    monkeypatch.setattr(store, "find", lambda *args: (real(*args)[0], None, False))
+    found = toy.run(out=out, worker=(0, 2), mesh=devices.mesh(2))
+    assert found.attrs["sweep"]["devices"] == 1
+    np.testing.assert_allclose(found["all_sales"], toy.brute()[0], rtol=1e-6, atol=1e-6)
 
 
 def test_a_worker_that_never_comes_back_is_named(toy, tmp_path):

@@ -1,7 +1,10 @@
 """`wmjax sweep` and `wmjax best` from a run's folder, in words."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import scipy.stats
 import xarray as xr
 
 from wmjax import cli
-from wmjax.core import files
+from wmjax.core import devices, files
 from wmjax.core.errors import UserError
 from wmjax.evaluate import policy as evaluate
 from wmjax.report import sweeping
@@ -460,6 +463,55 @@ def test_two_processes_from_one_command(run, swept, panel):
     assert two.attrs["sweep"]["workers"] == 2
     for name in one.data_vars:
         np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
+
+
+CORES = """
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+from wmjax import cli
+cli.main(sys.argv[2:])
+"""
+
+
+def on_cores(count, *words):
+    """Give the command to a process of so many cores; what it says."""
+    done = subprocess.run(
+        [sys.executable, "-c", CORES, str(count), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={name: value for name, value in os.environ.items() if name != devices.ENVIRONMENT},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(devices.num_cores() < 2, reason="there is but one core")
+def test_each_core_is_a_device_and_a_sweep_ends_on_those_that_it_was_begun_on(run, world, panel, tmp_path):
+    words = ["--grid", "push=0,1 coupon=0:3", "--reduce", "gain.full gain.mean", "--chunk", "1"]
+    one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    assert "devices: 1\n" in on_cores(1, "sweep", run, *words, "--out", one)
+    assert "devices: 2\n" in on_cores(2, "sweep", run, *words, "--out", two)
+    alone, both = store.read(one), store.read(two)
+    assert [found.attrs["sweep"]["devices"] for found in (alone, both)] == [1, 2]
+    for name in alone.data_vars:
+        np.testing.assert_allclose(both[name].values, alone[name].values, rtol=1e-5, atol=1e-7)
+    # Finished, it is not swept again for other cores; workers share those that there are.
+    assert "Sweep: " in on_cores(1, "sweep", run, *words, "--out", two)
+    assert "devices: 1\n" in on_cores(2, "sweep", run, *words, "--out", one, "--dry-run", "--processes", "2")
+
+    def stop(event):
+        if event.done > 3:
+            raise InterruptedError
+
+    begun = tmp_path / "begun.zarr"
+    asked = sweeping.Asked(grid=words[1], reduce=words[3], chunk=1)
+    with pytest.raises(UserError, match="goes on from there"):
+        sweeping.run(world, panel, asked, begun, observer=stop)
+    assert store.begun(begun)["devices"] == 2
+    assert "devices: 2\n" in on_cores(1, "sweep", run, *words, "--out", begun)
+    for name in both.data_vars:
+        np.testing.assert_array_equal(store.read(begun)[name].values, both[name].values)
 
 
 def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, capsys):

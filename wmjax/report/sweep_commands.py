@@ -63,7 +63,7 @@ def sweep(
         seed: of the luck that all plans share.
         chunk: plans at once; by default as many as fit.
         dry_run: say what it would take, and stop.
-        processes: workers on this machine, each with its share of the cores.
+        processes: workers on this machine, each with its share of the cores; one uses them all, each core a device.
         worker: `NUMBER/COUNT`, from 0: this process is one of several that share `out`.
         distributed: read worker and count from the cluster (Slurm, TPU pod, ..) through `jax.distributed`.
     """
@@ -73,11 +73,12 @@ def sweep(
 
     words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
     asked = sweeping.Asked(**words)
+    env = sweeping.use_cores(out, processes)
     if processes > 1 and not dry_run:
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
         Run(run).check("sweep")
-        _start(run, asked, out, panel, processes)
+        _start(run, asked, out, panel, processes, env)
         console.say(f"Sweep: {out}")
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
@@ -261,7 +262,7 @@ def _warn(attrs: Mapping[str, Any]) -> None:
         console.warning(line)
 
 
-def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) -> None:
+def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int, env: Mapping[str, str]) -> None:
     """Start workers with the same words."""
     from wmjax.report import sweeping
 
@@ -273,4 +274,4 @@ def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) 
             words += [flag] if value else []
         elif value not in (None, ""):
             words += [flag, str(value)]
-    sweeping.start_workers(words, count)
+    sweeping.start_workers(words, count, env)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from wmjax.core import devices
 from wmjax.core.errors import UserError
 from wmjax.core.observe import Observer
 from wmjax.data.panel import Panel
@@ -105,7 +106,7 @@ def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
 def predicted(world: Any, panel: Panel, asked: Asked, *, timed: bool = False, workers: int = 1) -> dict[str, Any]:
     """Say what a sweep would take: points, boxes, bytes; and, if `timed`, its seconds, from those of the first boxes.
 
-    Workers on one machine share its cores, so the seconds hold for workers with a machine each.
+    Workers on one machine share its cores, and a device here is a device of one worker.
     """
     options = asked.arguments(world, panel)
     told = sweeping.plan_sweep(world, panel, **options, timed=timed)
@@ -148,10 +149,25 @@ def run(
     )
 
 
-def start_workers(words: list[str], count: int) -> None:
+def use_cores(out: Path, workers: int = 1) -> dict[str, str]:
+    """Make each core a device, of which workers on this machine have equal shares, before JAX is used.
+
+    A sweep that was begun goes on with as many devices as it was begun on, however many cores there are now.
+
+    Returns:
+        The environment by which a worker that is started has its share.
+    """
+    about = store.begun(out)
+    count = max(1, devices.num_cores() // workers) if about is None else about["devices"]
+    own = not devices.chosen()
+    devices.use_cores(count)
+    return {devices.ENVIRONMENT: str(count)} if own else {}
+
+
+def start_workers(words: list[str], count: int, env: Mapping[str, str]) -> None:
     """Run `wmjax sweep` once a worker, on this machine; `words` are those of the command without `--processes`."""
     command = [sys.executable, "-m", "wmjax.cli", *words]
-    processes.start([[*command, "--worker", f"{number}/{count}"] for number in range(count)])
+    processes.start([[*command, "--worker", f"{number}/{count}"] for number in range(count)], env)
 
 
 # ---- best -----------------------------------------------------------------------------------------------------------

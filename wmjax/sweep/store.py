@@ -103,6 +103,12 @@ def find(out: str | Path, identity: str) -> tuple[Store, dict[str, Any] | None, 
     return store, about, whole
 
 
+def begun(out: str | Path) -> dict[str, Any] | None:
+    """Read what `sweep.json` holds of a sweep that has begun and not finished; None where there is none."""
+    path = Store(Path(out)).folder / "sweep.json"
+    return read_json(path) if path.exists() and not Path(out).exists() else None
+
+
 def begin(store: Store, about: Mapping[str, Any], arrays: Mapping[str, Growing], labels: xr.Dataset) -> dict[str, Any]:
     """Make the folder, whole or not at all; where another worker was first, its folder is taken.
 
