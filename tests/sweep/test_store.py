@@ -287,7 +287,7 @@ def test_it_goes_on_with_the_devices_and_workers_that_it_was_begun_with(toy, tmp
     with pytest.raises(UserError, match=r"begun by 1 worker\(s\), not 2"):
         toy.run(out=out, mesh=meshes[own], worker=(0, 2))
     if own == 2:
-        with pytest.raises(UserError, match="begun on 2 devices a worker, and this one is given 1; .*_DEVICES=2"):
+        with pytest.raises(UserError, match=r"begun on 2 devices a worker, and this one is given 1; .*_DEVICES=2"):
             toy.run(out=out)
     assert toy.run(out=out, mesh=two).attrs["sweep"]["devices"] == (own or 1)
     assert contents(out) == contents(tmp_path / "calm.zarr")
