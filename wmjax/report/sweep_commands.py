@@ -49,8 +49,10 @@ def sweep(
             `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
             `member=0:3` keeps members apart, `seed`, `horizon`, `start` and `segment` are read too.
         out: Zarr store of the result.
-        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean:discount`, `quantiles`,
-            `top:20`, `best`; `gain.full` reads the output gain (total, gain, cost, profit, path; without one, total).
+        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
+            `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
+            units of each (so do quantiles, and `best:income`); `gain.full` reads the output gain (total, gain, cost,
+            profit, path; without one, total).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
         periods: how many periods, which are summed; a plan holds in all of them.
@@ -106,12 +108,14 @@ def best(
     budget: float | None = None,
     cost: str = "",
     outcome: str | None = None,
-    solver: Solver = "greedy",
+    by: str | None = None,
+    solver: Solver | None = None,
     supported_only: bool = False,
     alpha: float = 0.1,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Choose the best plan for each unit from a finished sweep that kept every plan's numbers, within a budget.
+    """Choose the best plan for each unit, or each segment, from a finished sweep that kept every plan's numbers.
 
     Plans are compared by their profit, where the sweep kept `profit.full`, else by their gain over what was done, else
     by the expected outcome itself. Values are what the world expects; `wmjax policy` confronts them with held-out rows.
@@ -123,27 +127,40 @@ def best(
         cost: prices of one unit of an axis's level, for each unit that gets it, `"discount=10"`; by default the sweep's
             own `cost.full`, for which give `--cost` to `wmjax sweep`.
         outcome: which one, where there are several and no profit.
-        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming.
-        supported_only: pass over plans that go, for the unit, beyond what the data speak for.
+        by: a static column: one plan for all units of each of its levels, of the highest sum over them; real values are
+            cut at their quintiles. By default each unit has a plan of its own.
+        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming; by
+            default greedy for units and exact for segments.
+        supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
+            for.
         alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=0:3`, has any.
-        out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
+        out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`, with `--by income`
+            `NAME.best_income.parquet`.
+        overwrite: write over a file that is there.
     """
-    from wmjax.core.files import write_parquet
+    from wmjax.core import files
     from wmjax.core.provenance import to_plain
-    from wmjax.report import console, sweeping
+    from wmjax.report import choosing, console
     from wmjax.sweep import store
 
+    end = "best.parquet" if by is None else f"best_{by}.parquet"
+    path = files.parquet(out or sweep.with_name(f"{sweep.name.removesuffix('.zarr')}.{end}"))
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; choose another --out, or --overwrite")
     how: dict[str, Any] = {"outcome": outcome, "solver": solver, "supported_only": supported_only, "alpha": alpha}
-    table, chosen = sweeping.best(sweep, budget=budget, cost=cost, **how)
-    counts = sweeping.counted(table)
+    table, chosen = choosing.best(sweep, budget=budget, cost=cost, by=by, **how)
     unit, of = table.attrs["unit"], table.attrs["of"].split("_")[-1]
-    console.table(
-        counts.head(MOST_PLANS), title=f"Plans and how many units get each; value: {of} in {unit}, summed over units"
-    )
-    if len(counts) > MOST_PLANS:
-        console.say(
-            f"and {len(counts) - MOST_PLANS:,} plans more, of {counts['units'].iloc[MOST_PLANS:].sum():,} units"
-        )
+    whom = "units" if by is None else f"levels of {by}"
+    counts, told = choosing.counted(table), f"value: {of} in {unit}, summed over units"
+    if by is None:
+        console.table(counts.head(MOST_PLANS), title=f"Plans and how many units get each; {told}")
+        if len(counts) > MOST_PLANS:
+            left = counts["units"].iloc[MOST_PLANS:].sum()
+            console.say(f"and {len(counts) - MOST_PLANS:,} plans more, of {left:,} units")
+    else:
+        console.table(table.head(MOST_PLANS), title=f"One plan for all units of each level of {by}; {told}")
+        if len(table) > MOST_PLANS:
+            console.say(f"and {len(table) - MOST_PLANS:,} levels more")
     priced = table.attrs["priced"]
     paid = "with costs taken off" if of == "profit" else "the sweep kept no costs, and no --cost is given"
     if priced:
@@ -166,7 +183,7 @@ def best(
             "the interval of the value holds 0: this is not clearly better than leaving things as they were"
         )
     if of != "total" and (same := int(np.sum(table["value"] == 0))):
-        console.say(f"{same:,} units are left as they were: for them the plan that they are given changes nothing")
+        console.say(f"{same:,} {whom} are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     if cost:
@@ -179,28 +196,30 @@ def best(
     absent = attrs["provenance"].get("absent", [])
     if absent:
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
-    if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
-        console.say(f"{none:,} units have no supported plan and get none")
-    for line in sweeping.at_the_end(sweep, table) if budget is None else []:
-        console.say(f"of the units whose value is clear, {line}: better may lie beyond")
+    if beyond := choosing.unreached(opened):
+        console.say(f"{beyond:,} units are in no segment that a plan of the sweep names and get no plan")
+    if supported_only and (none := table.attrs["targets"] - len(table)):
+        console.say(f"{none:,} {whom} have no supported plan and get none")
+    for line in choosing.at_the_end(sweep, table) if budget is None else []:
+        console.say(f"of the {whom} whose value is clear, {line}: better may lie beyond")
     if "interval holds 0" in counts:
         unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")
     if "supported" not in table:
         console.warning("the sweep does not tell which of these plans are supported")
     elif beyond := int(np.count_nonzero(~table["supported"])):
+        whose = "their unit" if by is None else "some of their units (supported_share)"
         console.warning(
-            f"{beyond:,} of {len(table):,} plans go, for their unit, beyond what the data speak "
+            f"{beyond:,} of {len(table):,} plans go, for {whose}, beyond what the data speak "
             "for; --supported-only passes them over"
         )
-    for line in sweeping.warnings_of(table, attrs["provenance"]):
+    for line in choosing.warnings_of(table, attrs["provenance"]):
         console.warning(line)
-    asked = {**how, "budget": budget, "cost": cost}
+    asked = {**how, "by": by, "budget": budget, "cost": cost}
     found = {"value_of": table.attrs["of"], "unit": unit}
     found |= {"value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost if priced else None}
     attrs["best"] = to_plain({"asked": asked, **found})
-    path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
-    write_parquet(path, table, attrs)
+    files.write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
 
 

@@ -99,7 +99,7 @@ def sweep(
             kept in full are never computed again; what is only folded goes on from the last checkpoint. It goes on with
             the devices and workers that it was begun with, of which there must be as many.
         dims: names of each output's dimensions, `{"value": ("unit", "outcome")}`.
-        coords: labels of these dimensions.
+        coords: labels of these dimensions, and more along them (`results.Label`).
         provenance: what the result carries, beside the grid, the reductions and the versions.
         extra: variables by name that stand beside what is kept, along the grid's dimensions and `dims`; asked for at
             the end, of the worker that finishes, which tells what the reductions found. None leaves one out.

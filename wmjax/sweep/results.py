@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,13 @@ from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Variables
 from wmjax.sweep.store import Growing
 from wmjax.sweep.tiles import Tiling
+
+
+class Label(NamedTuple):
+    """Labels of a dimension that are not its own name's: `income` along `unit`."""
+
+    dim: str
+    values: Any
 
 
 def full_names(work: Work) -> dict[str, str]:
@@ -69,7 +76,8 @@ def labelled(
     left = {d for names, _ in variables.values() for d in names} | set(dims)
     labels = {name: found for name, found in _grid_labels(grid, left).items() if found[0] in left}
     check_names(grid, {name: dims for name, (dims, _) in variables.items()}, coords)
-    own = {name: (name, _array(values)) for name, values in coords.items() if name in left}
+    along = {name: one if isinstance(one, Label) else Label(name, one) for name, one in coords.items()}
+    own = {name: (one.dim, _array(one.values)) for name, one in along.items() if one.dim in left}
     try:
         return xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
     except ValueError as error:

@@ -33,10 +33,10 @@ from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
 from wmjax.sweep.grids import Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
-from wmjax.sweep.ranks import Best
+from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds import sweep_checks, sweep_support
+from wmjax.worlds import sweep_checks, sweep_segments, sweep_support
 from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
@@ -147,6 +147,8 @@ DIMS = {
     "path": ("unit", "time", "outcome"),
 }
 """Dimensions of each output."""
+BESIDE = ("supported", "present", sweep_segments.REACHED)
+"""Variables that stand beside what is kept."""
 
 
 class Prepared(NamedTuple):
@@ -189,7 +191,8 @@ def sweep(
         key: of the luck, which all plans share.
         setting: what is asked.
         plan: edits that read the grid's axes; made from the axes' names if not given.
-        reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given.
+        reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given. A static
+            column among what a mean or quantiles `keep` averages over the units of its levels, those with a row.
         chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
         notes: warnings that hold for whatever is asked of the world, which the result carries.
 
@@ -198,7 +201,8 @@ def sweep(
         where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where plans
         are kept in full, and are not too many, `supported` marks the units for which the data speak for all that the
         plan moves, see `sweep_support`, and `present` those with a row; where each unit's best plan is kept,
-        `supported` of that one. None for a worker but the first.
+        `supported` of that one; where plans are of some units alone, `reached` those that each may change: others stay
+        as they were. Units are labelled by the panel's static columns. None for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -230,7 +234,7 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra=_support(asked, grid, options["reduce"], seen, observer),
+        extra=_beside(asked, grid, options, seen, observer),
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -238,10 +242,13 @@ def sweep(
     )
 
 
-def _support(asked: Question, grid: Grid, reduce: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
-    """Say what tells of support beside what is kept: of every plan, or of each unit's best one."""
+def _beside(asked: Question, grid: Grid, options: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
+    """Say what stands beside what is kept: support of every plan, or of each unit's best one, and whom plans reach."""
+    reduce, data = options["reduce"], options["data"][0]
     named = reduce if isinstance(reduce, Mapping) else {"": reduce}
     found: dict[str, Any] = {}
+    if any(not isinstance(kept, Top) and getattr(kept, "segments", None) is None for kept in named.values()):
+        found[sweep_segments.REACHED] = lambda _: sweep_segments.reached(asked.plan, grid, data.groups, len(seen))
     for name, kept in named.items():
         if isinstance(kept, Best) and kept.segments is None:
             own, index = (f"{name}_{x}" if name else x for x in ("supported", "index"))
@@ -301,7 +308,8 @@ def prepare(
     room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
-    kept = _reductions(reduce)
+    present = np.asarray(panel.arrays.mask[:, window], bool)
+    kept = _reductions(reduce, panel, grid, np.asarray(present.any(1)))
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
@@ -310,7 +318,7 @@ def prepare(
     found = SweepData(
         forecast=data,
         factual=factual,
-        present=jnp.asarray(panel.arrays.mask[:, window]),
+        present=jnp.asarray(present),
         groups=groups_of(panel, setting.by),
         worth=jnp.asarray(_prices(setting.worth, outcomes, "outcome")),
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
@@ -318,7 +326,8 @@ def prepare(
     )
     choices = tuple(grid.choices.items())
     evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
-    coords = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
+    coords: dict[str, Any] = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
+    coords |= sweep_segments.labels(panel, {*grid.names, *grid.dims, *coords, *DIMS, *BESIDE})
     return Prepared(evaluate, grid, {"data": (found,), "reduce": kept, "coords": coords, "plan": plan})
 
 
@@ -410,9 +419,9 @@ def _prices(prices: tuple[tuple[str, float], ...], names: tuple[str, ...], what:
     return np.array([dict(prices).get(name, 0.0) for name in names], np.float32)
 
 
-def _reductions(reduce: Any) -> Any:
-    """Let reductions that name no output read the total."""
-    if isinstance(reduce, Mapping):
-        return {name: _reductions(one) for name, one in reduce.items()}
-    kept: Any = Full() if reduce is None else reduce
-    return kept if kept.of is not None else dataclasses.replace(kept, of="total")
+def _reductions(reduce: Any, panel: Panel, grid: Grid, seen: np.ndarray) -> Any:
+    """Let reductions that name no output read the total, and those that name a static column read its segments."""
+    if not isinstance(reduce, Mapping):
+        return _reductions({"": Full() if reduce is None else reduce}, panel, grid, seen)[""]
+    told = {n: one if one.of is not None else dataclasses.replace(one, of="total") for n, one in reduce.items()}
+    return sweep_segments.averaged(told, panel, grid, seen)
