@@ -329,7 +329,10 @@ def test_the_first_workers_boxes_are_taken(toy, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["all_sales"], toy.brute()[0], rtol=1e-6, atol=1e-6)
 
 
-def test_a_result_as_tidy_tables(toy, tmp_path):
+@pytest.mark.parametrize("most", [results.MOST_ROWS, 20, 5])
+def test_a_result_as_tidy_tables(toy, tmp_path, monkeypatch, most):
+    """However few rows are laid out at a time."""
+    monkeypatch.setattr(results, "MOST_ROWS", most)
     found = toy.run()
     results.write_tidy(found, tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
@@ -343,6 +346,7 @@ def test_a_result_as_tidy_tables(toy, tmp_path):
     }
     table = results.pd.read_parquet(tmp_path / "who-cut-seed-unit.parquet")
     assert list(table) == ["who", "cut", "seed", "unit", "all_sales"]
+    assert (table["all_sales"].to_numpy() == found["all_sales"].values.ravel()).all()
     row = table[(table.who == "y") & (table.cut == 0.3) & (table.seed == 2) & (table.unit == "c")]
     assert row["all_sales"].item() == found["all_sales"].sel(who="y", cut=0.3, seed=2, unit="c").item()
     assert read_provenance(tmp_path / "rank.parquet")["sweep"]["points"] == 105

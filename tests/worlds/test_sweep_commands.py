@@ -553,6 +553,20 @@ def test_a_policys_cells_are_those_that_the_plan_sets(panel):
     assert found.covered.sum() == 3
 
 
+def test_a_sweep_as_tidy_tables_from_the_command(run, tmp_path, capsys):
+    words = ["sweep", str(run), "--grid", "push=0,1", "--reduce", "gain.full gain.best", "--tidy", str(tmp_path / "t")]
+    for _ in range(2):  # the same command again writes the same tables
+        cli.main([*words, "--out", str(tmp_path / "s.zarr")])
+    found, table = store.read(tmp_path / "s.zarr"), pd.read_parquet(tmp_path / "t" / "push-unit-outcome.parquet")
+    np.testing.assert_array_equal(table["gain"], found["gain"].values.ravel())
+    assert table["income"].tolist() == np.tile(np.repeat(found["income"].values, 2), 2).tolist()
+    assert f"{len(table):,} rows: {tmp_path / 't' / 'push-unit-outcome.parquet'}" in capsys.readouterr().out
+    assert files.read_provenance(tmp_path / "t" / "unit-outcome.parquet")["sweep"] == found.attrs["sweep"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--periods", "2", "--out", str(tmp_path / "other.zarr")])
+    assert "is no table of" in " ".join(capsys.readouterr().err.split())
+
+
 def test_two_processes_from_one_command(run, swept, panel):
     out = run / "two.zarr"
     words = ["--reduce", "gain.full cost.full gain.best", "--cost", "push=0.1 coupon=0.5", "--periods", "2"]
@@ -638,6 +652,9 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["sweep", "RUN", "--grid", "push=0,1", "--start", "-1", "--out", "x.zarr"], "start is -1, must be at least 0"),
         (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
         (["sweep", "RUN", "--grid", "push=0,7", "--out", "x.zarr"], "push is binary, 0 or 1; the grid's axis"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.parquet"], "a sweep is a Zarr store, such as x.zarr"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.csv"], "a sweep is a Zarr store"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.zarr", "--tidy", "t.parquet"], "--tidy names a folder"),
         (["policy", "RUN", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),

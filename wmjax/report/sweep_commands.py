@@ -33,6 +33,7 @@ def sweep(
     panel: Path | None = None,
     seed: int = 0,
     chunk: int | None = None,
+    tidy: Path | None = None,
     dry_run: bool = False,
     processes: int = 1,
     worker: str | None = None,
@@ -64,6 +65,7 @@ def sweep(
         panel: another table of the same columns; by default the run's own.
         seed: of the luck that all plans share.
         chunk: plans at once; by default as many as fit.
+        tidy: folder that gets the result as tidy Parquet tables too, one for each shape: `push-unit-outcome.parquet`.
         dry_run: say what it would take, and stop.
         processes: workers on this machine, each with its share of the cores; one uses them all, each core a device.
         worker: `NUMBER/COUNT`, from 0: this process is one of several that share `out`.
@@ -75,13 +77,14 @@ def sweep(
 
     words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
     asked = sweeping.Asked(**words)
+    sweeping.check_places(out, tidy)
     env = sweeping.use_cores(out, processes)
     if processes > 1 and not dry_run:
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
         Run(run).check("sweep")
         _start(run, asked, out, panel, processes, env)
-        console.say(f"Sweep: {out}")
+        _finished(out, tidy)
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
     world, table = Run(run).open("sweep", panel)
@@ -96,7 +99,16 @@ def sweep(
         found = sweeping.run(world, table, asked, out, worker=number, notes=notes, observer=observer)
     if found is not None:
         _warn(found.attrs)
-        console.say(f"Sweep: {out}")
+        _finished(out, tidy)
+
+
+def _finished(out: Path, tidy: Path | None) -> None:
+    """Say where the result is, and write its tables where they are asked for."""
+    from wmjax.report import console, sweeping
+
+    console.say(f"Sweep: {out}")
+    for path, rows in sweeping.write_tidy(out, tidy) if tidy is not None else []:
+        console.say(f"{rows:,} rows: {path}")
 
 
 Solver = Annotated[Literal["greedy", "exact"], tyro.conf.arg(aliases=["--method"])]

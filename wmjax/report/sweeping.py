@@ -13,12 +13,16 @@ import xarray as xr
 
 from wmjax.core import devices
 from wmjax.core.errors import UserError
+from wmjax.core.files import read_provenance
 from wmjax.core.observe import Observer
 from wmjax.data.panel import Panel
-from wmjax.sweep import plan_reading, processes, reading, reduce_reading, store
+from wmjax.sweep import plan_reading, processes, reading, reduce_reading, results, store
 from wmjax.sweep.grids import Grid
 from wmjax.worlds import contract, sweeping
 from wmjax.worlds.sweeping import Setting
+
+TABLES = (".parquet", ".csv", ".tsv", ".json", ".nc", ".xlsx", ".feather")
+"""Ends of the names of files that a sweep is none of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,37 @@ def run(
         notes=notes,
         observer=observer,
     )
+
+
+def check_places(out: Path, tidy: Path | None) -> None:
+    """Refuse names that say something else than what will stand there.
+
+    Raises:
+        UserError: a table's name for the store, or a file's for the folder of tables.
+    """
+    if out.suffix in TABLES:
+        raise UserError(f"{out}: a sweep is a Zarr store, such as {out.with_suffix('.zarr')}; --tidy writes tables too")
+    if tidy is not None and (tidy.suffix in TABLES or tidy.is_file()):
+        raise UserError(f"{tidy}: --tidy names a folder, of a Parquet table for each shape, such as {tidy.stem}_tables")
+
+
+def write_tidy(out: Path, tidy: Path) -> list[tuple[Path, int]]:
+    """Write a finished sweep as tidy tables; give their places and rows.
+
+    Raises:
+        UserError: the folder holds tables of something else.
+    """
+    import pyarrow.parquet as pq
+
+    found = store.read(out)
+    own = found.attrs["sweep"]["identity"]
+    for path in sorted(tidy.glob("*.parquet")):
+        if read_provenance(path).get("sweep", {}).get("identity") != own:
+            raise UserError(
+                f"{path} is no table of {out}; choose another --tidy, the same command then goes on from here"
+            )
+    results.write_tidy(found, tidy)
+    return [(path, pq.read_metadata(path).num_rows) for path in sorted(tidy.glob("*.parquet"))]
 
 
 def use_cores(out: Path, workers: int = 1) -> dict[str, str]:

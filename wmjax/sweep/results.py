@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,15 @@ import pandas as pd
 import xarray as xr
 
 from wmjax.core.errors import UserError
-from wmjax.core.files import write_parquet
+from wmjax.core.files import write_parts
 from wmjax.sweep.boxes import Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Variables
 from wmjax.sweep.store import Growing
 from wmjax.sweep.tiles import Tiling
+
+MOST_ROWS = 2**20
+"""Rows of a tidy table that are laid out at a time."""
 
 
 class Label(NamedTuple):
@@ -97,11 +101,32 @@ def _array(values: Any) -> Any:
 
 
 def write_tidy(result: xr.Dataset, path: str | Path) -> None:
-    """Write a result as one tidy Parquet table a shape, into a folder: `path/<dimensions>.parquet`."""
+    """Write a result as one tidy Parquet table a shape, into a folder: `path/<dimensions>.parquet`.
+
+    A row a number, or several of one shape, with all labels of its place; of a store, so many rows at a time that
+    memory does not grow with it.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in result.data_vars.items():
         groups.setdefault(tuple(map(str, variable.dims)), []).append(str(name))
     for dims, names in groups.items():
-        single = pd.DataFrame({n: [result[n].item()] for n in names if not dims})
-        table = result[names].to_dataframe().reset_index() if dims else single
-        write_parquet(Path(path) / f"{'-'.join(dims) or 'numbers'}.parquet", table, dict(result.attrs))
+        parts = _parts(result[names], dims) if dims else [pd.DataFrame({n: [result[n].item()] for n in names})]
+        write_parts(Path(path) / f"{'-'.join(dims) or 'numbers'}.parquet", parts, dict(result.attrs))
+
+
+def _parts(result: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+    """Lay a result out as rows, the last dimension counting fastest, a run of rows at a time."""
+    for place in _runs(tuple(result.sizes[dim] for dim in dims)):
+        table = result.isel(dict(zip(dims, place, strict=False))).to_dataframe(dim_order=list(dims))
+        yield table.reset_index()
+
+
+def _runs(sizes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into runs of at most `MOST_ROWS` numbers, by slices of its first dimensions."""
+    rest = math.prod(sizes[1:])
+    if rest > MOST_ROWS:
+        for at in range(sizes[0]):
+            yield from ((slice(at, at + 1), *more) for more in _runs(sizes[1:]))
+        return
+    step = max(1, MOST_ROWS // max(rest, 1))
+    yield from ((slice(at, at + step),) for at in range(0, max(sizes[0], 1), step))
