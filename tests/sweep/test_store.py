@@ -52,15 +52,21 @@ def evaluated(monkeypatch):
 
 
 def test_a_store_holds_what_memory_holds(toy, tmp_path, evaluated):
-    inside = toy.run()
+    words = {"sales": {"long_name": "sold", "units": "pieces"}, "unit": {"long_name": "shop"}}
+    inside = toy.run(described=words)
     out = tmp_path / "deep" / "s.zarr"
-    opened = toy.run(out=out, provenance={"seed": 5})
+    opened = toy.run(out=out, provenance={"seed": 5}, described=words)
     plain = xr.open_zarr(out, chunks=None)
     assert set(opened.data_vars) == set(inside.data_vars)
     for name in inside.variables:
         np.testing.assert_array_equal(opened[name].values, inside[name].values)
         np.testing.assert_array_equal(plain[name].values, inside[name].values)
         assert opened[name].dims == inside[name].dims
+        assert opened[name].attrs == plain[name].attrs == inside[name].attrs
+        assert opened[name].attrs["long_name"]
+    assert opened["all_sales"].attrs == {"long_name": "sold", "units": "pieces"}
+    assert opened["mean_variance"].attrs == {"long_name": "variance of sold", "units": "(pieces)^2"}
+    assert opened["top_best_cut"].attrs == {"long_name": "level of cut in the best plan"}
     assert opened.attrs["provenance"] == {"seed": 5}
     about = opened.attrs["sweep"]
     assert about["points"] == 105

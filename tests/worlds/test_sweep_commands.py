@@ -553,6 +553,20 @@ def test_a_policys_cells_are_those_that_the_plan_sets(panel):
     assert found.covered.sum() == 3
 
 
+def test_a_store_says_what_its_numbers_are_and_of_which_panel(run, swept, doubtful, panel):
+    found = store.read(swept)
+    assert found.attrs["provenance"]["panel_fingerprint"] == panel.fingerprint
+    for each in (found, store.read(doubtful)):
+        assert all(each[name].attrs.get("long_name") for name in each.variables), "every variable has a name"
+    gain, cost = found["gain"].attrs, found["cost"].attrs
+    assert gain["units"] == "probability"
+    assert gain["baseline"] == found["gain_best_value"].attrs["baseline"]
+    assert gain["baseline"].startswith("what was done")
+    assert cost["units"].startswith("money")
+    assert "second best" in found["gain_best_margin"].attrs["long_name"]
+    assert found["push"].attrs["long_name"] == "push, as the plan sets it"
+
+
 def test_a_sweep_as_tidy_tables_from_the_command(run, tmp_path, capsys):
     words = ["sweep", str(run), "--grid", "push=0,1", "--reduce", "gain.full gain.best", "--tidy", str(tmp_path / "t")]
     for _ in range(2):  # the same command again writes the same tables

@@ -25,7 +25,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain, versions
-from wmjax.sweep import boxes, results, sizing, store
+from wmjax.sweep import boxes, describing, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Reduction, Variable, Variables
@@ -71,6 +71,7 @@ def sweep(
     dims: Mapping[str, tuple[str, ...]] | None = None,
     coords: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    described: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     extra: Mapping[str, Callable[[Variables], Variable | None]] = MappingProxyType({}),
     fingerprint: str = "",
     save_seconds: float = 30.0,
@@ -101,6 +102,8 @@ def sweep(
         dims: names of each output's dimensions, `{"value": ("unit", "outcome")}`.
         coords: labels of these dimensions, and more along them (`results.Label`).
         provenance: what the result carries, beside the grid, the reductions and the versions.
+        described: attributes (`long_name`, `units`, ..) of outputs, and of any variable or label by its own name; what
+            reductions make of an output is described by it.
         extra: variables by name that stand beside what is kept, along the grid's dimensions and `dims`; asked for at
             the end, of the worker that finishes, which tells what the reductions found. None leaves one out.
         fingerprint: of what `evaluate` closes over, so that another world's sweep is not continued.
@@ -132,11 +135,12 @@ def sweep(
     run = Run(job, tiling, place, worker, observer, save_seconds)
     results.check_names(grid, {**{name: array.dims for name, array in run.arrays.items()}, **dict.fromkeys(extra, ())})
     attrs = {"sweep": dict(about or _about(run, identity)), "provenance": dict(provenance or {})}
+    words = describing.attributes(job.work, grid, described)
     full_dims = tuple(dim for array in run.arrays.values() for dim in array.dims)
     try:
         if place is not None and about is None:
-            labels = results.labelled(grid, {}, coords or {}, attrs, full_dims)
-            about = store.begin(place, attrs["sweep"], run.arrays, labels)
+            labels = results.labelled(grid, {}, coords or {}, attrs, full_dims, words)
+            about = store.begin(place, attrs["sweep"], run.arrays, labels, words)
             if (about["chunk"], about["devices"]) != (tiling.chunk, run.lanes):
                 # Another worker was first, on other devices or with another budget.
                 job = _as_begun(job, about, worker[1])
@@ -151,7 +155,7 @@ def sweep(
         folded = results.finished(job.work, run.merged(states), grid)
         more = {name: one for name, ask in extra.items() if (one := ask(folded)) is not None}
         variables = {**kept, **folded, **more}
-        found = results.labelled(grid, variables, coords or {}, attrs, full_dims)
+        found = results.labelled(grid, variables, coords or {}, attrs, full_dims, words)
         if place is None:
             return found
         store.finish(place, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +71,16 @@ def check_names(grid: Grid, names: Mapping[str, tuple[str, ...]], labels: Iterab
 
 
 def labelled(
-    grid: Grid, variables: Variables, coords: Mapping[str, Any], attrs: Mapping[str, Any], dims: tuple[str, ...] = ()
+    grid: Grid,
+    variables: Variables,
+    coords: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    dims: tuple[str, ...] = (),
+    words: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Make a dataset: the grid's axes label the dimensions that are left of it, and those of `dims`.
+
+    `words` are the attributes of variables by name.
 
     Raises:
         UserError: an axis has the name of a variable, or a coordinate does not fit.
@@ -83,9 +91,12 @@ def labelled(
     along = {name: one if isinstance(one, Label) else Label(name, one) for name, one in coords.items()}
     own = {name: (one.dim, _array(one.values)) for name, one in along.items() if one.dim in left}
     try:
-        return xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
+        found = xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
     except ValueError as error:
         raise UserError(f"the labels do not fit the results: {error}") from None
+    for name, variable in found.variables.items():
+        variable.attrs.update(words.get(str(name), {}))
+    return found
 
 
 def _grid_labels(grid: Grid, left: set[str]) -> dict[str, tuple[str, np.ndarray]]:

@@ -36,7 +36,7 @@ from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds import sweep_checks, sweep_segments, sweep_support
+from wmjax.worlds import sweep_checks, sweep_segments, sweep_support, sweep_words
 from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
@@ -46,8 +46,6 @@ FORECASTS = {
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
-UNITS = {"binary": "probability", "currency": "currency"}
-"""In what each kind of outcome is expected; of others in the outcome's own units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,8 +217,12 @@ def sweep(
         "of_points": of_points,
         "absent": absent,
         "edits": plan_reading.to_edits(options["plan"]),
-        "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
+        "units": sweep_words.units(panel),
+        "panel_fingerprint": panel.fingerprint,
     }
+    beside = _beside(asked, grid, options, seen, observer)
+    words = sweep_words.described(panel, grid, options["coords"]["outcome"])
+    words |= {name: words["supported"] for name in beside if name.endswith("_supported")}
     return engine.sweep(
         evaluate,
         grid,
@@ -234,7 +236,8 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra=_beside(asked, grid, options, seen, observer),
+        described=words,
+        extra=beside,
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
