@@ -73,6 +73,30 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, capsys):
     assert not list(run.glob("dry.zarr*"))
 
 
+def test_what_goes_beyond_the_data_is_said_before_anything_is_swept(run, panel, tmp_path, monkeypatch, capsys):
+    """And by a dry run; with the panel's own range. So is a seed of luck that nothing draws."""
+    words = ["sweep", str(run), "--grid", "coupon=0,4 seed=0:2", "--reduce", "gain.full", "--out", str(tmp_path / "s")]
+    own = panel.arrays.actions[..., panel.action_index("coupon")]
+
+    def swept(*args, **options):
+        raise UserError("not swept")
+
+    monkeypatch.setattr(sweeping.sweeping.engine, "sweep", swept)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--seed", "3"])
+    said = " ".join(capsys.readouterr().err.split())
+    cli.main([*words, "--dry-run"])
+    for told in (said, " ".join(capsys.readouterr().err.split())):
+        assert f"(in the panel coupon goes from {own.min():g} to {own.max():g}); there the answer is" in told
+        assert "seed: without feedback no luck is drawn, so the same numbers come 3 times" in told
+        assert "visit: the world expects 9.0%" in told
+        assert ("--seed 3 changes nothing" in told) == (told is said)
+    assert said.index("coupon: at") < said.index("not swept")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--seed", "3", "--feedback"])
+    assert "luck" not in capsys.readouterr().err
+
+
 def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     out = run / "beyond.zarr"
     cli.main(["sweep", str(run), "--grid", "coupon=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
@@ -478,11 +502,14 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
     assert table.loc[("gain", "the world"), "value"] * policy.size == pytest.approx(chosen["value"].sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("keep", "flag"), [("profit.full", "--worth"), ("gain.full cost.best", "--cost")])
+@pytest.mark.parametrize(
+    ("keep", "flag"), [("profit.full", '--worth "visit=1"'), ("gain.full cost.best", '--cost "sale1=1"')]
+)
 def test_money_is_not_kept_where_nothing_has_a_price(run, tmp_path, capsys, keep, flag):
+    """What could have a price is called by the table's own name."""
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["sweep", str(run), *GRID, "--reduce", keep, "--out", str(tmp_path / "s.zarr")])
-    assert flag in capsys.readouterr().err
+        cli.main(["sweep", str(run), *GRID, "--reduce", keep, "--out", str(tmp_path / "s.zarr"), "--processes", "2"])
+    assert flag in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "s.zarr").exists()
 
 
@@ -669,6 +696,8 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.parquet"], "a sweep is a Zarr store, such as x.zarr"),
         (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.csv"], "a sweep is a Zarr store"),
         (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.zarr", "--tidy", "t.parquet"], "--tidy names a folder"),
+        (["sweep", "RUN", "--grid", "push=0,0", "--out", "x.zarr"], "axis 'push' has the level 0 twice"),
+        (["best", "doubtful.zarr", "--outcome", "visit", "--budget", "1"], '--cost "coupon=0.5"'),
         (["policy", "RUN", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
@@ -682,8 +711,10 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         ),
     ],
 )
-def test_mistakes_are_one_line(run, swept, words, said, capsys):
-    words = [{"RUN": str(run), "SWEPT": str(swept)}.get(word, word) for word in words]
+def test_mistakes_are_one_line(run, swept, doubtful, words, said, capsys):
+    places = {"RUN": str(run), "SWEPT": str(swept), "doubtful.zarr": str(doubtful)}
+    words = [places.get(word, word) for word in words]
+    words += ["--overwrite"] if words[0] == "best" else []
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
     assert caught.value.code == 2

@@ -313,7 +313,10 @@ def _costs(
     if not cost:
         if budget is None:
             return None
-        raise UserError('a budget needs costs; give prices of the axes, --cost "coupon=0.5", or sweep with cost.full')
+        numbers = [name for name in _axes(found, dims) if found[name].dtype.kind in "iuf"] or ["AXIS"]
+        raise UserError(
+            f'a budget needs costs; give prices of the axes, --cost "{numbers[0]}=0.5", or sweep with cost.full'
+        )
     total = np.zeros(gain.sizes["plan"])
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,7 +48,13 @@ def sweep(
         grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest. Levels
             are `a,b,c`; `from:to:count` for real numbers, written with a point (`0:1.0:50`); `from:to` and
             `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
-            `member=0:3` keeps members apart, `seed`, `horizon`, `start` and `segment` are read too.
+            `member=0:3` keeps members apart, `seed` (of luck, with `--feedback`), `horizon`, `start` and `segment` are
+            read too. Intervals are filled by a Sobol sequence or a Latin hypercube of so many plans, and a seed:
+            `"tv=0..9.5 radio=0..4.5 plans=sobol:1024:7"`, `plans=latin:1000`. In TOML: `coupon = [0, 1]`;
+            `tv = { low = 0, high = 9.5, count = 20 }`; axes in step,
+            `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one,
+            `plans = { list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples,
+            `plans = { sobol = 1024, seed = 7, of = { tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
         out: Zarr store of the result.
         reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
             `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
@@ -63,7 +69,7 @@ def sweep(
         cost: of one unit of each action in a period, in money, `"discount=10"`; for `cost` and `profit`, which are over
             those of what was done.
         panel: another table of the same columns; by default the run's own.
-        seed: of the luck that all plans share.
+        seed: of the luck that all plans share, which only `--feedback` draws.
         chunk: plans at once; by default as many as fit.
         tidy: folder that gets the result as tidy Parquet tables too, one for each shape: `push-unit-outcome.parquet`.
         dry_run: say what it would take, and stop.
@@ -78,27 +84,30 @@ def sweep(
     words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
     asked = sweeping.Asked(**words)
     sweeping.check_places(out, tidy)
+    Run(run).check("sweep")
+    asked.check(Run(run).schema)
     env = sweeping.use_cores(out, processes)
     if processes > 1 and not dry_run:
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
-        Run(run).check("sweep")
         _start(run, asked, out, panel, processes, env)
         _finished(out, tidy)
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
-    world, table = Run(run).open("sweep", panel)
+    (world, table), notes = Run(run).open("sweep", panel), Run(run).doubts()
     if number[0] == 0:
-        shared = {"timed": dry_run, "workers": max(processes, number[1])}
+        if seed and not feedback:
+            console.warning(f"--seed {seed} changes nothing: without --feedback no luck is drawn")
+        shared: dict[str, Any] = {"timed": dry_run, "workers": max(processes, number[1])}
+        shared |= {"notes": notes, "warn": _warn if dry_run else None}
         for name, value in sweeping.predicted(world, table, asked, **shared).items():
             console.say(f"{name}: {value:,.6g}")
     if dry_run:
         return
     with console.console_observer() as observer:
-        notes = Run(run).doubts()
-        found = sweeping.run(world, table, asked, out, worker=number, notes=notes, observer=observer)
+        told: dict[str, Any] = {"notes": notes, "warn": None if number[0] else _warn, "observer": observer}
+        found = sweeping.run(world, table, asked, out, worker=number, **told)
     if found is not None:
-        _warn(found.attrs)
         _finished(out, tidy)
 
 
@@ -285,11 +294,11 @@ def policy(
     console.say(f"{len(found.table):,} rows: {path}")
 
 
-def _warn(attrs: Mapping[str, Any]) -> None:
+def _warn(lines: Sequence[str]) -> None:
     """Say where the sweep goes beyond what was seen."""
     from wmjax.report import console
 
-    for line in attrs["provenance"].get("warnings", []):
+    for line in lines:
         console.warning(line)
 
 

@@ -16,10 +16,11 @@ from wmjax.core.errors import UserError
 from wmjax.core.files import read_provenance
 from wmjax.core.observe import Observer
 from wmjax.data.panel import Panel
+from wmjax.data.schema import PanelSchema
 from wmjax.sweep import plan_reading, processes, reading, reduce_reading, results, store
 from wmjax.sweep.grids import Grid
 from wmjax.worlds import contract, sweeping
-from wmjax.worlds.sweeping import Setting
+from wmjax.worlds.sweeping import Setting, Warn
 
 TABLES = (".parquet", ".csv", ".tsv", ".json", ".nc", ".xlsx", ".feather")
 """Ends of the names of files that a sweep is none of."""
@@ -46,13 +47,26 @@ class Asked:
             Setting(start=self.start or 0, periods=self.periods)
         except ValueError as error:
             raise UserError(str(error)) from None
+        read_grid(self.grid)
+        reduce_reading.reduce_from_words(self.reduce.split())
+
+    def check(self, schema: PanelSchema) -> None:
+        """Refuse money without prices.
+
+        Args:
+            schema: of the panel to be swept.
+
+        Raises:
+            UserError: naming what could have one.
+        """
         kept = {one.of for one in reduce_reading.reduce_from_words(self.reduce.split()).values()}
-        for output, name, words, example in (
-            ("profit", "worth", self.worth, '--worth "buy=3.5"'),
-            ("cost", "cost", self.cost, '--cost "coupon=1"'),
+        for output, name, words, role in (
+            ("profit", "worth", self.worth, "outcome"),
+            ("cost", "cost", self.cost, "action"),
         ):
             if not prices(words, name) and output in kept:
-                raise UserError(f"the sweep is to keep {output}, and nothing has a price; give {example}")
+                first = next(column.name for column in schema.columns if column.role == role)
+                raise UserError(f'the sweep is to keep {output}, and nothing has a price; give --{name} "{first}=1"')
 
     def arguments(self, world: Any, panel: Panel) -> dict[str, Any]:
         """Give the arguments of `sweeping.sweep`.
@@ -61,6 +75,7 @@ class Asked:
             UserError: words that cannot be read, or a world that cannot be swept.
         """
         sweeping.forecasting(world)
+        self.check(panel.schema)
         start = contract.periods(world.facts, panel, "test").start if self.start is None else self.start
         setting = Setting(
             start=start,
@@ -98,17 +113,28 @@ def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
         try:
             found.append((name, float(value)))
         except ValueError:
-            raise UserError(f"{what} {word!r} must be NAME=NUMBER, for example buy=3.5") from None
+            example = f"{name or 'NAME'}=3.5"
+            raise UserError(f"{what} {word!r} must be NAME=NUMBER, for example {example}") from None
     return tuple(found)
 
 
-def predicted(world: Any, panel: Panel, asked: Asked, *, timed: bool = False, workers: int = 1) -> dict[str, Any]:
+def predicted(
+    world: Any,
+    panel: Panel,
+    asked: Asked,
+    *,
+    timed: bool = False,
+    workers: int = 1,
+    notes: Sequence[str] = (),
+    warn: Warn | None = None,
+) -> dict[str, Any]:
     """Say what a sweep would take: points, boxes, bytes; and, if `timed`, its seconds, from those of the first boxes.
 
     Workers on one machine share its cores, and a device here is a device of one worker.
+    `notes` and `warn` are as of `run`.
     """
     options = asked.arguments(world, panel)
-    told = sweeping.plan_sweep(world, panel, **options, timed=timed)
+    told = sweeping.plan_sweep(world, panel, **options, timed=timed, notes=notes, warn=warn)
     found = {
         "points": told.points,
         "points a box": told.chunk,
@@ -132,9 +158,13 @@ def run(
     worker: tuple[int, int] = (0, 1),
     patience_seconds: float = 3600.0,
     notes: Sequence[str] = (),
+    warn: Warn | None = None,
     observer: Observer,
 ) -> xr.Dataset | None:
-    """Sweep, or go on with a sweep that was stopped; `notes` are warnings that hold for whatever is asked."""
+    """Sweep, or go on with a sweep that was stopped; `notes` are warnings that hold for whatever is asked.
+
+    `warn` is told of all warnings before anything is swept.
+    """
     options = asked.arguments(world, panel)
     return sweeping.sweep(
         world,
@@ -144,6 +174,7 @@ def run(
         worker=worker,
         patience_seconds=patience_seconds,
         notes=notes,
+        warn=warn,
         observer=observer,
     )
 

@@ -25,7 +25,7 @@ from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer, silent
 from wmjax.core.provenance import fingerprint as hash_of
 from wmjax.core.provenance import to_plain, versions
-from wmjax.sweep import boxes, describing, results, sizing, store
+from wmjax.sweep import boxes, describing, grids, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Reduction, Variable, Variables
@@ -199,6 +199,7 @@ def _as_begun(job: Job, about: Mapping[str, Any], workers: int) -> Job:
 def _prepare(evaluate: Any, grid: Grid, key: Any, reduce: Any, data: Any, mesh: Any, dims: Any) -> Job:
     if mesh is not None and len(mesh.axis_names) != 1:
         raise UserError(f"the mesh has axes {mesh.axis_names}; a sweep takes one")
+    grids.check_levels(grid)
     kept = Full() if reduce is None else reduce
     reductions = tuple(kept.items()) if isinstance(kept, Mapping) else (("", kept),)
     if not reductions:

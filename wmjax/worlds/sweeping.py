@@ -40,6 +40,8 @@ from wmjax.worlds import sweep_checks, sweep_segments, sweep_support, sweep_word
 from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
+Warn = Callable[[Sequence[str]], None]
+"""Is told of warnings."""
 FORECASTS = {
     "ConsumerWorld": "wmjax.worlds.consumer.forecasting",
     "GraphWorld": "wmjax.worlds.graph.forecasting",
@@ -173,6 +175,7 @@ def sweep(
     worker: tuple[int, int] = (0, 1),
     patience_seconds: float = 3600.0,
     notes: Sequence[str] = (),
+    warn: Warn | None = None,
     observer: Observer = silent,
 ) -> xr.Dataset | None:
     """Expect what every plan of a grid brings to every unit.
@@ -193,6 +196,7 @@ def sweep(
             column among what a mean or quantiles `keep` averages over the units of its levels, those with a row.
         chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
         notes: warnings that hold for whatever is asked of the world, which the result carries.
+        warn: is told of all warnings before anything is swept.
 
     Returns:
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
@@ -211,8 +215,11 @@ def sweep(
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
+    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points))
+    if warn is not None:
+        warn(lines)
     told = about | {
-        "warnings": list(dict.fromkeys([*notes, *world.facts.get("warnings", []), *of_actions, *of_points])),
+        "warnings": lines,
         "of_actions": of_actions,
         "of_points": of_points,
         "absent": absent,
@@ -275,9 +282,14 @@ def plan_sweep(
     budget_bytes: int | None = None,
     mesh: Mesh | None = None,
     timed: bool = False,
+    notes: Sequence[str] = (),
+    warn: Warn | None = None,
 ) -> SweepPlan:
     """Say what a sweep would take, without running it; arguments as of `sweep` and `engine.plan_sweep`."""
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
+    if warn is not None:
+        asked = question(world, panel, evaluate, grid, setting)
+        warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid))))
     return engine.plan_sweep(
         evaluate,
         grid,
@@ -354,7 +366,13 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         names=evaluate.actions,
         binary=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "binary"),
         feedback=setting.feedback,
+        span={name: _span(panel.arrays.actions[..., at], panel) for at, name in enumerate(panel.action_names)},
     )
+
+
+def _span(values: Any, panel: Panel) -> tuple[float, float]:
+    there = np.asarray(values)[np.asarray(panel.arrays.mask, bool)]
+    return float(there.min()), float(there.max())
 
 
 @partial(jax.jit, static_argnames=("plan", "layout", "names", "choices"))
