@@ -29,6 +29,7 @@ from wmjax.sweep import boxes, describing, grids, results, sizing, store
 from wmjax.sweep.boxes import Evaluate, Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Reduction, Variable, Variables
+from wmjax.sweep.simulating import Simulated
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.sweep.stepping import STAGE, Job, Run
 from wmjax.sweep.tiles import Tiling, tile
@@ -87,7 +88,7 @@ def sweep(
 
     Args:
         evaluate: `(key, point, *data) -> numbers`, pure; `point` holds a scalar for each axis; numbers are one array,
-            or arrays by name.
+            or arrays by name. `simulating.of_simulate` makes one of a `simulate(key, params, history, actions)`.
         grid: its points.
         key: a typed key.
         reduce: a reduction, or several by name; `Full()` if not given.
@@ -219,7 +220,8 @@ def _identity(job: Job, fingerprint: str) -> str:
     """
     key, _, data = job.arguments
     leaves = [_words(x) for x in jax.tree.leaves((key, data))]
-    named = getattr(job.work.evaluate, "__qualname__", type(job.work.evaluate).__qualname__)
+    own: Any = job.work.evaluate
+    named = own.told if isinstance(own, Simulated) else getattr(own, "__qualname__", type(own).__qualname__)
     fixed = [named, fingerprint, job.grid, job.work.reductions, job.work.scenes]
     fixed.append(sorted(results.full_names(job.work).items()))
     return hash_of(*fixed, *leaves)

@@ -75,14 +75,14 @@ def reached(plan: Plan, grid: Grid, groups: Mapping[str, Any], num_units: int) -
         change every unit, or the marks are too many.
     """
     named = [edit.units for edit in plan]
-    if any(units is None or units == EVERYONE for units in named):
+    masks = {EVERYONE: np.ones(num_units, bool)} | {name: np.asarray(mask, bool) for name, mask in groups.items()}
+    if any(units is None or (isinstance(units, str) and masks[units].all()) for units in named):
         return None
     read = {units.name for units in named if isinstance(units, Axis)}
     parts = [part for part in grid.parts if read & {column.name for column in part.columns}]
     sizes = tuple(part.size for part in parts)
     if math.prod(sizes) * num_units > MOST_CELLS:
         return None
-    masks = {name: np.asarray(mask, bool) for name, mask in groups.items()} | {EVERYONE: np.ones(num_units, bool)}
     marks = np.zeros((*sizes, num_units), bool)
     for units in named:
         if isinstance(units, Axis):
