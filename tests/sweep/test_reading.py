@@ -55,7 +55,7 @@ def test_words_of_a_sample():
     ("words", "message"),
     [
         ([], "no axis"),
-        (["discount"], "'discount' is no axis of a grid; write name=levels"),
+        (["mailer"], "'mailer' is no axis of a grid; write name=levels, for example mailer=0,1"),
         (["=1,2"], "no axis of a grid"),
         (["discount="], "no axis of a grid"),
         (["tv=0:100:11"], "steps of 11 from 0 do not reach 100; for 11 levels write tv=0:100:x11"),
@@ -68,7 +68,7 @@ def test_words_of_a_sample():
         (["tv=1,high"], "mixes numbers and names"),
         (["tv=5:1"], "do not lead from 5 to 1"),
         (["tv=0:4:0"], "steps of 0"),
-        (["tv=0..1"], "need one sample to fill them"),
+        (["tv=0..1"], "intervals such as tv=0..1.0 need one sample to fill them"),
         (["d=sobol:16"], "a sample needs intervals"),
         (["d=sobol:16", "tv=0..x"], "'x' is not a number"),
         (["tv=1,2", "tv=3,4"], "two of axis 'tv'"),
@@ -145,8 +145,8 @@ def test_toml_of_every_form(tmp_path):
     ("table", "message"),
     [
         ({}, "no axis"),
-        ({"tv": 3}, "must be a table with one of"),
-        ({"tv": {"lo": 1}}, "must be a table with one of"),
+        ({"tv": 3}, "must be a list of levels, or a table with one of"),
+        ({"tv": {"lo": 1}}, "must be a list of levels, or a table with one of"),
         ({"tv": {"low": 1, "count": 2}}, "high is missing beside count"),
         ({"tv": {"low": 1, "high": 2, "count": 2, "stp": 1}}, "unknown key 'stp'"),
         ({"tv": {"low": 1, "high": 2, "count": 2.5}}, "2.5 must be a whole number"),
@@ -159,6 +159,37 @@ def test_toml_of_every_form(tmp_path):
 def test_wrong_tables(table, message):
     with pytest.raises(UserError, match=message):
         reading.read_grid(table)
+
+
+def test_toml_of_plain_lists_and_of_words(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('coupon = [0, 1]\nsegment = ["young", "(1.5, 2.0]"]\ncut = "0:0.3:4"\nseed = [4, 2]\n')
+    expected = (
+        axes.axis("coupon", [0, 1])
+        * axes.choices("segment", ("young", "(1.5, 2.0]"))
+        * axes.linear("cut", 0, 0.3, 4)
+        * axes.axis("seed", [4, 2], "seed")
+    )
+    assert reading.read_grid(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "level"),
+    [
+        (lambda: reading.grid_from_words(["email=0,1,0"]), "0"),
+        (lambda: reading.grid_from_words(["email=0.5:0.5:3"]), "0.5"),
+        (lambda: reading.read_grid({"email": [0, 0]}), "0"),
+        (lambda: reading.read_grid({"email": {"list": [{"email": 2}, {"email": 2}]}}), "2"),
+    ],
+)
+def test_levels_named_twice_are_refused(make, level):
+    with pytest.raises(UserError, match=f"axis 'email' has the level {level} twice"):
+        make()
+
+
+def test_axes_in_step_may_repeat_levels():
+    found = reading.read_grid({"flight": {"zip": {"tv": [0, 0, 1], "radio": [0, 1, 0]}}})
+    assert found.labels()["tv"][1].tolist() == [0, 0, 1]
 
 
 def test_wrong_files(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from wmjax.core import devices
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_provenance
 from wmjax.sweep import axes, engine, results, stepping, store
@@ -51,15 +52,21 @@ def evaluated(monkeypatch):
 
 
 def test_a_store_holds_what_memory_holds(toy, tmp_path, evaluated):
-    inside = toy.run()
+    words = {"sales": {"long_name": "sold", "units": "pieces"}, "unit": {"long_name": "shop"}}
+    inside = toy.run(described=words)
     out = tmp_path / "deep" / "s.zarr"
-    opened = toy.run(out=out, provenance={"seed": 5})
+    opened = toy.run(out=out, provenance={"seed": 5}, described=words)
     plain = xr.open_zarr(out, chunks=None)
     assert set(opened.data_vars) == set(inside.data_vars)
     for name in inside.variables:
         np.testing.assert_array_equal(opened[name].values, inside[name].values)
         np.testing.assert_array_equal(plain[name].values, inside[name].values)
         assert opened[name].dims == inside[name].dims
+        assert opened[name].attrs == plain[name].attrs == inside[name].attrs
+        assert opened[name].attrs["long_name"]
+    assert opened["all_sales"].attrs == {"long_name": "sold", "units": "pieces"}
+    assert opened["mean_variance"].attrs == {"long_name": "variance of sold", "units": "(pieces)^2"}
+    assert opened["top_best_cut"].attrs == {"long_name": "level of cut in the best plan"}
     assert opened.attrs["provenance"] == {"seed": 5}
     about = opened.attrs["sweep"]
     assert about["points"] == 105
@@ -270,6 +277,40 @@ def test_workers_share_a_place(toy, tmp_path, evaluated):
             np.testing.assert_array_equal(found[name].values, alone[name].values)
 
 
+@pytest.mark.parametrize("own", [None, 2], ids=["one device", "two devices"])
+def test_it_goes_on_with_the_devices_and_workers_that_it_was_begun_with(toy, tmp_path, own):
+    """And ends with the bits of these, whatever devices there are by then; finished, it is the same sweep on any."""
+    two, out = devices.mesh(2), tmp_path / "s.zarr"
+    meshes = {None: None, 2: two}
+    toy.run(out=tmp_path / "calm.zarr", mesh=meshes[own])
+
+    def stop(event):
+        if event.done > 30:
+            raise Killed
+
+    with pytest.raises(Killed):
+        toy.run(out=out, mesh=meshes[own], observer=stop, save_seconds=0.0)
+    with pytest.raises(UserError, match=r"begun by 1 worker\(s\), not 2"):
+        toy.run(out=out, mesh=meshes[own], worker=(0, 2))
+    if own == 2:
+        with pytest.raises(UserError, match=r"begun on 2 devices a worker, and this one is given 1; .*_DEVICES=2"):
+            toy.run(out=out)
+    assert toy.run(out=out, mesh=two).attrs["sweep"]["devices"] == (own or 1)
+    assert contents(out) == contents(tmp_path / "calm.zarr")
+    for mesh in meshes.values():
+        assert toy.run(out=out, mesh=mesh).attrs["sweep"]["devices"] == (own or 1)
+
+
+def test_a_worker_takes_the_devices_of_the_first_one(toy, tmp_path, monkeypatch):
+    """Which had begun on a machine of fewer cores when it looked."""
+    real, out = store.find, tmp_path / "s.zarr"
+    toy.run(out=out, worker=(1, 2))
+    monkeypatch.setattr(store, "find", lambda *args: (real(*args)[0], None, False))
+    found = toy.run(out=out, worker=(0, 2), mesh=devices.mesh(2))
+    assert found.attrs["sweep"]["devices"] == 1
+    np.testing.assert_allclose(found["all_sales"], toy.brute()[0], rtol=1e-6, atol=1e-6)
+
+
 def test_a_worker_that_never_comes_back_is_named(toy, tmp_path):
     out = tmp_path / "s.zarr"
     with pytest.raises(UserError, match=r"worker 1 of 2 has given no sign for 0 s; start it again"):
@@ -294,7 +335,10 @@ def test_the_first_workers_boxes_are_taken(toy, tmp_path, monkeypatch):
     np.testing.assert_allclose(found["all_sales"], toy.brute()[0], rtol=1e-6, atol=1e-6)
 
 
-def test_a_result_as_tidy_tables(toy, tmp_path):
+@pytest.mark.parametrize("most", [results.MOST_ROWS, 20, 5])
+def test_a_result_as_tidy_tables(toy, tmp_path, monkeypatch, most):
+    """However few rows are laid out at a time."""
+    monkeypatch.setattr(results, "MOST_ROWS", most)
     found = toy.run()
     results.write_tidy(found, tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
@@ -308,6 +352,7 @@ def test_a_result_as_tidy_tables(toy, tmp_path):
     }
     table = results.pd.read_parquet(tmp_path / "who-cut-seed-unit.parquet")
     assert list(table) == ["who", "cut", "seed", "unit", "all_sales"]
+    assert (table["all_sales"].to_numpy() == found["all_sales"].values.ravel()).all()
     row = table[(table.who == "y") & (table.cut == 0.3) & (table.seed == 2) & (table.unit == "c")]
     assert row["all_sales"].item() == found["all_sales"].sel(who="y", cut=0.3, seed=2, unit="c").item()
     assert read_provenance(tmp_path / "rank.parquet")["sweep"]["points"] == 105

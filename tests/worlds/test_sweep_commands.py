@@ -1,7 +1,11 @@
 """`wmjax sweep` and `wmjax best` from a run's folder, in words."""
 
 import dataclasses
+import itertools
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,10 @@ import scipy.stats
 import xarray as xr
 
 from wmjax import cli
-from wmjax.core import files
+from wmjax.core import devices, files
 from wmjax.core.errors import UserError
 from wmjax.evaluate import policy as evaluate
-from wmjax.report import sweeping
+from wmjax.report import choosing, sweeping
 from wmjax.report.run import Run
 from wmjax.simulate import consumer_numpy
 from wmjax.sweep import store
@@ -69,6 +73,30 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(run, capsys):
     assert not list(run.glob("dry.zarr*"))
 
 
+def test_what_goes_beyond_the_data_is_said_before_anything_is_swept(run, panel, tmp_path, monkeypatch, capsys):
+    """And by a dry run; with the panel's own range. So is a seed of luck that nothing draws."""
+    words = ["sweep", str(run), "--grid", "coupon=0,4 seed=0:2", "--reduce", "gain.full", "--out", str(tmp_path / "s")]
+    own = panel.arrays.actions[..., panel.action_index("coupon")]
+
+    def swept(*args, **options):
+        raise UserError("not swept")
+
+    monkeypatch.setattr(sweeping.sweeping.engine, "sweep", swept)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--seed", "3"])
+    said = " ".join(capsys.readouterr().err.split())
+    cli.main([*words, "--dry-run"])
+    for told in (said, " ".join(capsys.readouterr().err.split())):
+        assert f"(in the panel coupon goes from {own.min():g} to {own.max():g}); there the answer is" in told
+        assert "seed: without feedback no luck is drawn, so the same numbers come 3 times" in told
+        assert "visit: the world expects 9.0%" in told
+        assert ("--seed 3 changes nothing" in told) == (told is said)
+    assert said.index("coupon: at") < said.index("not swept")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--seed", "3", "--feedback"])
+    assert "luck" not in capsys.readouterr().err
+
+
 def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     out = run / "beyond.zarr"
     cli.main(["sweep", str(run), "--grid", "coupon=0,1,4 sale1=0,1", "--reduce", "gain.full", "--out", str(out)])
@@ -85,7 +113,10 @@ def test_levels_beyond_what_was_seen_are_warned_of(run, capsys):
     assert "sale1: not identified" in told
     assert "visit: the world expects 9.0%" in told
     assert "worst of the points looked at" not in told  # of plans that may have been passed over
-    cli.main(["best", str(out), "--outcome", "visit", "--supported-only"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["best", str(out), "--outcome", "visit", "--supported-only"])
+    assert "beyond.best.parquet is there already" in " ".join(capsys.readouterr().err.split())
+    cli.main(["best", str(out), "--outcome", "visit", "--supported-only", "--overwrite"])
     told = " ".join(capsys.readouterr().err.split())
     assert "not identified" not in told
     assert "visit: the world expects 9.0%" in told
@@ -158,13 +189,13 @@ def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
     unclear = ((table["lo"] <= 0) & (table["hi"] >= 0)).sum()
     assert f"{unclear} of {len(table)} values have an interval that holds 0" in " ".join(out.split())
     assert "gain in visit, probability, summed over units" in " ".join(out.split())
-    counted = sweeping.counted(sweeping.best(doubtful, outcome="visit")[0])
+    counted = choosing.counted(choosing.best(doubtful, outcome="visit")[0])
     assert counted["interval holds 0"].sum() == unclear
     assert counted["not supported"].sum() == (~table["supported"]).sum()
     assert counted["units"].sum() == len(table)
     np.testing.assert_allclose(table["value"], gain.max(1), rtol=1e-5)
     for solver in ("greedy", "exact"):
-        sure, _ = sweeping.best(doubtful, outcome="visit", supported_only=True, solver=solver)
+        sure, _ = choosing.best(doubtful, outcome="visit", supported_only=True, solver=solver)
         assert sure["supported"].all()
         np.testing.assert_allclose(sure["value"], np.where(marks, gain, -np.inf).max(1), rtol=1e-5)
 
@@ -201,7 +232,7 @@ def test_units_without_a_supported_plan_get_none_within_the_budget(run, panel, w
 
 
 def test_members_are_no_plans_but_the_interval(doubtful):
-    table, _ = sweeping.best(doubtful, outcome="visit", alpha=0.2)
+    table, _ = choosing.best(doubtful, outcome="visit", alpha=0.2)
     assert "member" not in table
     each = store.read(doubtful)["gain"].sel(outcome="visit")
     for row in table.itertuples():
@@ -232,7 +263,7 @@ def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path
     (tmp_path / "grid.toml").write_text(grid)
     asked = sweeping.Asked(grid=str(tmp_path / "grid.toml"), reduce="gain.full", feedback=True)
     sweeping.run(world, panel, asked, tmp_path / "s.zarr", observer=lambda event: None)
-    table, _ = sweeping.best(tmp_path / "s.zarr", outcome="visit")
+    table, _ = choosing.best(tmp_path / "s.zarr", outcome="visit")
     gain = store.read(tmp_path / "s.zarr")["gain"].sel(outcome="visit")
     assert gain.dims == ("draw", "push", "unit")
     np.testing.assert_allclose(table["value"], gain.values.astype(float).mean(0).max(0), rtol=1e-5)
@@ -242,7 +273,7 @@ def test_draws_are_averaged_whatever_their_dimension(run, world, panel, tmp_path
     asked = sweeping.Asked(grid="push=0,1 horizon=1,2", reduce="gain.full", periods=2)
     sweeping.run(world, panel, asked, tmp_path / "h.zarr", observer=lambda event: None)
     with pytest.raises(UserError, match="horizon is no plan"):
-        sweeping.best(tmp_path / "h.zarr", outcome="visit")
+        choosing.best(tmp_path / "h.zarr", outcome="visit")
 
 
 def test_points_along_every_dimension_and_corners_are_looked_at():
@@ -259,7 +290,7 @@ def test_absent_units_get_no_plan(run, world, panel, tmp_path):
     ragged = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
     asked = sweeping.Asked(grid="push=0,1", reduce="gain.full", cost="push=0.01")
     sweeping.run(world, ragged, asked, tmp_path / "s.zarr", observer=lambda event: None)
-    table, _ = sweeping.best(tmp_path / "s.zarr", cost="push=0.01", outcome="visit")
+    table, _ = choosing.best(tmp_path / "s.zarr", cost="push=0.01", outcome="visit")
     assert table["unit"].tolist() == [u for i, u in enumerate(panel.units) if i not in (2, 5)]
 
 
@@ -283,17 +314,111 @@ def test_best_within_a_budget(run, swept, panel, capsys):
         assert table["cost"].sum() <= budget + 1e-6
     assert "(no choice within the budget is above " in capsys.readouterr().out
     # Prices of the axes instead of the sweep's own costs.
-    table, chosen = sweeping.best(swept, budget=0.0, cost="push=1 coupon=1", outcome="purchase")
+    table, chosen = choosing.best(swept, budget=0.0, cost="push=1 coupon=1", outcome="purchase")
     assert chosen.cost == 0.0
     assert (table["push"] + table["coupon"] == 0).all()
     # No money, and the grid holds nothing but levels: what was done was worth more, which is told of.
-    losing = ["--outcome", "visit", "--out", str(run / "losing.parquet")]
+    losing = ["--outcome", "visit", "--out", str(run / "losing.parquet"), "--overwrite"]
     for words, told in ((["--budget", "0", "--cost", "push=1 coupon=1"], True), ([], False)):
         cli.main(["best", str(swept), *words, *losing])
         assert bool(pd.read_parquet(run / "losing.parquet")["value"].sum() < 0) is told
         assert ("leaving things as they were" in capsys.readouterr().err) is told
-    free, _ = sweeping.best(swept, outcome="purchase")
+    free, _ = choosing.best(swept, outcome="purchase")
     np.testing.assert_allclose(free["value"].sum(), gain.max(0).sum(), rtol=1e-6)
+
+
+def test_one_plan_for_all_units_of_a_segment_within_a_budget(run, doubtful, swept, panel, monkeypatch, capsys):
+    """By brute force over the plans of three segments; intervals and support are those of the segment's units."""
+    found = store.read(swept)
+    segment = sweeping.sweeping.segments(panel, "income")
+    assert found["income"].dims == ("unit",)
+    assert found["income"].values.tolist() == [segment.names[code] for code in segment.codes]
+    member = segment.indicator()
+    gain = found["gain"].sel(outcome="purchase").values.reshape(4, -1).astype(float) @ member
+    cost = found["cost"].values.reshape(4, -1).astype(float) @ member
+    budget = 0.3 * cost.max(0).sum() + 0.7 * cost.min(0).sum()
+    everything = list(itertools.product(range(4), repeat=len(segment.names)))
+    at = np.arange(len(segment.names))
+    afford = [plans for plans in everything if cost[plans, at].sum() <= budget]
+    assert 0 < len(afford) < len(everything)
+    cli.main(["best", str(swept), "--by", "income", "--budget", str(budget), "--outcome", "purchase"])
+    table = pd.read_parquet(run / "s.best_income.parquet")
+    assert table["income"].tolist() == list(segment.names)
+    assert table["units"].tolist() == member.sum(0).tolist()
+    plan = (2 * table["push"] + table["coupon"]).to_numpy()
+    np.testing.assert_allclose(table["value"], gain[plan, at], rtol=1e-5)
+    np.testing.assert_allclose(table["cost"], cost[plan, at], rtol=1e-5)
+    assert table["value"].sum() == pytest.approx(max(gain[plans, at].sum() for plans in afford), rel=1e-5)
+    assert "One plan for all units of each level of income" in " ".join(capsys.readouterr().out.split())
+    assert files.read_provenance(run / "s.best_income.parquet")["best"]["asked"]["by"] == "income"
+    each = store.read(doubtful)["gain"].sel(outcome="visit")
+    marks = store.read(doubtful)["supported"].values.astype(bool)
+    table, _ = choosing.best(doubtful, outcome="visit", by="income", alpha=0.2)
+    for code, row in enumerate(table.itertuples()):
+        inside = np.array(segment.codes) == code
+        at = {"coupon": row.coupon, "sale1": row.sale1}
+        own = each.sel(**at).values[:, inside].astype(float).sum(1)
+        half = scipy.stats.t.ppf(0.9, len(own) - 1) * own.std(ddof=1)
+        np.testing.assert_allclose([row.lo, row.value, row.hi], [own.mean() - half, own.mean(), own.mean() + half],
+                                   rtol=1e-3, atol=1e-5)  # fmt: skip
+        mark = marks[list(each["coupon"].values).index(row.coupon), row.sale1, inside]
+        assert row.supported == mark.all()
+        assert row.supported_share == pytest.approx(mark.mean())
+    assert not table["supported"].all()
+    sure, _ = choosing.best(doubtful, outcome="visit", by="income", supported_only=True)
+    for row in sure.itertuples():
+        inside = np.array(segment.codes) == segment.names.index(row.income)
+        whole = marks.reshape(-1, len(inside))[:, inside].all(1)
+        own = each.mean("member").values.reshape(-1, len(inside))[:, inside].astype(float).sum(1)
+        assert row.value == pytest.approx(own[whole].max(), rel=1e-4)
+    found = store.read(doubtful)
+    few = found.assign(supported=found["supported"] & (found["coupon"] > 1))  # of which nothing is
+    monkeypatch.setattr(choosing.store, "read", lambda path: few)
+    with pytest.raises(UserError, match="no level of income has a supported plan"):
+        choosing.best(doubtful, outcome="visit", by="income", supported_only=True)
+
+
+def test_averages_and_best_plans_by_a_static_column_in_words(run, world, panel, tmp_path):
+    """Of units with a row; beside every plan's numbers, folded by hand."""
+    mask = np.array(panel.arrays.mask)
+    start = world.periods(panel).start
+    mask[[2, 5], start] = False
+    ragged = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))
+    words = "gain.full gain.mean:income gain.mean:loyalty,push gain.best:income gain.quantiles:income"
+    asked = sweeping.Asked(grid="push=0,1 coupon=0,1", reduce=words.replace(" gain.mean:loyalty,push", ""))
+    found = sweeping.run(world, ragged, asked, tmp_path / "s.zarr", observer=lambda event: None)
+    gain = found["gain"].values.astype(float)
+    income = np.array(sweeping.sweeping.segments(panel, "income").codes)
+    there = ~np.isin(np.arange(len(income)), [2, 5])
+    assert found["gain_mean_mean"].dims == ("by_income", "outcome")
+    assert found["gain_quantiles_quantile"].dims == ("by_income", "outcome", "probability")
+    for code, name in enumerate(found["by_income"].values):
+        own = gain[:, :, (income == code) & there]
+        np.testing.assert_allclose(found["gain_mean_mean"].sel(by_income=name), own.mean((0, 1, 2)), rtol=1e-4)
+        best = own.mean(2).reshape(4, -1)
+        np.testing.assert_allclose(found["gain_best_value"].sel(by_income=name), best.max(0), rtol=1e-4)
+        assert found["gain_best_index"].sel(by_income=name).values.tolist() == best.argmax(0).tolist()
+    # One mean by a column and by an axis of the grid.
+    asked = sweeping.Asked(grid="push=0,1 coupon=0,1", reduce="gain.mean:loyalty,push")
+    found = sweeping.run(world, ragged, asked, tmp_path / "m.zarr", observer=lambda event: None)
+    loyal = np.array(sweeping.sweeping.segments(panel, "loyalty").codes)
+    assert found["gain_mean_mean"].dims == ("push", "by_loyalty", "outcome")
+    own = np.stack([gain[:, :, (loyal == code) & there].mean((1, 2)) for code in range(2)], axis=1)
+    np.testing.assert_allclose(found["gain_mean_mean"], own, rtol=1e-4, atol=1e-7)
+
+
+def test_units_that_no_plan_reaches_are_marked_and_get_none(run, world, panel, tmp_path, capsys):
+    words = ["--by", "loyalty", "--grid", "segment=yes push=0,1", "--reduce", "gain.full"]
+    cli.main(["sweep", str(run), *words, "--out", str(tmp_path / "s.zarr")])
+    found, inside = store.read(tmp_path / "s.zarr"), panel.values("loyalty") > 0.5
+    assert found["loyalty"].values.tolist() == np.where(inside, "yes", "no").tolist()
+    assert found["reached"].dims == ("segment", "unit")
+    assert found["reached"].values.astype(bool).tolist() == [inside.tolist()]
+    assert (found["gain"].values[..., ~inside, :] == 0).all()
+    cli.main(["best", str(tmp_path / "s.zarr"), "--outcome", "visit"])
+    assert f"{(~inside).sum()} units are in no segment that a plan" in " ".join(capsys.readouterr().out.split())
+    table = pd.read_parquet(tmp_path / "s.best.parquet")
+    assert table["unit"].tolist() == [unit for unit, one in zip(panel.units, inside, strict=True) if one]
 
 
 def test_best_says_what_its_prices_count(run, swept, capsys):
@@ -306,12 +431,12 @@ def test_best_says_what_its_prices_count(run, swept, capsys):
 def test_best_tells_of_choices_where_the_grid_ends(monkeypatch):
     """Not of bits, nor of 0."""
     grid = xr.Dataset(coords={"push": [0, 1], "price": [0.0, 0.1, 0.3], "week": [3, 4, 5]})
-    monkeypatch.setattr(sweeping.store, "read", lambda path: grid)
+    monkeypatch.setattr(choosing.store, "read", lambda path: grid)
     table = pd.DataFrame({"unit": list("abcd"), "push": 1, "price": [0.0, 0.3, 0.3, 0.1], "week": 4, "value": 1.0})
-    assert sweeping.at_the_end(Path("s.zarr"), table) == ["2 get price 0.3, where the grid ends"]
+    assert choosing.at_the_end(Path("s.zarr"), table) == ["2 get price 0.3, where the grid ends"]
     table = table.assign(lo=[0.1, -0.1, 0.1, 0.1], hi=1.0)
     table.attrs["of"] = "gain"
-    assert sweeping.at_the_end(Path("s.zarr"), table) == ["1 get price 0.3, where the grid ends"]
+    assert choosing.at_the_end(Path("s.zarr"), table) == ["1 get price 0.3, where the grid ends"]
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +469,7 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
         cli.main(["policy", str(run), str(pushed), *words])
     said = " ".join(capsys.readouterr().out.split())
     assert "in visit, probability" in said
-    chosen, _ = sweeping.best(pushed, outcome="visit", budget=float(budget), solver="exact")
+    chosen, _ = choosing.best(pushed, outcome="visit", budget=float(budget), solver="exact")
     assert 0.2 < chosen["push"].mean() < 0.9
     policy = np.repeat(chosen["push"].to_numpy()[:, None], 7, axis=1)
     truth = true_outcome(simulated, sim_cfg, policy, start, "visit").mean()
@@ -377,11 +502,14 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
     assert table.loc[("gain", "the world"), "value"] * policy.size == pytest.approx(chosen["value"].sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize(("keep", "flag"), [("profit.full", "--worth"), ("gain.full cost.best", "--cost")])
+@pytest.mark.parametrize(
+    ("keep", "flag"), [("profit.full", '--worth "visit=1"'), ("gain.full cost.best", '--cost "sale1=1"')]
+)
 def test_money_is_not_kept_where_nothing_has_a_price(run, tmp_path, capsys, keep, flag):
+    """What could have a price is called by the table's own name."""
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["sweep", str(run), *GRID, "--reduce", keep, "--out", str(tmp_path / "s.zarr")])
-    assert flag in capsys.readouterr().err
+        cli.main(["sweep", str(run), *GRID, "--reduce", keep, "--out", str(tmp_path / "s.zarr"), "--processes", "2"])
+    assert flag in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "s.zarr").exists()
 
 
@@ -396,7 +524,7 @@ def test_a_policy_that_was_not_drawn_by_chance_gets_no_estimate(run, pushed, wor
     # Nor one whose probability the rows belie; without one, the train rows' share is taken, and told.
     start = world.periods(panel).start
     about = dict(store.read(pushed).attrs)
-    chosen, _ = sweeping.best(pushed, outcome="visit")
+    chosen, _ = choosing.best(pushed, outcome="visit")
     reward = policies.Reward(np.array([1.0, 0.0]), np.zeros(5), "visit, probability")
     for propensity, told, given in ((0.5, "was 1 in", False), (None, "gives no propensity", True)):
         columns = (
@@ -421,7 +549,7 @@ def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path, caps
     assert table.loc[("value", "what was done"), "value"] == pytest.approx(worth.mean(), rel=1e-5)
     cli.main(["best", str(out)])
     assert "with costs taken off" in capsys.readouterr().out
-    chosen, _ = sweeping.best(out)
+    chosen, _ = choosing.best(out)
     assert table.loc[("gain", "the world"), "value"] * len(chosen) == pytest.approx(chosen["value"].sum(), rel=1e-3)
 
 
@@ -452,6 +580,34 @@ def test_a_policys_cells_are_those_that_the_plan_sets(panel):
     assert found.covered.sum() == 3
 
 
+def test_a_store_says_what_its_numbers_are_and_of_which_panel(run, swept, doubtful, panel):
+    found = store.read(swept)
+    assert found.attrs["provenance"]["panel_fingerprint"] == panel.fingerprint
+    for each in (found, store.read(doubtful)):
+        assert all(each[name].attrs.get("long_name") for name in each.variables), "every variable has a name"
+    gain, cost = found["gain"].attrs, found["cost"].attrs
+    assert gain["units"] == "probability"
+    assert gain["baseline"] == found["gain_best_value"].attrs["baseline"]
+    assert gain["baseline"].startswith("what was done")
+    assert cost["units"].startswith("money")
+    assert "second best" in found["gain_best_margin"].attrs["long_name"]
+    assert found["push"].attrs["long_name"] == "push, as the plan sets it"
+
+
+def test_a_sweep_as_tidy_tables_from_the_command(run, tmp_path, capsys):
+    words = ["sweep", str(run), "--grid", "push=0,1", "--reduce", "gain.full gain.best", "--tidy", str(tmp_path / "t")]
+    for _ in range(2):  # the same command again writes the same tables
+        cli.main([*words, "--out", str(tmp_path / "s.zarr")])
+    found, table = store.read(tmp_path / "s.zarr"), pd.read_parquet(tmp_path / "t" / "push-unit-outcome.parquet")
+    np.testing.assert_array_equal(table["gain"], found["gain"].values.ravel())
+    assert table["income"].tolist() == np.tile(np.repeat(found["income"].values, 2), 2).tolist()
+    assert f"{len(table):,} rows: {tmp_path / 't' / 'push-unit-outcome.parquet'}" in capsys.readouterr().out
+    assert files.read_provenance(tmp_path / "t" / "unit-outcome.parquet")["sweep"] == found.attrs["sweep"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*words, "--periods", "2", "--out", str(tmp_path / "other.zarr")])
+    assert "is no table of" in " ".join(capsys.readouterr().err.split())
+
+
 def test_two_processes_from_one_command(run, swept, panel):
     out = run / "two.zarr"
     words = ["--reduce", "gain.full cost.full gain.best", "--cost", "push=0.1 coupon=0.5", "--periods", "2"]
@@ -460,6 +616,55 @@ def test_two_processes_from_one_command(run, swept, panel):
     assert two.attrs["sweep"]["workers"] == 2
     for name in one.data_vars:
         np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
+
+
+CORES = """
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+from wmjax import cli
+cli.main(sys.argv[2:])
+"""
+
+
+def on_cores(count, *words):
+    """Give the command to a process of so many cores; what it says."""
+    done = subprocess.run(
+        [sys.executable, "-c", CORES, str(count), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={name: value for name, value in os.environ.items() if name != devices.ENVIRONMENT},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(devices.num_cores() < 2, reason="there is but one core")
+def test_each_core_is_a_device_and_a_sweep_ends_on_those_that_it_was_begun_on(run, world, panel, tmp_path):
+    words = ["--grid", "push=0,1 coupon=0:3", "--reduce", "gain.full gain.mean", "--chunk", "1"]
+    one, two = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    assert "devices: 1\n" in on_cores(1, "sweep", run, *words, "--out", one)
+    assert "devices: 2\n" in on_cores(2, "sweep", run, *words, "--out", two)
+    alone, both = store.read(one), store.read(two)
+    assert [found.attrs["sweep"]["devices"] for found in (alone, both)] == [1, 2]
+    for name in alone.data_vars:
+        np.testing.assert_allclose(both[name].values, alone[name].values, rtol=1e-5, atol=1e-7)
+    # Finished, it is not swept again for other cores; workers share those that there are.
+    assert "Sweep: " in on_cores(1, "sweep", run, *words, "--out", two)
+    assert "devices: 1\n" in on_cores(2, "sweep", run, *words, "--out", one, "--dry-run", "--processes", "2")
+
+    def stop(event):
+        if event.done > 3:
+            raise InterruptedError
+
+    begun = tmp_path / "begun.zarr"
+    asked = sweeping.Asked(grid=words[1], reduce=words[3], chunk=1)
+    with pytest.raises(UserError, match="goes on from there"):
+        sweeping.run(world, panel, asked, begun, observer=stop)
+    assert store.begun(begun)["devices"] == 2
+    assert "devices: 2\n" in on_cores(1, "sweep", run, *words, "--out", begun)
+    for name in both.data_vars:
+        np.testing.assert_array_equal(store.read(begun)[name].values, both[name].values)
 
 
 def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, capsys):
@@ -488,15 +693,28 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["sweep", "RUN", "--grid", "push=0,1", "--start", "-1", "--out", "x.zarr"], "start is -1, must be at least 0"),
         (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
         (["sweep", "RUN", "--grid", "push=0,7", "--out", "x.zarr"], "push is binary, 0 or 1; the grid's axis"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.parquet"], "a sweep is a Zarr store, such as x.zarr"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.csv"], "a sweep is a Zarr store"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.zarr", "--tidy", "t.parquet"], "--tidy names a folder"),
+        (["sweep", "RUN", "--grid", "push=0,0", "--out", "x.zarr"], "axis 'push' has the level 0 twice"),
+        (["best", "doubtful.zarr", "--outcome", "visit", "--budget", "1"], '--cost "coupon=0.5"'),
         (["policy", "RUN", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),
         (["best", "RUN"], "no sweep here"),
+        (["best", "SWEPT", "--outcome", "visit", "--by", "incme"], "no 'incme' to choose by; did you mean 'income'"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--reduce", "mean:incme", "--out", "x.zarr"], "did you mean 'income'"),
+        (
+            ["sweep", "RUN", "--grid", "push=0,1", "--reduce", "mean:income,loyalty", "--out", "x.zarr"],
+            "units are averaged by one static column",
+        ),
     ],
 )
-def test_mistakes_are_one_line(run, swept, words, said, capsys):
-    words = [{"RUN": str(run), "SWEPT": str(swept)}.get(word, word) for word in words]
+def test_mistakes_are_one_line(run, swept, doubtful, words, said, capsys):
+    places = {"RUN": str(run), "SWEPT": str(swept), "doubtful.zarr": str(doubtful)}
+    words = [places.get(word, word) for word in words]
+    words += ["--overwrite"] if words[0] == "best" else []
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
     assert caught.value.code == 2

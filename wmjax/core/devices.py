@@ -13,20 +13,36 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "devices"
 
 
-def use_cores() -> None:
+ENVIRONMENT = "JAX_NUM_CPU_DEVICES"
+"""By which JAX is told how many devices to make of a CPU."""
+
+
+def num_cores() -> int:
+    """Count the cores that this process may use; 1 where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def chosen() -> bool:
+    """Say whether the environment has its own choice of devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return "xla_force_host_platform_device_count" in flags or bool(os.environ.get(ENVIRONMENT))
+
+
+def use_cores(count: int | None = None) -> None:
     """Make each core of this machine a device of its own, where JAX runs on a CPU.
 
     Small programs use one core however many there are; laid over devices, independent ones use all. Call it before
     JAX is used, as a command does; later it changes nothing. The environment's own choice is left alone.
+
+    Args:
+        count: how many devices; by default as many as cores.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or os.environ.get(
-        "JAX_NUM_CPU_DEVICES"
-    ):
+    if chosen():
         return
     try:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    except (RuntimeError, AttributeError):
-        return  # JAX is in use already, or this system does not tell
+        jax.config.update("jax_num_cpu_devices", count or num_cores())
+    except RuntimeError:
+        return  # JAX is in use already
 
 
 def mesh(count: int) -> Mesh | None:

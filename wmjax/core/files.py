@@ -7,8 +7,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +136,23 @@ def parquet(path: str | Path) -> Path:
 
 def write_parquet(path: str | Path, table: pd.DataFrame, provenance: dict[str, Any]) -> None:
     """Write a tidy table with its provenance as JSON under the file metadata key `wmjax`."""
+    write_parts(path, [table], provenance)
+
+
+def write_parts(path: str | Path, parts: Iterable[pd.DataFrame], provenance: dict[str, Any]) -> None:
+    """Write a tidy table that comes in parts, of which there is at least one and but one in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = parquet(path)
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"wmjax": json.dumps(provenance).encode()})
-    with replacing(path) as beside:
-        pq.write_table(arrow, beside, compression="zstd")
+    path, about = parquet(path), json.dumps(provenance).encode()
+    with replacing(path) as beside, ExitStack() as opened:
+        writer = None
+        for part in parts:
+            table = pa.Table.from_pandas(part, schema=writer and writer.schema, preserve_index=False)
+            if writer is None:
+                table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"wmjax": about})
+                writer = opened.enter_context(pq.ParquetWriter(beside, table.schema, compression="zstd"))
+            writer.write_table(table.cast(writer.schema))
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

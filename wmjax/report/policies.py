@@ -11,7 +11,7 @@ import numpy as np
 from wmjax.core.errors import UserError
 from wmjax.core.provenance import to_plain
 from wmjax.data.panel import Panel
-from wmjax.report import sweeping
+from wmjax.report import choosing
 from wmjax.sweep import store
 from wmjax.worlds import policies
 from wmjax.worlds.consumer.world import ConsumerWorld
@@ -21,10 +21,10 @@ from wmjax.worlds.policies import Judged, Reward
 def judged(
     world: ConsumerWorld, panel: Panel, sweep: Path, how: Mapping[str, Any], *, alpha: float
 ) -> tuple[Judged, str]:
-    """Choose plans as `sweeping.best` does, and judge them; also give in what their value is.
+    """Choose plans as `choosing.best` does, and judge them; also give in what their value is.
 
     Args:
-        how: arguments of `sweeping.best`.
+        how: arguments of `choosing.best`.
 
     Raises:
         UserError: a sweep of another world, one with feedback, or one from before plans were kept with it.
@@ -37,7 +37,7 @@ def judged(
         raise UserError(f"{sweep}: a sweep of another world than the run's; sweep the run again")
     if told["setting"]["feedback"]:
         raise UserError(f"{sweep}: swept with --feedback; held-out rows tell of one period at a time, so sweep without")
-    table, _ = sweeping.best(sweep, alpha=alpha, **how)
+    table, _ = choosing.best(sweep, alpha=alpha, **how)
     setting, unit = told["setting"], str(table.attrs["unit"])
     worth, cost = np.zeros(len(panel.outcome_names)), np.zeros(len(panel.action_names))
     if table.attrs["of"].split("_")[-1] == "profit":

@@ -17,7 +17,7 @@ from wmjax.core.files import read_json, read_provenance, write_json, write_parqu
 from wmjax.core.provenance import provenance, to_plain
 from wmjax.data.panel import Panel
 from wmjax.data.readers import read_panel
-from wmjax.data.schema import near
+from wmjax.data.schema import PanelSchema, near
 from wmjax.worlds import storing
 from wmjax.worlds.contract import load
 
@@ -84,6 +84,11 @@ class Run:
             levels: of the categorical columns, the world's: a part of a panel may lack a level that its codes count.
         """
         return read_panel(self._need("panel.parquet"), self._need("schema.toml"), purpose="ask", levels=levels)
+
+    @property
+    def schema(self) -> PanelSchema:
+        """What the world's panel means, without opening the world."""
+        return storing.columns(self._need("world"))[0]
 
     def world(self) -> Any:
         """Open the fitted world."""

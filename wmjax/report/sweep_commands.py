@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +33,7 @@ def sweep(
     panel: Path | None = None,
     seed: int = 0,
     chunk: int | None = None,
+    tidy: Path | None = None,
     dry_run: bool = False,
     processes: int = 1,
     worker: str | None = None,
@@ -47,10 +48,18 @@ def sweep(
         grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest. Levels
             are `a,b,c`; `from:to:count` for real numbers, written with a point (`0:1.0:50`); `from:to` and
             `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
-            `member=0:3` keeps members apart, `seed`, `horizon`, `start` and `segment` are read too.
+            `member=0:3` keeps members apart, `seed` (of luck, with `--feedback`), `horizon`, `start` and `segment` are
+            read too. Intervals are filled by a Sobol sequence or a Latin hypercube of so many plans, and a seed:
+            `"tv=0..9.5 radio=0..4.5 plans=sobol:1024:7"`, `plans=latin:1000`. In TOML: `coupon = [0, 1]`;
+            `tv = { low = 0, high = 9.5, count = 20 }`; axes in step,
+            `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one,
+            `plans = { list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples,
+            `plans = { sobol = 1024, seed = 7, of = { tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
         out: Zarr store of the result.
-        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean:discount`, `quantiles`,
-            `top:20`, `best`; `gain.full` reads the output gain (total, gain, cost, profit, path; without one, total).
+        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
+            `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
+            units of each (so do quantiles, and `best:income`); `gain.full` reads the output gain (total, gain, cost,
+            profit, path; without one, total).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
         periods: how many periods, which are summed; a plan holds in all of them.
@@ -60,10 +69,11 @@ def sweep(
         cost: of one unit of each action in a period, in money, `"discount=10"`; for `cost` and `profit`, which are over
             those of what was done.
         panel: another table of the same columns; by default the run's own.
-        seed: of the luck that all plans share.
+        seed: of the luck that all plans share, which only `--feedback` draws.
         chunk: plans at once; by default as many as fit.
+        tidy: folder that gets the result as tidy Parquet tables too, one for each shape: `push-unit-outcome.parquet`.
         dry_run: say what it would take, and stop.
-        processes: workers on this machine, each with its share of the cores.
+        processes: workers on this machine, each with its share of the cores; one uses them all, each core a device.
         worker: `NUMBER/COUNT`, from 0: this process is one of several that share `out`.
         distributed: read worker and count from the cluster (Slurm, TPU pod, ..) through `jax.distributed`.
     """
@@ -73,27 +83,41 @@ def sweep(
 
     words = {k: v for k, v in locals().items() if k in {f.name for f in dataclasses.fields(sweeping.Asked)}}
     asked = sweeping.Asked(**words)
+    sweeping.check_places(out, tidy)
+    Run(run).check("sweep")
+    asked.check(Run(run).schema)
+    env = sweeping.use_cores(out, processes)
     if processes > 1 and not dry_run:
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
-        Run(run).check("sweep")
-        _start(run, asked, out, panel, processes)
-        console.say(f"Sweep: {out}")
+        _start(run, asked, out, panel, processes, env)
+        _finished(out, tidy)
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
-    world, table = Run(run).open("sweep", panel)
+    (world, table), notes = Run(run).open("sweep", panel), Run(run).doubts()
     if number[0] == 0:
-        shared = {"timed": dry_run, "workers": max(processes, number[1])}
+        if seed and not feedback:
+            console.warning(f"--seed {seed} changes nothing: without --feedback no luck is drawn")
+        shared: dict[str, Any] = {"timed": dry_run, "workers": max(processes, number[1])}
+        shared |= {"notes": notes, "warn": _warn if dry_run else None}
         for name, value in sweeping.predicted(world, table, asked, **shared).items():
             console.say(f"{name}: {value:,.6g}")
     if dry_run:
         return
     with console.console_observer() as observer:
-        notes = Run(run).doubts()
-        found = sweeping.run(world, table, asked, out, worker=number, notes=notes, observer=observer)
+        told: dict[str, Any] = {"notes": notes, "warn": None if number[0] else _warn, "observer": observer}
+        found = sweeping.run(world, table, asked, out, worker=number, **told)
     if found is not None:
-        _warn(found.attrs)
-        console.say(f"Sweep: {out}")
+        _finished(out, tidy)
+
+
+def _finished(out: Path, tidy: Path | None) -> None:
+    """Say where the result is, and write its tables where they are asked for."""
+    from wmjax.report import console, sweeping
+
+    console.say(f"Sweep: {out}")
+    for path, rows in sweeping.write_tidy(out, tidy) if tidy is not None else []:
+        console.say(f"{rows:,} rows: {path}")
 
 
 Solver = Annotated[Literal["greedy", "exact"], tyro.conf.arg(aliases=["--method"])]
@@ -105,12 +129,14 @@ def best(
     budget: float | None = None,
     cost: str = "",
     outcome: str | None = None,
-    solver: Solver = "greedy",
+    by: str | None = None,
+    solver: Solver | None = None,
     supported_only: bool = False,
     alpha: float = 0.1,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Choose the best plan for each unit from a finished sweep that kept every plan's numbers, within a budget.
+    """Choose the best plan for each unit, or each segment, from a finished sweep that kept every plan's numbers.
 
     Plans are compared by their profit, where the sweep kept `profit.full`, else by their gain over what was done, else
     by the expected outcome itself. Values are what the world expects; `wmjax policy` confronts them with held-out rows.
@@ -122,27 +148,40 @@ def best(
         cost: prices of one unit of an axis's level, for each unit that gets it, `"discount=10"`; by default the sweep's
             own `cost.full`, for which give `--cost` to `wmjax sweep`.
         outcome: which one, where there are several and no profit.
-        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming.
-        supported_only: pass over plans that go, for the unit, beyond what the data speak for.
+        by: a static column: one plan for all units of each of its levels, of the highest sum over them; real values are
+            cut at their quintiles. By default each unit has a plan of its own.
+        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming; by
+            default greedy for units and exact for segments.
+        supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
+            for.
         alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=0:3`, has any.
-        out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`.
+        out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`, with `--by income`
+            `NAME.best_income.parquet`.
+        overwrite: write over a file that is there.
     """
-    from wmjax.core.files import write_parquet
+    from wmjax.core import files
     from wmjax.core.provenance import to_plain
-    from wmjax.report import console, sweeping
+    from wmjax.report import choosing, console
     from wmjax.sweep import store
 
+    end = "best.parquet" if by is None else f"best_{by}.parquet"
+    path = files.parquet(out or sweep.with_name(f"{sweep.name.removesuffix('.zarr')}.{end}"))
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; choose another --out, or --overwrite")
     how: dict[str, Any] = {"outcome": outcome, "solver": solver, "supported_only": supported_only, "alpha": alpha}
-    table, chosen = sweeping.best(sweep, budget=budget, cost=cost, **how)
-    counts = sweeping.counted(table)
+    table, chosen = choosing.best(sweep, budget=budget, cost=cost, by=by, **how)
     unit, of = table.attrs["unit"], table.attrs["of"].split("_")[-1]
-    console.table(
-        counts.head(MOST_PLANS), title=f"Plans and how many units get each; value: {of} in {unit}, summed over units"
-    )
-    if len(counts) > MOST_PLANS:
-        console.say(
-            f"and {len(counts) - MOST_PLANS:,} plans more, of {counts['units'].iloc[MOST_PLANS:].sum():,} units"
-        )
+    whom = "units" if by is None else f"levels of {by}"
+    counts, told = choosing.counted(table), f"value: {of} in {unit}, summed over units"
+    if by is None:
+        console.table(counts.head(MOST_PLANS), title=f"Plans and how many units get each; {told}")
+        if len(counts) > MOST_PLANS:
+            left = counts["units"].iloc[MOST_PLANS:].sum()
+            console.say(f"and {len(counts) - MOST_PLANS:,} plans more, of {left:,} units")
+    else:
+        console.table(table.head(MOST_PLANS), title=f"One plan for all units of each level of {by}; {told}")
+        if len(table) > MOST_PLANS:
+            console.say(f"and {len(table) - MOST_PLANS:,} levels more")
     priced = table.attrs["priced"]
     paid = "with costs taken off" if of == "profit" else "the sweep kept no costs, and no --cost is given"
     if priced:
@@ -165,7 +204,7 @@ def best(
             "the interval of the value holds 0: this is not clearly better than leaving things as they were"
         )
     if of != "total" and (same := int(np.sum(table["value"] == 0))):
-        console.say(f"{same:,} units are left as they were: for them the plan that they are given changes nothing")
+        console.say(f"{same:,} {whom} are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
     if cost:
@@ -178,28 +217,30 @@ def best(
     absent = attrs["provenance"].get("absent", [])
     if absent:
         console.say(f"{len(absent):,} units have no row in the sweep's periods and get no plan")
-    if supported_only and (none := opened.sizes["unit"] - len(absent) - len(table)):
-        console.say(f"{none:,} units have no supported plan and get none")
-    for line in sweeping.at_the_end(sweep, table) if budget is None else []:
-        console.say(f"of the units whose value is clear, {line}: better may lie beyond")
+    if beyond := choosing.unreached(opened):
+        console.say(f"{beyond:,} units are in no segment that a plan of the sweep names and get no plan")
+    if supported_only and (none := table.attrs["targets"] - len(table)):
+        console.say(f"{none:,} {whom} have no supported plan and get none")
+    for line in choosing.at_the_end(sweep, table) if budget is None else []:
+        console.say(f"of the {whom} whose value is clear, {line}: better may lie beyond")
     if "interval holds 0" in counts:
         unclear = int(np.sum(counts["interval holds 0"]))
         console.say(f"{unclear:,} of {len(table):,} values have an interval that holds 0")
     if "supported" not in table:
         console.warning("the sweep does not tell which of these plans are supported")
     elif beyond := int(np.count_nonzero(~table["supported"])):
+        whose = "their unit" if by is None else "some of their units (supported_share)"
         console.warning(
-            f"{beyond:,} of {len(table):,} plans go, for their unit, beyond what the data speak "
+            f"{beyond:,} of {len(table):,} plans go, for {whose}, beyond what the data speak "
             "for; --supported-only passes them over"
         )
-    for line in sweeping.warnings_of(table, attrs["provenance"]):
+    for line in choosing.warnings_of(table, attrs["provenance"]):
         console.warning(line)
-    asked = {**how, "budget": budget, "cost": cost}
+    asked = {**how, "by": by, "budget": budget, "cost": cost}
     found = {"value_of": table.attrs["of"], "unit": unit}
     found |= {"value": chosen.gain, "bound": chosen.bound, "cost": chosen.cost if priced else None}
     attrs["best"] = to_plain({"asked": asked, **found})
-    path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".best.parquet")
-    write_parquet(path, table, attrs)
+    files.write_parquet(path, table, attrs)
     console.say(f"{len(table):,} rows: {path}")
 
 
@@ -253,15 +294,15 @@ def policy(
     console.say(f"{len(found.table):,} rows: {path}")
 
 
-def _warn(attrs: Mapping[str, Any]) -> None:
+def _warn(lines: Sequence[str]) -> None:
     """Say where the sweep goes beyond what was seen."""
     from wmjax.report import console
 
-    for line in attrs["provenance"].get("warnings", []):
+    for line in lines:
         console.warning(line)
 
 
-def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) -> None:
+def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int, env: Mapping[str, str]) -> None:
     """Start workers with the same words."""
     from wmjax.report import sweeping
 
@@ -273,4 +314,4 @@ def _start(run: Path, asked: object, out: Path, panel: Path | None, count: int) 
             words += [flag] if value else []
         elif value not in (None, ""):
             words += [flag, str(value)]
-    sweeping.start_workers(words, count)
+    sweeping.start_workers(words, count, env)

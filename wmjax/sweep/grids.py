@@ -169,6 +169,19 @@ class Grid:
         return {c.name: c.labels(digits[k]) for k, part in enumerate(self.parts) for c in part.columns}
 
 
+def check_levels(grid: Grid) -> None:
+    """Refuse an axis that has a level twice; axes in step, and samples, may.
+
+    Raises:
+        UserError: naming the axis and the level.
+    """
+    for column in (part.columns[0] for part in grid.parts if len(part.columns) == 1):
+        if isinstance(column.source, levels.Listed | levels.Linear):
+            found, count = np.unique(column.labels(), return_counts=True)
+            if (count > 1).any():
+                raise UserError(f"axis {column.name!r} has the level {found[count > 1][0]} twice; name each level once")
+
+
 def unravel(index: int, sizes: Sequence[int]) -> tuple[int, ...]:
     """Write a flat index in mixed radix, the last digit counting fastest; whole numbers of any length.
 

@@ -11,8 +11,9 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -56,17 +57,20 @@ def worker_of(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def start(commands: Sequence[Sequence[str]]) -> None:
+def start(commands: Sequence[Sequence[str]], env: Mapping[str, str] = MappingProxyType({})) -> None:
     """Run one command a worker side by side, each on its share of the cores, until all have ended.
 
-    The first one's words reach the terminal; the others are heard where they fail.
+    The first one's words reach the terminal; the others are heard where they fail. `env` is added to the environment.
 
     Raises:
         UserError: a worker ended with an error; the others are ended, and what is finished is kept.
     """
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder, f"{i}.log") for i in range(len(commands))]
-        running = [_begin(c, i, len(commands), log) for i, (c, log) in enumerate(zip(commands, logs, strict=True))]
+        running = [
+            _begin(command, number, len(commands), log, env)
+            for number, (command, log) in enumerate(zip(commands, logs, strict=True))
+        ]
         try:
             left = dict(enumerate(running))
             while left:
@@ -89,12 +93,15 @@ def start(commands: Sequence[Sequence[str]]) -> None:
                 process.wait()
 
 
-def _begin(command: Sequence[str], number: int, count: int, log: Path) -> subprocess.Popen[bytes]:
+def _begin(
+    command: Sequence[str], number: int, count: int, log: Path, env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start one worker on its own cores, where the system can and there are as many as workers."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     own = cores[number * len(cores) // count : (number + 1) * len(cores) // count]
     with log.open("wb") as quiet:
-        process = subprocess.Popen(command, stdout=None if number == 0 else quiet, stderr=None if not number else quiet)
+        heard = None if number == 0 else quiet
+        process = subprocess.Popen(command, stdout=heard, stderr=heard, env={**os.environ, **env})
     if own and hasattr(os, "sched_setaffinity"):
         # Before it has made any thread: threads take their cores from the one that makes them.
         os.sched_setaffinity(process.pid, own)

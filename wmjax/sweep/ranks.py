@@ -152,7 +152,7 @@ class Best:
     def finish(self, state: BestState, scene: Scene, grid: Grid) -> Variables:
         """Give `value`, `margin` over the second best point, `index` and the level of every axis."""
         best, second = (np.asarray(x).astype(np.float64) for x in (state.best, state.second))
-        dims = scene.out_dims if self.segments is None else ("segment", *scene.out_dims[1:])
+        dims = scene.out_dims if self.segments is None else (self.segments.dim, *scene.out_dims[1:])
         both, some = np.isfinite(best) & np.isfinite(second), np.isfinite(best)
         margin = np.where(both, best - np.where(both, second, 0.0), np.nan)
         value = np.where(some, best if self.largest else -best, np.nan)

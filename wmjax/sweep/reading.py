@@ -12,8 +12,15 @@ Words, one an axis, in the order of the product:
     discount=0..0.3 design=sobol:1024:7
                              intervals, filled by 1024 points of a Sobol sequence (or latin), seed 7
 
-In TOML each dimension is a table: `values`, or `low, high, count`, or `start, stop, step`, or `choices`, `seeds`,
-`members`; `zip = {..}` and `list = [..]` hold several axes; `sobol = 1024` and `latin = 1000` sample `of = {..}`.
+In TOML each dimension is a list of levels, a text as in words, or a table: `values`, or `low, high, count`, or `start,
+stop, step`, or `choices`, `seeds`, `members`; `zip = {..}` and `list = [..]` hold several axes; `sobol = 1024` and
+`latin = 1000` sample `of = {..}`.
+
+    coupon = [0, 1]
+    discount = "0:0.3:31"
+    member = { members = 3 }
+    flight = { zip = { tv = [0, 1], radio = [1, 0] } }
+    design = { sobol = 1024, seed = 7, of = { price = { low = 0.0, high = 0.3 } } }
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ from typing import Any
 from wmjax.core.errors import UserError
 from wmjax.sweep import axes
 from wmjax.sweep.axes import Interval
-from wmjax.sweep.grids import Grid, Kind
+from wmjax.sweep.grids import Grid, Kind, check_levels
 from wmjax.sweep.plans import near
 
 KINDS: dict[str, Kind] = {"seed": "seed", "member": "member"}
@@ -52,7 +59,7 @@ def grid_from_words(words: Iterable[str]) -> Grid:
         name, equals, value = word.partition("=")
         name, value = name.strip(), value.strip()
         if not (equals and name and value):
-            raise UserError(f"{word!r} is no axis of a grid; write name=levels, for example discount=0:0.3:31")
+            raise UserError(f"{word!r} is no axis of a grid; write name=levels, for example {name or 'ACTION'}=0,1")
         if match := _SAMPLE.fullmatch(value):
             samples.append((name, match))
         elif match := _INTERVAL.fullmatch(value):
@@ -62,16 +69,24 @@ def grid_from_words(words: Iterable[str]) -> Grid:
         else:
             found.append(_axis_from_word(name, value, word))
     if len(samples) > 1 or bool(samples) != bool(intervals):
+        example = intervals[0].name if intervals else "ACTION"
         raise UserError(
-            "intervals such as discount=0..0.3 need one sample to fill them, such as design=sobol:1024, "
+            f"intervals such as {example}=0..1.0 need one sample to fill them, such as design=sobol:1024, "
             f"and a sample needs intervals; there are {len(intervals)} intervals and {len(samples)} samples"
         )
     for dim, match in samples:
         method, size, seed = match.groups()
         found.append(axes.sample(dim, _method(method), int(size), intervals, seed=int(seed or 0)))
     if not found:
-        raise UserError("the grid has no axis; write for example discount=0:0.3:31")
-    return reduce(mul, found)
+        raise UserError("the grid has no axis; write for example ACTION=0,1")
+    return _whole_grid(found)
+
+
+def _whole_grid(parts: Iterable[Grid]) -> Grid:
+    """Multiply dimensions; levels that are named twice are a slip of the pen."""
+    grid = reduce(mul, parts)
+    check_levels(grid)
+    return grid
 
 
 def _axis_from_word(name: str, value: str, word: str) -> Grid:
@@ -143,8 +158,8 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> Grid:
     tables = source if isinstance(source, Mapping) else read_toml(Path(source))
     where = "grid" if isinstance(source, Mapping) else str(source)
     if not tables:
-        raise UserError(f"{where}: the grid has no axis; write for example [discount] and values = [0.0, 0.1]")
-    return reduce(mul, (_dimension(name, table, where) for name, table in tables.items()))
+        raise UserError(f"{where}: the grid has no axis; write for example ACTION = [0, 1]")
+    return _whole_grid(_dimension(name, table, where) for name, table in tables.items())
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -159,9 +174,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def _dimension(name: str, table: Any, where: str) -> Grid:
     at = f"{where}: axis {name!r}"
+    if isinstance(table, str):
+        return _axis_from_word(name, table, f"{name}={table}")
+    table = {"values": table} if isinstance(table, list) else table
     form = next((f for f in _FORMS if isinstance(table, Mapping) and f in table), None)
     if form is None:
-        raise UserError(f"{at} is {table!r}, must be a table with one of {', '.join(_FORMS)}")
+        raise UserError(f"{at} is {table!r}, must be a list of levels, or a table with one of {', '.join(_FORMS)}")
     strange = sorted(table.keys() - _FORMS[form])
     if strange:
         raise UserError(f"{at}: unknown key {strange[0]!r}; {near(strange[0], _FORMS[form])}")

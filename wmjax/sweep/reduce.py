@@ -99,10 +99,12 @@ class Segments:
     Attributes:
         codes: the segment of each unit, from 0; -1 belongs to none.
         names: of the segments.
+        dim: what the result calls their dimension.
     """
 
     codes: tuple[int, ...]
     names: tuple[str, ...]
+    dim: str = "segment"
 
     def __post_init__(self) -> None:
         wrong = sorted({c for c in self.codes if not -1 <= c < len(self.names)})
@@ -179,7 +181,7 @@ def group_variable(
     keep: tuple[str, ...], segments: Segments | None, scene: Scene, numbers: np.ndarray, *last: str
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Name the dimensions of `[cells, groups, rest, *last]` numbers."""
-    first: tuple[str, ...] = () if segments is None else ("segment",)
+    first: tuple[str, ...] = () if segments is None else (segments.dim,)
     sizes = () if segments is None else (len(segments.names),)
     skip = len(first)
     shape = (*kept_sizes(keep, scene), *sizes, *scene.shape[skip:], *numbers.shape[3:])
@@ -190,7 +192,7 @@ def common_variables(segments: Segments | None, nonfinite: UInt32[Any, "2"]) -> 
     """Name what every reduction tells: how many numbers were left out, and the segments."""
     out: Variables = {"nonfinite": ((), np.asarray(wide.join(nonfinite).astype(np.int64)))}
     if segments is not None:
-        out["segment"] = (("segment",), np.array(segments.names, object))
+        out[segments.dim] = ((segments.dim,), np.array(segments.names, object))
     return out
 
 

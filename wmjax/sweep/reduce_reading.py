@@ -2,11 +2,13 @@
 
     full                    every plan's numbers
     mean  mean:discount     mean and variance over all plans; kept apart by these dimensions of the grid
-    quantiles  quantiles:discount
+    mean:income,discount    and over the units of each level of a static column
+    quantiles  quantiles:discount  quantiles:income
     top  top:20             the plans of highest mean
-    best                    the best plan for each unit
+    best  best:income       the best plan for each unit; for each level of a static column, by its units' mean
 
-`gain.best` reads the output `gain`; without a name the output is the world's `total`.
+`gain.best` reads the output `gain`; without a name the output is the world's `total`. Which names are columns the world
+says that is swept.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from wmjax.sweep.moments import Moments
 from wmjax.sweep.plans import near
 from wmjax.sweep.quantiles import Quantiles
 from wmjax.sweep.ranks import Best, Top
-from wmjax.sweep.reduce import Full, Reduction
+from wmjax.sweep.reduce import Full, Reduction, Segments
 
 KINDS = ("full", "mean", "quantiles", "top", "best")
 
@@ -52,6 +54,8 @@ def _made(kind: str, of: str | None, options: str, word: str) -> Reduction:
         if options and not (options.isdigit() and int(options)):
             raise UserError(f"{word!r}: {options!r} must be how many plans to keep, at least 1")
         return Top(of=of, k=int(options or 10))
+    if kind == "best":
+        return Best(of=of, segments=Segments((), (), dim=options) if options else None)
     if options:
         raise UserError(f"{word!r}: {kind} takes no options")
-    return Full(of=of) if kind == "full" else Best(of=of)
+    return Full(of=of)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from wmjax.core.errors import UserError
-from wmjax.core.files import write_parquet
+from wmjax.core.files import write_parts
 from wmjax.sweep.boxes import Work
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.reduce import Full, Variables
 from wmjax.sweep.store import Growing
 from wmjax.sweep.tiles import Tiling
+
+MOST_ROWS = 2**20
+"""Rows of a tidy table that are laid out at a time."""
+
+
+class Label(NamedTuple):
+    """Labels of a dimension that are not its own name's: `income` along `unit`."""
+
+    dim: str
+    values: Any
 
 
 def full_names(work: Work) -> dict[str, str]:
@@ -59,9 +71,16 @@ def check_names(grid: Grid, names: Mapping[str, tuple[str, ...]], labels: Iterab
 
 
 def labelled(
-    grid: Grid, variables: Variables, coords: Mapping[str, Any], attrs: Mapping[str, Any], dims: tuple[str, ...] = ()
+    grid: Grid,
+    variables: Variables,
+    coords: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    dims: tuple[str, ...] = (),
+    words: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Make a dataset: the grid's axes label the dimensions that are left of it, and those of `dims`.
+
+    `words` are the attributes of variables by name.
 
     Raises:
         UserError: an axis has the name of a variable, or a coordinate does not fit.
@@ -69,11 +88,15 @@ def labelled(
     left = {d for names, _ in variables.values() for d in names} | set(dims)
     labels = {name: found for name, found in _grid_labels(grid, left).items() if found[0] in left}
     check_names(grid, {name: dims for name, (dims, _) in variables.items()}, coords)
-    own = {name: (name, _array(values)) for name, values in coords.items() if name in left}
+    along = {name: one if isinstance(one, Label) else Label(name, one) for name, one in coords.items()}
+    own = {name: (one.dim, _array(one.values)) for name, one in along.items() if one.dim in left}
     try:
-        return xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
+        found = xr.Dataset(dict(variables), coords={**labels, **own}, attrs=dict(attrs))
     except ValueError as error:
         raise UserError(f"the labels do not fit the results: {error}") from None
+    for name, variable in found.variables.items():
+        variable.attrs.update(words.get(str(name), {}))
+    return found
 
 
 def _grid_labels(grid: Grid, left: set[str]) -> dict[str, tuple[str, np.ndarray]]:
@@ -89,11 +112,32 @@ def _array(values: Any) -> Any:
 
 
 def write_tidy(result: xr.Dataset, path: str | Path) -> None:
-    """Write a result as one tidy Parquet table a shape, into a folder: `path/<dimensions>.parquet`."""
+    """Write a result as one tidy Parquet table a shape, into a folder: `path/<dimensions>.parquet`.
+
+    A row a number, or several of one shape, with all labels of its place; of a store, so many rows at a time that
+    memory does not grow with it.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, variable in result.data_vars.items():
         groups.setdefault(tuple(map(str, variable.dims)), []).append(str(name))
     for dims, names in groups.items():
-        single = pd.DataFrame({n: [result[n].item()] for n in names if not dims})
-        table = result[names].to_dataframe().reset_index() if dims else single
-        write_parquet(Path(path) / f"{'-'.join(dims) or 'numbers'}.parquet", table, dict(result.attrs))
+        parts = _parts(result[names], dims) if dims else [pd.DataFrame({n: [result[n].item()] for n in names})]
+        write_parts(Path(path) / f"{'-'.join(dims) or 'numbers'}.parquet", parts, dict(result.attrs))
+
+
+def _parts(result: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+    """Lay a result out as rows, the last dimension counting fastest, a run of rows at a time."""
+    for place in _runs(tuple(result.sizes[dim] for dim in dims)):
+        table = result.isel(dict(zip(dims, place, strict=False))).to_dataframe(dim_order=list(dims))
+        yield table.reset_index()
+
+
+def _runs(sizes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut an array into runs of at most `MOST_ROWS` numbers, by slices of its first dimensions."""
+    rest = math.prod(sizes[1:])
+    if rest > MOST_ROWS:
+        for at in range(sizes[0]):
+            yield from ((slice(at, at + 1), *more) for more in _runs(sizes[1:]))
+        return
+    step = max(1, MOST_ROWS // max(rest, 1))
+    yield from ((slice(at, at + step),) for at in range(0, max(sizes[0], 1), step))

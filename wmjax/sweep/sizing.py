@@ -138,11 +138,11 @@ def _bytes(tree: Any) -> int:
 
 
 def default_budget(mesh: Mesh | None) -> int:
-    """Half of what the device has free, or half of the machine's memory where it does not tell."""
+    """Half of what the device has free; where it does not tell, its share of half of the machine's memory."""
     stats = _device(mesh).memory_stats() or {}
     if "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // lanes_of(mesh)
 
 
 def _device(mesh: Mesh | None) -> Any:

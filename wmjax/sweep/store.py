@@ -103,8 +103,27 @@ def find(out: str | Path, identity: str) -> tuple[Store, dict[str, Any] | None, 
     return store, about, whole
 
 
-def begin(store: Store, about: Mapping[str, Any], arrays: Mapping[str, Growing], labels: xr.Dataset) -> dict[str, Any]:
+def begun(out: str | Path) -> dict[str, Any] | None:
+    """Read what `sweep.json` holds of a sweep that has begun and not finished; None where there is none."""
+    path = Store(Path(out)).folder / "sweep.json"
+    return read_json(path) if path.exists() and not Path(out).exists() else None
+
+
+def begin(
+    store: Store,
+    about: Mapping[str, Any],
+    arrays: Mapping[str, Growing],
+    labels: xr.Dataset,
+    words: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
     """Make the folder, whole or not at all; where another worker was first, its folder is taken.
+
+    Args:
+        store: the place.
+        about: what sweep it is.
+        arrays: by name.
+        labels: of their dimensions.
+        words: attributes of the arrays, by name.
 
     Returns:
         What `sweep.json` holds: `about`, or that of the worker that was first.
@@ -123,6 +142,7 @@ def begin(store: Store, about: Mapping[str, Any], arrays: Mapping[str, Growing],
                 dtype=array.dtype,
                 fill_value=float("nan") if floating else 0,
                 dimension_names=array.dims,
+                attributes=dict(words.get(name, {})),
                 # A box of nothing but NaN is a box, and not the lack of one.
                 config={"write_empty_chunks": True},
             )

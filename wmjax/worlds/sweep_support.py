@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ class Question(NamedTuple):
     names: of the actions.
     binary: which of them take 0 and 1 only.
     feedback: whether a plan changes later histories.
+    span: least and largest value of each action in the panel.
     """
 
     reach: Reach
@@ -51,6 +52,7 @@ class Question(NamedTuple):
     names: tuple[str, ...]
     binary: frozenset[str]
     feedback: bool
+    span: Mapping[str, tuple[float, float]]
 
     def at(self, digits: Any) -> tuple[np.ndarray, np.ndarray]:
         """Work out a point's actions, and mark the cells that it moves."""
@@ -81,9 +83,19 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
     of_histories = asked.reach.rolled(asked.at(digits)[0] for _, digits in looked) if asked.feedback else []
     return asked.reach.reasons(frozenset(moved)), [
         f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
-        f"are moved {asked.reach.where}; there the answer is extrapolated"
+        f"are moved {asked.reach.where} (in the panel {name} goes from {asked.span[name][0]:.6g} to "
+        f"{asked.span[name][1]:.6g}); there the answer is extrapolated"
         for name, (count, changed, index) in worst.items()
     ] + of_histories
+
+
+def lines(asked: Question, grid: Grid, facts: Mapping[str, Any], found: Iterable[Iterable[str]]) -> list[str]:
+    """List all warnings, each once: those found, the world's own, and of axes of luck that is not drawn."""
+    idle = [c for c in grid.columns if c.kind == "seed" and c.source.size > 1 and not asked.feedback]
+    again = [
+        f"{c.name}: without feedback no luck is drawn, so the same numbers come {c.source.size:,} times" for c in idle
+    ]
+    return list(dict.fromkeys(itertools.chain(*found, facts.get("warnings", []), again)))
 
 
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:

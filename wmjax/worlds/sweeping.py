@@ -33,21 +33,21 @@ from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
 from wmjax.sweep.grids import Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
-from wmjax.sweep.ranks import Best
+from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds import sweep_checks, sweep_support
+from wmjax.worlds import sweep_checks, sweep_segments, sweep_support, sweep_words
 from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
+Warn = Callable[[Sequence[str]], None]
+"""Is told of warnings."""
 FORECASTS = {
     "ConsumerWorld": "wmjax.worlds.consumer.forecasting",
     "GraphWorld": "wmjax.worlds.graph.forecasting",
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
-UNITS = {"binary": "probability", "currency": "currency"}
-"""In what each kind of outcome is expected; of others in the outcome's own units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,8 @@ DIMS = {
     "path": ("unit", "time", "outcome"),
 }
 """Dimensions of each output."""
+BESIDE = ("supported", "present", sweep_segments.REACHED)
+"""Variables that stand beside what is kept."""
 
 
 class Prepared(NamedTuple):
@@ -173,6 +175,7 @@ def sweep(
     worker: tuple[int, int] = (0, 1),
     patience_seconds: float = 3600.0,
     notes: Sequence[str] = (),
+    warn: Warn | None = None,
     observer: Observer = silent,
 ) -> xr.Dataset | None:
     """Expect what every plan of a grid brings to every unit.
@@ -189,16 +192,19 @@ def sweep(
         key: of the luck, which all plans share.
         setting: what is asked.
         plan: edits that read the grid's axes; made from the axes' names if not given.
-        reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given.
+        reduce: what is kept; a reduction that names no output reads `total`. All plans' totals if not given. A static
+            column among what a mean or quantiles `keep` averages over the units of its levels, those with a row.
         chunk, budget_bytes, mesh, out, worker, patience_seconds, observer: as of `engine.sweep`.
         notes: warnings that hold for whatever is asked of the world, which the result carries.
+        warn: is told of all warnings before anything is swept.
 
     Returns:
         A dataset labelled with the grid's axes, units, outcomes and dates, and the world's provenance, with `warnings`
         where the grid goes beyond what was seen and the units `absent` in its periods, whose numbers are 0; where plans
         are kept in full, and are not too many, `supported` marks the units for which the data speak for all that the
         plan moves, see `sweep_support`, and `present` those with a row; where each unit's best plan is kept,
-        `supported` of that one. None for a worker but the first.
+        `supported` of that one; where plans are of some units alone, `reached` those that each may change: others stay
+        as they were. Units are labelled by the panel's static columns. None for a worker but the first.
 
     Raises:
         UserError: axes, names or periods that do not fit the panel.
@@ -209,14 +215,21 @@ def sweep(
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
+    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points))
+    if warn is not None:
+        warn(lines)
     told = about | {
-        "warnings": list(dict.fromkeys([*notes, *world.facts.get("warnings", []), *of_actions, *of_points])),
+        "warnings": lines,
         "of_actions": of_actions,
         "of_points": of_points,
         "absent": absent,
         "edits": plan_reading.to_edits(options["plan"]),
-        "units": {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names},
+        "units": sweep_words.units(panel),
+        "panel_fingerprint": panel.fingerprint,
     }
+    beside = _beside(asked, grid, options, seen, observer)
+    words = sweep_words.described(panel, grid, options["coords"]["outcome"])
+    words |= {name: words["supported"] for name in beside if name.endswith("_supported")}
     return engine.sweep(
         evaluate,
         grid,
@@ -230,7 +243,8 @@ def sweep(
         dims=DIMS,
         coords=options["coords"],
         provenance=told,
-        extra=_support(asked, grid, options["reduce"], seen, observer),
+        described=words,
+        extra=beside,
         fingerprint=hash_of(about, list(evaluate.actions)),
         worker=worker,
         patience_seconds=patience_seconds,
@@ -238,10 +252,13 @@ def sweep(
     )
 
 
-def _support(asked: Question, grid: Grid, reduce: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
-    """Say what tells of support beside what is kept: of every plan, or of each unit's best one."""
+def _beside(asked: Question, grid: Grid, options: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
+    """Say what stands beside what is kept: support of every plan, or of each unit's best one, and whom plans reach."""
+    reduce, data = options["reduce"], options["data"][0]
     named = reduce if isinstance(reduce, Mapping) else {"": reduce}
     found: dict[str, Any] = {}
+    if any(not isinstance(kept, Top) and getattr(kept, "segments", None) is None for kept in named.values()):
+        found[sweep_segments.REACHED] = lambda _: sweep_segments.reached(asked.plan, grid, data.groups, len(seen))
     for name, kept in named.items():
         if isinstance(kept, Best) and kept.segments is None:
             own, index = (f"{name}_{x}" if name else x for x in ("supported", "index"))
@@ -265,9 +282,14 @@ def plan_sweep(
     budget_bytes: int | None = None,
     mesh: Mesh | None = None,
     timed: bool = False,
+    notes: Sequence[str] = (),
+    warn: Warn | None = None,
 ) -> SweepPlan:
     """Say what a sweep would take, without running it; arguments as of `sweep` and `engine.plan_sweep`."""
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
+    if warn is not None:
+        asked = question(world, panel, evaluate, grid, setting)
+        warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid))))
     return engine.plan_sweep(
         evaluate,
         grid,
@@ -301,7 +323,8 @@ def prepare(
     room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
-    kept = _reductions(reduce)
+    present = np.asarray(panel.arrays.mask[:, window], bool)
+    kept = _reductions(reduce, panel, grid, np.asarray(present.any(1)))
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
@@ -310,7 +333,7 @@ def prepare(
     found = SweepData(
         forecast=data,
         factual=factual,
-        present=jnp.asarray(panel.arrays.mask[:, window]),
+        present=jnp.asarray(present),
         groups=groups_of(panel, setting.by),
         worth=jnp.asarray(_prices(setting.worth, outcomes, "outcome")),
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
@@ -318,7 +341,8 @@ def prepare(
     )
     choices = tuple(grid.choices.items())
     evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
-    coords = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
+    coords: dict[str, Any] = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
+    coords |= sweep_segments.labels(panel, {*grid.names, *grid.dims, *coords, *DIMS, *BESIDE})
     return Prepared(evaluate, grid, {"data": (found,), "reduce": kept, "coords": coords, "plan": plan})
 
 
@@ -342,7 +366,13 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         names=evaluate.actions,
         binary=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "binary"),
         feedback=setting.feedback,
+        span={name: _span(panel.arrays.actions[..., at], panel) for at, name in enumerate(panel.action_names)},
     )
+
+
+def _span(values: Any, panel: Panel) -> tuple[float, float]:
+    there = np.asarray(values)[np.asarray(panel.arrays.mask, bool)]
+    return float(there.min()), float(there.max())
 
 
 @partial(jax.jit, static_argnames=("plan", "layout", "names", "choices"))
@@ -410,9 +440,9 @@ def _prices(prices: tuple[tuple[str, float], ...], names: tuple[str, ...], what:
     return np.array([dict(prices).get(name, 0.0) for name in names], np.float32)
 
 
-def _reductions(reduce: Any) -> Any:
-    """Let reductions that name no output read the total."""
-    if isinstance(reduce, Mapping):
-        return {name: _reductions(one) for name, one in reduce.items()}
-    kept: Any = Full() if reduce is None else reduce
-    return kept if kept.of is not None else dataclasses.replace(kept, of="total")
+def _reductions(reduce: Any, panel: Panel, grid: Grid, seen: np.ndarray) -> Any:
+    """Let reductions that name no output read the total, and those that name a static column read its segments."""
+    if not isinstance(reduce, Mapping):
+        return _reductions({"": Full() if reduce is None else reduce}, panel, grid, seen)[""]
+    told = {n: one if one.of is not None else dataclasses.replace(one, of="total") for n, one in reduce.items()}
+    return sweep_segments.averaged(told, panel, grid, seen)
