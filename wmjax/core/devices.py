@@ -36,6 +36,14 @@ def mesh(count: int) -> Mesh | None:
     return None if lanes == 1 else Mesh(np.array(devices[:lanes]), (AXIS,))
 
 
+def spare_bytes(device: Any) -> int:
+    """Half of what the device has free, or half of the machine's memory where it does not tell."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 def sharding(x: Any, on: Mesh, count: int) -> NamedSharding:
     """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere."""
     shared = np.ndim(x) > 0 and np.shape(x)[0] == count
