@@ -45,8 +45,11 @@ def spare_bytes(device: Any) -> int:
 
 
 def sharding(x: Any, on: Mesh, count: int) -> NamedSharding:
-    """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere."""
-    shared = np.ndim(x) > 0 and np.shape(x)[0] == count
+    """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere.
+
+    An array of no numbers has no shares: JAX itself puts it everywhere, and to say otherwise is another program.
+    """
+    shared = np.ndim(x) > 0 and np.shape(x)[0] == count and 0 not in np.shape(x)
     return NamedSharding(on, PartitionSpec(AXIS) if shared else PartitionSpec())
 
 
