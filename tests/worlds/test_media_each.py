@@ -7,13 +7,17 @@ import logging
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
+from wmjax import cli
+from wmjax.core import files
 from wmjax.core.errors import DivergedError, UserError
 from wmjax.data.panel import Panel
+from wmjax.report import media_commands
 from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
-from wmjax.worlds import media
+from wmjax.worlds import contract, media
 from wmjax.worlds.media import each
 from wmjax.worlds.media.config import SMOKE
 
@@ -126,6 +130,29 @@ def test_a_killed_fit_goes_on(panel, fitted, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, again[unit].params, short[unit].params)
     with pytest.raises(UserError, match="holds a run whose"):
         media.fit_each(jax.random.key(5), two, CFG, folder=tmp_path)
+
+
+def test_the_command_keeps_a_world_a_region(panel, tmp_path, capsys):
+    some = spoilt(panel.select(units=panel.units[:3]), actions={2: (1, 0.0)})
+    table, schema, run = tmp_path / "panel.parquet", tmp_path / "schema.toml", tmp_path / "run"
+    some.to_frame().to_parquet(table)
+    schema.write_text(some.schema.to_toml())
+    media_commands.fit_media(panel=table, schema=schema, out=run, seed=1, each=True, cfg=CFG)
+    said = capsys.readouterr()
+    assert "Returns by channel, over the worlds of 2 units" in said.out
+    assert f"{panel.units[2]}: no world" in " ".join(said.err.split())
+    returns, fits = (pd.read_parquet(run / f"{name}.parquet") for name in ("roi", "fits"))
+    assert set(returns["geo"]) == set(panel.units[:2])
+    assert fits["failed"].astype(bool).tolist() == [False, False, True]
+    unit = panel.units[0]
+    world, own = contract.load(run / "worlds" / str(unit)), some.select(units=[unit])
+    roi = world.attribute(own, grid=(0.0, 1.0)).roi.sel(unit="all").to_series()
+    told = returns.query("geo == @unit and quantity == 'roi'").set_index("channel")["mean"]
+    np.testing.assert_allclose(roi[told.index], told, rtol=1e-6)
+    assert files.read_provenance(run / "roi.parquet")["seed"] == 1
+    with pytest.raises(SystemExit):
+        cli.main(["roi", str(run)])
+    assert "holds a world a unit" in " ".join(capsys.readouterr().err.split())
 
 
 def test_where_no_region_can_be_fitted_it_says_why(panel):
