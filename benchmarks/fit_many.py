@@ -74,17 +74,13 @@ def program(members: int | None, data: Any) -> Any:
 REGION, FEATURES, ACTIONS = AdapterConfig(hidden=(32, 16), batch_size=64), 20, 4
 
 
-def init_region(key: Any, hyper: tuple[Any, Any]) -> AdapterState:
-    """Start a region's adapter: its number and its learning rate, a multiple of the configured one."""
-    region, rate = hyper
-    start = heads.init_state(key, cfg=REGION, num_features=FEATURES, num_actions=ACTIONS, member=region)
-    return start._replace(rate=rate)
+def init_region(key: Any, hyper: dict[str, Any], data: AdapterData) -> AdapterState:
+    """Start a region's adapter: its learning rate is a multiple of the configured one."""
+    start = heads.init_state(key, cfg=REGION, num_features=FEATURES, num_actions=ACTIONS)
+    return start._replace(rate=hyper["rate"])
 
 
-def epoch_region(key: Any, state: AdapterState, data: AdapterData) -> Any:
-    """Train a region's adapter on its own rows."""
-    own = jax.tree.map(lambda x: x[state.member], data)
-    return heads.epoch(key, state, own, cfg=REGION, kind="binary")
+epoch_region = partial(heads.epoch, cfg=REGION, kind="binary")
 
 
 def regions(count: int, rows: int, epochs: int) -> dict[str, Any]:
@@ -93,21 +89,28 @@ def regions(count: int, rows: int, epochs: int) -> dict[str, Any]:
     shapes = ((count, rows, FEATURES), (count, rows, ACTIONS), (count, rows))
     features, actions, labels = (jnp.asarray(rng.random(s, np.float32)) for s in shapes)
     data = AdapterData(features, actions, (labels < 0.3).astype(jnp.float32), jnp.ones((count, rows)))
-    keys = jax.random.split(jax.random.key(0), count)
-    hyper = jnp.arange(count, dtype=jnp.uint32), jnp.geomspace(0.1, 1.0, count)
+    keys, rates = jax.random.split(jax.random.key(0), count), jnp.geomspace(0.1, 1.0, count)
     cfg = LoopConfig(epochs=epochs)
     begin = jax.jit(init_region)
 
     def loop_of_fits() -> list[Any]:
+        own = [many.member(data, at) for at in range(count)]
         return [
-            loop.run(key, begin(key, (region, rate)), epoch_region, cfg=cfg, data=data, snapshot=heads.trained)[
+            loop.run(key, begin(key, {"rate": rate}, rows), epoch_region, cfg=cfg, data=rows, snapshot=heads.trained)[
                 0
             ].model.params
-            for key, region, rate in zip(keys, *hyper, strict=True)
+            for key, rate, rows in zip(keys, rates, own, strict=True)
         ]
 
     together = partial(
-        many.fit_many, keys, hyper, init_region, epoch_region, cfg=cfg, data=data, snapshot=heads.trained
+        many.fit_many,
+        keys,
+        {"rate": rates},
+        init_region,
+        epoch_region,
+        cfg=cfg,
+        subsets=data,
+        snapshot=heads.trained,
     )
     return {"loop": loop_of_fits, "fit_many": lambda: together()[0].model.params}
 

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, storing
 from experiments import common
 from experiments.common import Cell
 from wmjax.core import devices
@@ -249,6 +249,42 @@ def apart(commands: list[list[Any]]) -> list[dict[str, float]]:
     return [json.loads(text.splitlines()[-1]) for text in said]
 
 
+KEPT = {"folded": Best(of="total"), "full": Full(of="total")}
+"""What sweeps that are stored keep: the best plan, which is folded on the device; or every consumer's number under
+every plan, which is written box by box."""
+LONG = {"full": (1024, 30, 12_288, 5), "smoke": (32, 4, 64, 1)}
+"""Consumers, days and plans of a sweep of 20 s on the two cores of the tables, and pairs of them."""
+
+
+def kept_by(name: str, size: str, **options: Any) -> Any:
+    """Sweep one of `KEPT`, of the length that is long enough to be timed."""
+    units, periods, plans, _ = LONG[size]
+    return swept(problem(units, periods), plans, reduce=KEPT[name], save_seconds=storing.SAVE_SECONDS, **options)
+
+
+def losing_nothing(name: str, size: str) -> tuple[dict[Cell, float], dict[str, Any]]:
+    """Measure what the store costs one of `KEPT`, and a kill in the middle of it."""
+    units, periods, plans, pairs = LONG[size]
+    own = problem(units, periods)
+    how: dict[str, Any] = {"reduce": KEPT[name], "save_seconds": storing.SAVE_SECONDS}
+    # Compiled before they are timed, and what writes stores is imported.
+    asked = {"key": jax.random.key(0), "data": (own.data,), "dims": sweeping.DIMS, "mesh": processes.local_mesh()}
+    engine.plan_sweep(own.evaluate, grid_of(plans), reduce=KEPT[name], **asked)
+    with tempfile.TemporaryDirectory() as folder:
+        swept(own, 64, out=Path(folder, "s.zarr"), **how)
+    cost = storing.overhead(lambda out: swept(own, plans, out=out, **how), pairs=pairs)
+    again = storing.resumed("benchmarks.sweep", "--life", name, size)
+    end = "" if name == "folded" else f"_{name}"
+    found = {
+        f"resume_overhead{end}": cost["median"],
+        f"resume_overhead{end}_quarter": cost["quarter"],
+        f"resume_overhead{end}_three_quarters": cost["three_quarters"],
+        f"resumed{end}_evaluated_twice": again["twice"],
+        f"resumed{end}_seconds_more": again["seconds"],
+    }
+    return {Cell("consumer", "wmjax", key): value for key, value in found.items()}, cost
+
+
 def media_scores(full: bool) -> dict[Cell, float]:
     """Sweep a media world; give the processor's seconds a plan."""
     panel = media_simulator.panel(
@@ -309,20 +345,17 @@ def work(options: common.Options, observer: Any) -> Any:
     at_once = (32 if jax.default_backend() == "cpu" else 1024) * BLOCK
     call, usual_call = peer(own), peer(usual, DEFAULT)
     gap = max(gap_to(own, call), gap_to(usual, usual_call))
-    with tempfile.TemporaryDirectory() as folder:
-        places = (Path(folder, f"{i}.zarr") for i in itertools.count())
-        calls = {
-            "wmjax": lambda: swept(own, plans),
-            "stored": lambda: swept(own, plans, out=next(places)),
-            "floor": floor(at_once),
-            "scikit-learn": call,
-            "wmjax, default": lambda: swept(usual, plans),
-            "floor, default": floor_of_default(at_once),
-            "scikit-learn, default": usual_call,
-        }
-        if importlib.util.find_spec("econml") is not None:
-            calls["econml"] = econml_peer(own)
-        seconds = measure.interleaved(calls, runs=runs)
+    calls = {
+        "wmjax": lambda: swept(own, plans),
+        "floor": floor(at_once),
+        "scikit-learn": call,
+        "wmjax, default": lambda: swept(usual, plans),
+        "floor, default": floor_of_default(at_once),
+        "scikit-learn, default": usual_call,
+    }
+    if importlib.util.find_spec("econml") is not None:
+        calls["econml"] = econml_peer(own)
+    seconds = measure.interleaved(calls, runs=runs)
     least = count * seconds["floor"] / REPEATS / at_once
     scores = {
         Cell("consumer", "wmjax", "points_per_s"): count / seconds["wmjax"],
@@ -353,6 +386,10 @@ def work(options: common.Options, observer: Any) -> Any:
             found = apart([["--share", i, workers, 65_536 if full else 256, folder] for i in range(workers)])
         facts[f"seconds_{workers}_workers"] = max(f["seconds"] for f in found)
     scores[Cell("consumer", "wmjax", "speedup_2_processes")] = facts["seconds_1_workers"] / facts["seconds_2_workers"]
+    for name in KEPT:
+        found, told = losing_nothing(name, options.size)
+        scores |= found
+        facts[name] = told
     scores |= media_scores(full)
     rows = common.summarise([scores])
     seconds_all = time.monotonic() - started
@@ -362,6 +399,10 @@ def work(options: common.Options, observer: Any) -> Any:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
         print(json.dumps(memory(int(sys.argv[2]))))
+    elif sys.argv[1:2] == ["--life"]:
+        devices.use_cores()
+        name, size, place = sys.argv[2:]
+        storing.tell(lambda say: kept_by(name, size, out=place, observer=say), jax.local_device_count())
     elif sys.argv[1:2] == ["--share"]:
         print(json.dumps(share(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
     else:

@@ -2,15 +2,21 @@
 
 A plan sets three campaigns on or off and two exposures to one of many levels in the first test week; each of 16
 households' best plan is the one of most profit over what was done, at prices written below. `--data RUN` takes the
-folder of a fitted demo (`wmjax demo --out RUN`); without one the demo's world is fitted first. Brute force calls the
-world's own `predict`, plan by plan, with nothing shared between plans.
+folder of a fitted demo (`wmjax demo --out RUN`); without one the demo's world is fitted first.
+
+The table of best plans is checked by itself: the world's own `predict` of a table in which each household gets the plan
+that is published for it must give the profit that is published. And by brute force, plan by plan with nothing shared
+between plans, over a subgrid that holds every published level beside others: its best must be the published one, no
+more and no less. `seconds` are of the sweep, `command_seconds` of all, the start of Python and a fit included.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,6 +40,7 @@ EXPOSURES = ("display_exposure", "mailer_exposure")
 WORTH = (("shopped", 1.0), ("big_basket", 2.0))
 COST = (("campaign_a", 0.05), ("campaign_b", 0.05), ("campaign_c", 0.05), ("mailer_exposure", 0.1))
 HOUSEHOLDS = 16
+READ = time.monotonic()
 
 
 def grid_of(levels: tuple[np.ndarray, ...]) -> Grid:
@@ -63,6 +70,24 @@ def brute(world: Any, panel: Panel, grid: Grid, start: int) -> np.ndarray:
     return out
 
 
+def profits(world: Any, panel: Panel, found: Any, names: tuple[str, ...], start: int) -> np.ndarray:
+    """Ask `predict` what each household's own best plan brings over what was done: `[households]`."""
+    actions, week = panel.arrays.actions.copy(), slice(start, start + 1)
+    for name in names:
+        actions[:, start, panel.action_names.index(name)] = found[f"best_best_{name}"].values
+    told = [world.predict(p, times=week)["mean"] for p in (panel.with_actions(actions), panel)]
+    gain = (told[0] - told[1]).isel(time=0)
+    more = (actions - panel.arrays.actions)[:, start]
+    worth = [price * gain.sel(outcome=name).values for name, price in WORTH]
+    cost = [price * more[:, panel.action_names.index(name)] for name, price in COST]
+    return np.sum(worth, axis=0) - np.sum(cost, axis=0)
+
+
+def with_levels(levels: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Take every fourth part of an exposure's levels, the last, and those that some household was given."""
+    return np.unique(np.concatenate([levels[:: max(1, len(levels) // 4)], levels[-1:], of]))
+
+
 def fitted(options: common.Options, observer: Any) -> tuple[Any, Panel]:
     """Open the run, or fit the demo."""
     if options.data is not None:
@@ -87,38 +112,48 @@ def work(options: common.Options, observer: Any) -> Any:
         for name, count in zip(EXPOSURES, counts, strict=True)
     )
     options_of: dict[str, Any] = {"key": jax.random.key(0), "setting": Setting(start=start, worth=WORTH, cost=COST)}
-    large, small = grid_of(levels), grid_of(tuple(x[:: max(1, len(x) // 4)] for x in levels))
+    large = grid_of(levels)
     keep = {"best": Best(of="profit"), "top": Top(of="profit", k=10)}
     began = time.monotonic()
     found = sweeping.sweep(
         world, few, large, reduce=keep, out=options.out / "sweep_at_scale.zarr", observer=observer, **options_of
     )
     seconds = time.monotonic() - began
-    part = sweeping.sweep(world, few, small, reduce=Full(of="profit"), **options_of)
     assert found is not None
+    best = found["best_value"].values
+    again = profits(world, few, found, large.names, start)
+    given = (found[f"best_best_{name}"].values for name in EXPOSURES)
+    small = grid_of(tuple(with_levels(x, of) for x, of in zip(levels, given, strict=True)))
+    part = sweeping.sweep(world, few, small, reduce=Full(of="profit"), **options_of)
     assert part is not None
     ours, theirs = part["profit"].values.reshape(small.size, -1), brute(world, few, small, start)
-    regret = theirs.max(0) - np.take_along_axis(theirs, ours.argmax(0)[None], 0)[0]
-    gap, behind = np.abs(ours - theirs).max(), (ours.max(0) - found["best_value"].values).max()
+    asked, gap = np.abs(again - best).max(), np.abs(ours - theirs).max()
+    over, under = (theirs.max(0) - best).max(), (best - theirs.max(0)).max()
     evaluations = large.size * len(seen) * world.members * len(panel.outcome_names)
+    whole = age()
     scores = {
         Cell("demo", "wmjax", "plans"): float(large.size),
         Cell("demo", "wmjax", "seconds"): seconds,
+        Cell("demo", "wmjax", "command_seconds"): whole,
         Cell("demo", "wmjax", "plans_per_s"): large.size / seconds,
         Cell("demo", "wmjax", "evaluations_per_s"): evaluations / seconds,
+        Cell("best_plans", "wmjax", "largest_gap_to_predict"): float(asked),
         Cell("subgrid", "wmjax", "largest_gap_to_brute_force"): float(gap),
-        Cell("subgrid", "wmjax", "largest_regret_of_best_plan"): float(regret.max()),
+        Cell("subgrid", "wmjax", "most_by_which_brute_force_beats_best_plan"): float(over),
+        Cell("subgrid", "wmjax", "most_by_which_best_plan_beats_brute_force"): float(under),
     }
     checks = [
-        Check("every plan of the subgrid is that of brute force", float(gap), 0.0, 1e-4),
-        Check("the best plan of each household is that of brute force", float(regret.max()), 0.0, 1e-4),
-        Check("no plan of the subgrid beats the best of all", float(behind), -np.inf, 1e-6),
-        Check("within ten minutes", seconds, 0.0, 600.0),
+        Check("each household's best plan is worth what `predict` says", float(asked), 0.0, 1e-5),
+        Check("every plan of the subgrid is that of brute force", float(gap), 0.0, 1e-5),
+        Check("no plan of the subgrid beats a household's best plan", float(over), -1e-5, 1e-5),
+        Check("no best plan claims more than the subgrid's best", float(under), -1e-5, 1e-5),
+        Check("the whole command within ten minutes", whole, 0.0, 600.0),
     ]
     facts = {
         "households": len(seen),
         "members": world.members,
         "subgrid": small.size,
+        "fitted_by_this_command": options.data is None,
         "worth": dict(WORTH),
         "cost": dict(COST),
         "best": [
@@ -128,7 +163,17 @@ def work(options: common.Options, observer: Any) -> Any:
         ],
     }
     rows = common.summarise([scores])
-    return common.write_result(options, "sweep_at_scale", rows, seeds=[0], seconds=seconds, checks=checks, facts=facts)
+    return common.write_result(options, "sweep_at_scale", rows, seeds=[0], seconds=whole, checks=checks, facts=facts)
+
+
+def age() -> float:
+    """Seconds since this process began; where the system does not tell, since this file was read."""
+    told = Path("/proc/self/stat")
+    if not told.exists():
+        return time.monotonic() - READ
+    # The words after the name in brackets, which may hold blanks; the 22nd of all is the start, in ticks since boot.
+    ticks = int(told.read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""SIGKILL at ten random moments, in processes of their own: the end is bitwise that of an undisturbed sweep."""
+"""SIGKILL at twenty random moments, in processes of their own: the end is bitwise that of an undisturbed sweep."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("toy.py")
-KILLS, SEED = 10, 3
+KILLS, SEED = 20, 3
 
 
 def contents(path):

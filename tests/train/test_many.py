@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from wmjax.core import devices
+from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
-from wmjax.train import loop, many
+from wmjax.train import crossing, loop, many
 
 KEYS = jax.random.split(jax.random.key(1), 6)  # six lie on two devices
 RATES = jnp.array([0.01, 0.05, 0.1, 0.05, 0.2, 0.15])
@@ -170,3 +171,187 @@ def test_a_second_run_begins_without_compiling(fit, whole):
     before = many._call._cache_size()
     fit(config(epochs=2))
     assert many._call._cache_size() == before
+
+
+# ---- subsets of the data -------------------------------------------------------------------------------------------
+
+
+def region(tiny, at):
+    return tiny.make_data(10 + at)
+
+
+GRID = crossing.cross(jax.random.key(5), seeds=2, hyper={"rate": (0.05, 0.2)}, subsets=("north", "south", "west"))
+
+
+@pytest.fixture(scope="module")
+def fit_regions(tiny):
+    subsets = many.stack([region(tiny, at) for at in range(3)])
+
+    # Three arguments where there are subsets: a model may begin from its data.
+    def init(key, hyper, data):
+        return tiny.init(key, hyper["rate"])._replace(chain=data["y"][:4])
+
+    def run(cfg, grid=GRID, subsets=subsets, epoch=tiny.epoch, **given):
+        given = {"evaluate": tiny.evaluate, "snapshot": tiny.averaged, **given}
+        return many.fit_many(grid.key, grid.hyper, init, epoch, cfg=cfg, subsets=subsets, which=grid.which, **given)
+
+    run.init = init
+    return run
+
+
+@pytest.fixture(scope="module")
+def regions(fit_regions):
+    return fit_regions(config())
+
+
+def test_a_member_learns_from_its_own_subset_as_if_alone(tiny, fit_regions, regions):
+    state, metrics = regions
+    for m in (0, 6, 11):
+        data = region(tiny, GRID.which[m])
+        start = fit_regions.init(key_for(GRID.key[m], "train/init"), member_hyper(m), data)
+        given = {"evaluate": tiny.evaluate, "snapshot": tiny.averaged}
+        alone, alone_metrics = loop.run(GRID.key[m], start, tiny.epoch, cfg=config(), data=data, **given)
+        close(many.member((state.model, state.best, state.best_value), m), (alone.model, alone.best, alone.best_value))
+        close({name: values[:, m] for name, values in metrics.items()}, alone_metrics)
+
+
+def member_hyper(m):
+    return {name: values[m] for name, values in GRID.hyper.items()}
+
+
+def test_subsets_may_be_row_numbers_of_a_shared_table(tiny, fit_regions, regions):
+    table = jax.tree.map(lambda *xs: np.concatenate(xs), *(region(tiny, at) for at in range(3)))
+    rows = np.arange(3 * 48).reshape(3, 48)
+
+    def own(given):
+        shared, rows = given
+        return jax.tree.map(lambda x: x[rows], shared)
+
+    found, metrics = many.fit_many(
+        GRID.key,
+        GRID.hyper,
+        lambda key, hyper, given: fit_regions.init(key, hyper, own(given)),
+        lambda key, state, given: tiny.epoch(key, state, own(given)),
+        cfg=config(),
+        data=table,
+        subsets=rows,
+        which=GRID.which,
+        evaluate=lambda key, state, given: tiny.evaluate(key, state, own(given)),
+        snapshot=tiny.averaged,
+    )
+    close((found.model, found.best), (regions[0].model, regions[0].best))
+    close(metrics, regions[1])
+
+
+def test_regions_are_resumed_bit_by_bit_and_others_are_refused(fit_regions, regions, tmp_path, bits):
+    fit_regions(config(epochs=2), folder=tmp_path)
+    assert bits(fit_regions(config(), folder=tmp_path)) == bits(regions)
+    other = GRID._replace(hyper={"rate": GRID.hyper["rate"] * 2})
+    with pytest.raises(UserError, match="holds a run whose fingerprint"):
+        fit_regions(config(), grid=other, folder=tmp_path)
+    with pytest.raises(UserError, match="holds a run whose fingerprint"):
+        fit_regions(config(), grid=GRID._replace(which=GRID.which[::-1]), folder=tmp_path)
+
+
+def test_one_region_that_diverges_is_marked_in_the_table(tiny, fit_regions, regions, bits):
+    spoilt = region(tiny, 1)
+    spoilt["y"] = np.full_like(spoilt["y"], np.nan)
+    found, _ = fit_regions(config(), subsets=many.stack([region(tiny, 0), spoilt, region(tiny, 2)]))
+    told = crossing.table(found, GRID.labels)
+    assert told.columns.tolist() == ["member", "seed", "rate", "subset", "best_epoch", "score", "diverged"]
+    assert len(told) == 12
+    assert told.loc[told["diverged"], "subset"].tolist() == ["south"] * 4
+    assert told.loc[told["diverged"], "score"].isna().all()
+    assert (told.loc[told["diverged"], "best_epoch"] == 0).all()
+    whole = crossing.table(regions[0], GRID.labels)
+    good = told["subset"] != "south"
+    assert told[good].equals(whole[good])
+    assert (whole["best_epoch"] > 0).all()
+    np.testing.assert_array_equal(whole["score"], np.asarray(regions[0].best_value, np.float64))
+
+
+def test_keys_and_subsets_must_fit_each_other(fit_regions):
+    with pytest.raises(ValueError, match="12 members and numbers of subsets of shape"):
+        fit_regions(config(), grid=GRID._replace(which=GRID.which[:5]))
+    with pytest.raises(ValueError, match="which goes from 1 to 3 and there are 3 subsets"):
+        fit_regions(config(), grid=GRID._replace(which=GRID.which + 1))
+    with pytest.raises(ValueError, match="subsets have leading axes"):
+        fit_regions(config(), subsets={"x": np.zeros((3, 2)), "y": np.zeros(4)})
+    with pytest.raises(ValueError, match="there are none"):
+        fit_regions(config(), subsets=None)
+
+
+# ---- how many are trained side by side -----------------------------------------------------------------------------
+
+
+class Compiled:
+    """Counts what XLA compiled, or took from the cache on disk."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self.told)
+
+    def told(self, event, _, **__):
+        self.count += event.endswith("backend_compile_duration")
+
+
+COMPILED = Compiled()
+
+
+def compiled_by(run):
+    before = COMPILED.count
+    run()
+    return COMPILED.count - before
+
+
+def test_where_all_fit_choosing_compiles_nothing_more(tiny, fit_regions):
+    def fresh():  # another object is another program
+        return lambda key, state, data: tiny.epoch(key, state, data)
+
+    chosen, given = ({"epoch": fresh(), "stage": "s"}, {"epoch": fresh(), "stage": "s", "batch_size": 12})
+    fit_regions(config(), epoch=fresh())  # what is shared, keys and copies, is compiled before the two are counted
+    counts = [compiled_by(lambda how=how: fit_regions(config(), **how)) for how in (chosen, given)]
+    assert counts[0] <= counts[1]
+    # A second run, of as many regions with other data, compiles nothing.
+    assert compiled_by(lambda: fit_regions(config(), **chosen)) == 0
+
+
+def wide_epoch(key, state, data):
+    """Hold a table of a megabyte and its product while it lasts."""
+    table = jnp.sin(jnp.arange(512.0)[:, None] * jnp.arange(512.0) + state.sum())
+    return state + 1e-9 * (table @ table).sum(), {"loss": state.sum()}
+
+
+def fit_wide(**given):
+    keys = jax.random.split(jax.random.key(0), 16)
+    return many.fit_many(
+        keys,
+        jnp.arange(16.0),
+        lambda key, at: jnp.full(8, at),
+        wide_epoch,
+        cfg=config(monitor=None, patience=None, epochs=1),
+        **given,
+    )[0].model
+
+
+def test_members_side_by_side_are_those_whose_predicted_bytes_fit(monkeypatch):
+    tried = []
+    original = many.members
+
+    def spy(fn, mapped=2, *, batch_size=None):
+        if fn is wide_epoch:
+            tried.append(batch_size)
+        return original(fn, mapped, batch_size=batch_size)
+
+    monkeypatch.setattr(many, "members", spy)
+    whole = fit_wide()
+    assert set(tried) == {None}
+    tried.clear()
+    close(fit_wide(budget_bytes=6 * 2**20), whole)
+    assert tried[0] is None
+    assert 1 <= tried[-1] <= 4
+    tried.clear()
+    close(fit_wide(batch_size=3), whole)
+    assert set(tried) == {3}
+    with pytest.raises(UserError, match=r"16 models, one at a time on each device, take .* and the budget is 0.5 MiB"):
+        fit_wide(budget_bytes=2**19)

@@ -1,11 +1,22 @@
 """`wmjax sweep` and `wmjax best` from a run's folder, in words."""
 
+import contextlib
 import dataclasses
+<<<<<<< HEAD
 import itertools
 import os
 import re
 import subprocess
 import sys
+=======
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+>>>>>>> w-many
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +25,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
+from tests.sweep.test_kill import contents
 from wmjax import cli
 from wmjax.core import devices, files
 from wmjax.core.errors import UserError
@@ -618,6 +630,7 @@ def test_two_processes_from_one_command(run, swept, panel):
         np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
 
 
+<<<<<<< HEAD
 CORES = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
@@ -665,6 +678,59 @@ def test_each_core_is_a_device_and_a_sweep_ends_on_those_that_it_was_begun_on(ru
     assert "devices: 2\n" in on_cores(1, "sweep", run, *words, "--out", begun)
     for name in both.data_vars:
         np.testing.assert_array_equal(store.read(begun)[name].values, both[name].values)
+=======
+MANY = ["--grid", "push=0,1 coupon=0:1.0:120", "--reduce", "full gain.mean:push gain.best", "--chunk", "1"]
+
+
+def workers_of(process):
+    """Give the processes that a command has started, by their number in `--worker NUMBER/2`."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in children}
+    return {line[line.index("--worker") + 1][0]: child for child, line in lines.items() if "--worker" in line}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for a process's children in /proc")
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_a_killed_worker_of_two_costs_nothing_but_time(run, two_undisturbed, number, tmp_path):
+    """SIGKILL amid the sweep; the command says so, and said again it ends with the same bits."""
+    out = tmp_path / "killed.zarr"
+    words = ["sweep", str(run), *MANY, "--out", str(out), "--processes", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "wmjax.cli", *words], stderr=subprocess.PIPE, text=True)
+    boxes = out.with_name("killed.zarr.part") / "boxes"
+    deadline = time.monotonic() + 240
+    while len(list(boxes.glob("*.json"))) < 30:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    victim = workers_of(process)[number]
+    os.kill(victim, signal.SIGKILL)
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 2, said
+    assert f"worker {number} of 2 ended with code -9" in " ".join(said.split())
+    assert not out.exists()
+    finished = {path.name: path.stat().st_mtime_ns for path in boxes.glob("*.json")}
+    assert 30 <= len(finished) < 240
+    # What stood was not done again: a marker is written anew with its box.
+    again = threading.Thread(target=cli.main, args=(words,))
+    again.start()
+    kept = finished
+    while again.is_alive():
+        with contextlib.suppress(OSError):
+            now = {path.name: path.stat().st_mtime_ns for path in boxes.glob("*.json")}
+            kept = {name: now.get(name, when) for name, when in kept.items()}
+        time.sleep(0.02)
+    again.join()
+    assert kept == finished
+    assert contents(out) == contents(two_undisturbed)
+    assert not out.with_name("killed.zarr.part").exists()
+
+
+@pytest.fixture(scope="module")
+def two_undisturbed(run):
+    out = run / "undisturbed.zarr"
+    cli.main(["sweep", str(run), *MANY, "--out", str(out), "--processes", "2"])
+    return out
+>>>>>>> w-many
 
 
 def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, capsys):

@@ -52,9 +52,23 @@ def mesh(count: int) -> Mesh | None:
     return None if lanes == 1 else Mesh(np.array(devices[:lanes]), (AXIS,))
 
 
+def spare_bytes(device: Any, lanes: int) -> int:
+    """Half of what the device has free; where it does not tell, its share of half of the machine's memory.
+
+    `lanes` is how many devices work at once: those of one processor share its memory.
+    """
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // lanes
+
+
 def sharding(x: Any, on: Mesh, count: int) -> NamedSharding:
-    """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere."""
-    shared = np.ndim(x) > 0 and np.shape(x)[0] == count
+    """Say where a leaf belongs: equal shares of its first axis if that has length `count`, else a copy everywhere.
+
+    An array of no numbers has no shares: JAX itself puts it everywhere, and to say otherwise is another program.
+    """
+    shared = np.ndim(x) > 0 and np.shape(x)[0] == count and 0 not in np.shape(x)
     return NamedSharding(on, PartitionSpec(AXIS) if shared else PartitionSpec())
 
 

@@ -68,6 +68,7 @@ class LearnState(NamedTuple):
 
     Attributes:
         params, stats, optimiser: the model's parameters, its running statistics (or `()`), Adam's state.
+        rate: factor on the learning rate, scalar: models with rates of their own share a program.
         epoch: epochs done, int32 scalar.
         recent: the last validation losses, `[select_window]`.
         best_value: the smallest average of them so far, infinite before `select_window` epochs.
@@ -77,6 +78,7 @@ class LearnState(NamedTuple):
     params: Any
     stats: Any
     optimiser: Any
+    rate: Array
     epoch: Array
     recent: Array
     best_value: Array
@@ -125,6 +127,7 @@ def init(key: Key[Array, ""], data: Split, *, cfg: LearnConfig) -> LearnState:
         params=params,
         stats=stats,
         optimiser=_optimiser(cfg, num_shops).init(params),
+        rate=jnp.ones(()),
         epoch=jnp.zeros((), jnp.int32),
         recent=jnp.full(cfg.select_window, jnp.inf, jnp.float32),
         best_value=jnp.array(jnp.inf, jnp.float32),
@@ -164,6 +167,7 @@ def epoch(
         )
         (value, (_, stats)), gradient = score(params)
         update, opt = optimiser.update(gradient, opt, params)
+        update = jax.tree.map(lambda u: state.rate * u, update)
         return (optax.apply_updates(params, update), stats, opt), value
 
     (params, stats, opt), values = jax.lax.scan(learn, (state.params, state.stats, state.optimiser), (keys, order))
@@ -182,6 +186,7 @@ def epoch(
         params=params,
         stats=stats,
         optimiser=opt,
+        rate=state.rate,
         epoch=state.epoch + 1,
         recent=recent,
         best_value=jnp.where(better, selection, state.best_value),

@@ -23,6 +23,7 @@ def fit_media(
     seed: int = 0,
     overwrite: bool = False,
     placebos: bool = True,
+    each: bool = False,
     cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
 ) -> None:
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
@@ -34,6 +35,8 @@ def fit_media(
         seed: seed of everything random.
         overwrite: begin anew where the folder holds another run.
         placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given.
+        each: fit a world to each unit, as a series of its own, all in one program; `roi.parquet` then tells every
+            unit's returns, `fits.parquet` how well each was fitted, and `worlds` holds the worlds, for `wmjax.load`.
         cfg: how the world is fitted.
     """
     import jax
@@ -47,6 +50,9 @@ def fit_media(
     from wmjax.worlds.media import placebo
 
     table = read_panel(panel, schema, min_units=1)
+    if each:
+        _fit_each(table, cfg, out, seed, overwrite)
+        return
     with Run(out).begun(table, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
         world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
         world.save(out / "world")
@@ -65,6 +71,37 @@ def fit_media(
         )
         _write(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
+
+
+def _fit_each(table: Any, cfg: MediaConfig, out: Path, seed: int, overwrite: bool) -> None:
+    """Fit a world a unit, keep them all, and write what each channel was worth in each."""
+    from urllib.parse import quote
+
+    import jax
+
+    from wmjax.report import console
+    from wmjax.report.run import Run
+    from wmjax.worlds import media
+
+    with Run(out).begun(table, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
+        key, folder = jax.random.key(seed), out / "checkpoints"
+        found = media.fit_each(key, table, cfg, seed=seed, folder=folder, observer=observer)
+        for unit, world in found.worlds.items():
+            world.save(out / "worlds" / quote(str(unit), safe=""))
+    for unit, words in found.failed.items():
+        console.warning(f"{unit}: no world: {words}")
+    about = dict(next(iter(found.worlds.values())).provenance) | {"data_fingerprint": table.fingerprint}
+    returns = found.roi(table)
+    _write(out / "fits.parquet", found.table(), about)
+    console.table(_spread(returns), title=f"Returns by channel, over the worlds of {len(found.worlds):,} units")
+    _write(out / "roi.parquet", returns, about)
+
+
+def _spread(returns: Any) -> Any:
+    """Say how ROI goes over units: the least, the quartiles and the most of their means."""
+    own = returns[returns["quantity"] == "roi"]
+    told = own.groupby("channel")["mean"].quantile([0.0, 0.25, 0.5, 0.75, 1.0]).unstack()
+    return told.set_axis(["least", "quarter", "half", "three quarters", "most"], axis=1).reset_index()
 
 
 def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:

@@ -186,6 +186,8 @@ class Run:
 
     def _need(self, name: str) -> Path:
         path = self.folder / name
+        if not path.exists() and (self.folder / "worlds").is_dir():
+            raise UserError(f"{self.folder}: holds a world a unit, in {self.folder / 'worlds'}; open one by wmjax.load")
         if not path.exists():
             raise UserError(f"{self.folder}: no finished run here ({name} is missing)")
         return path

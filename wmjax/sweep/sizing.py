@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from wmjax.core import devices
 from wmjax.core.errors import UserError
 from wmjax.sweep import boxes
 from wmjax.sweep.boxes import Work
@@ -137,14 +137,6 @@ def _bytes(tree: Any) -> int:
     return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
-def default_budget(mesh: Mesh | None) -> int:
-    """Half of what the device has free; where it does not tell, its share of half of the machine's memory."""
-    stats = _device(mesh).memory_stats() or {}
-    if "bytes_limit" in stats:
-        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // lanes_of(mesh)
-
-
 def _device(mesh: Mesh | None) -> Any:
     return jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
 
@@ -159,7 +151,7 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
         UserError: not even one point fits.
     """
     sizes, cached = work.layout.sizes, budget is None and _device(mesh).platform == "cpu"
-    limit = default_budget(mesh) if budget is None else budget
+    limit = devices.spare_bytes(_device(mesh), lanes_of(mesh)) if budget is None else budget
     if chunk is not None:
         if chunk < 1:
             raise UserError(f"chunk is {chunk}, must be at least 1")

@@ -85,6 +85,20 @@ def whole(model: Any) -> Any:
     return model
 
 
+def rule_of(
+    epoch_fn: EpochFn,
+    evaluate: EvaluateFn | None,
+    snapshot: Callable[[Any], Any],
+    stage: str,
+    shape: tuple[int, ...],
+    cfg: LoopConfig,
+    mesh: Mesh | None,
+) -> Rule:
+    """Say what of a run is compiled in; `shape` is `()` or `(members,)`."""
+    judged = (cfg.monitor, cfg.mode, cfg.patience, cfg.min_delta, cfg.eval_every)
+    return Rule(epoch_fn, evaluate, snapshot, stage, shape, *judged, mesh)
+
+
 def run(
     key: Key[Array, "*members"],
     state: Any,
@@ -137,19 +151,7 @@ def run(
         key, model = devices.place((key, model), mesh, *key.shape)
         data = devices.place(data, mesh, -1)
     shape = _check(key, model, epoch_fn, evaluate, snapshot, data, cfg, mesh)
-    rule = Rule(
-        epoch_fn,
-        evaluate,
-        snapshot,
-        stage,
-        shape,
-        cfg.monitor,
-        cfg.mode,
-        cfg.patience,
-        cfg.min_delta,
-        cfg.eval_every,
-        mesh,
-    )
+    rule = rule_of(epoch_fn, evaluate, snapshot, stage, shape, cfg, mesh)
     owner = {"stage": stage, "key": hash_of(np.asarray(jax.random.key_data(key))), "fingerprint": fingerprint}
     host = _Host(folder, cfg, stage, observer, owner)
     train = begin(model, rule)

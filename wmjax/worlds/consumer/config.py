@@ -8,6 +8,7 @@ from typing import Literal
 from wmjax.dbm.learn import LearnConfig
 from wmjax.dbm.types import DBMConfig
 from wmjax.heads.adapter import AdapterConfig
+from wmjax.worlds.options import Members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class ConsumerConfig:
     """How a consumer world is fitted.
 
     Attributes:
-        members: models in the ensemble. Each has its own seed and its own Bayesian bootstrap of the units, and the
-            intervals come from their spread: of four they are a quarter wider than of eight for the same spread, and
-            tell less well how wide they should be; of one there are none.
+        members: models in the ensemble; `--seeds` is the same option. Each has its own seed and its own Bayesian
+            bootstrap of the units, and the intervals come from their spread: of four they are a quarter wider than of
+            eight for the same spread, and tell less well how wide they should be; of one there are none.
         val: share of the periods, just before the test periods, that stops training and picks penalties.
         test: share of the periods, the last ones, that only scores.
         units: how a one-hot group is modelled: as one softmax unit, or as independent bits (the source's way).
@@ -38,7 +39,7 @@ class ConsumerConfig:
             slopes to its own draw of their prior (`wmjax.heads.warm`).
     """
 
-    members: int = 8
+    members: Members = 8
     val: float = 0.1
     test: float = 0.1
     units: Literal["softmax", "bernoulli"] = "softmax"

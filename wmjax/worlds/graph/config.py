@@ -7,6 +7,7 @@ from typing import Literal
 
 from wmjax.graph.decoder import DecoderConfig
 from wmjax.graph.support import SupportConfig
+from wmjax.worlds.options import Members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class GraphConfig:
             would do, `full` or `none`. Whatever is supplied, the world claims the selected support and no more.
         support: how the support is chosen.
         decoder: shape of the graph-safe decoder.
-        members: decoders in the ensemble, each with its own seed and its own bootstrap of the units.
+        members: decoders in the ensemble, each with its own seed and its own bootstrap of the units; `--seeds` is the
+            same option.
         val: share of the units that choose each decoder's best epoch.
         test: share of the periods, the last ones, that only scores.
         epochs, learning_rate: how the decoders are learnt (Adam on a cosine to 0).
@@ -28,7 +30,7 @@ class GraphConfig:
     supply: Literal["selected", "full", "none"] = "selected"
     support: SupportConfig = field(default_factory=SupportConfig)
     decoder: DecoderConfig = field(default_factory=lambda: DecoderConfig(hidden=32))
-    members: int = 4
+    members: Members = 4
     val: float = 0.15
     test: float = 0.1
     epochs: int = 40

@@ -10,6 +10,7 @@ import numpy as np
 
 from wmjax.transformer.config import SMALL, MMMConfig
 from wmjax.transformer.losses import ROIPrior
+from wmjax.worlds.options import Members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +18,10 @@ class MediaConfig:
     """How a media world is fitted.
 
     Attributes:
-        members: models in the ensemble. Each has its own seed, its own bootstrap of blocks of periods and its own draw
-            of the priors' centres, in balance (see `luck`). Intervals of effects come from draws of what the data
-            leave open of the curves (see `posterior`; of the `free` head from the members' spread, as those of
-            forecasts); one member has none.
+        members: models in the ensemble; `--seeds` is the same option. Each has its own seed, its own bootstrap of
+            blocks of periods and its own draw of the priors' centres, in balance (see `luck`). Intervals of effects
+            come from draws of what the data leave open of the curves (see `posterior`; of the `free` head from the
+            members' spread, as those of forecasts); one member has none.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.
@@ -56,7 +57,7 @@ class MediaConfig:
             leaves the bootstrap out, and periods are independent.
     """
 
-    members: int = 5
+    members: Members = 5
     val: float | int = 0.1
     test: float | int = 0.1
     network: MMMConfig = dataclasses.replace(SMALL, head="response")  # noqa: RUF009 - frozen

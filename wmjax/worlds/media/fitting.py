@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from wmjax.worlds.media import hidden, posterior, prepare
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged
-from wmjax.worlds.media.luck import balanced
+from wmjax.worlds.media.luck import Luck, balanced
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
 
@@ -60,35 +61,69 @@ def fit(
         UserError: see `prepare.check`; or the folder belongs to another fit.
         DivergedError: where every member meets values that are not finite.
     """
-    check_key(key)
-    split = split_times(panel, val=cfg.val, test=cfg.test)
-    scales = prepare.fit_scales(panel, split.train, cfg)
-    learner = Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
-    data = learn_data(panel, scales, split, cfg, creative)
-    keys = jnp.stack([member_key(key, m) for m in range(cfg.members)])
-    taught = np.any(data.train, axis=0)
-    luck = balanced(
-        key_for(key, "luck"), np.asarray(taught), channels=len(panel.action_names), members=cfg.members, block=cfg.block
-    )
-    begin = many.Members(Begin(learner), 2, None)
+    begun = prepared(key, panel, cfg, creative)
+    begin = many.Members(Begin(begun.learner), 2, None)
     done, history = loop.run(
-        keys,
-        jax.jit(begin)(keys, luck, data),
-        many.members(Epoch(learner)),
+        begun.keys,
+        jax.jit(begin)(begun.keys, begun.luck, begun.data),
+        many.members(Epoch(begun.learner)),
         cfg=LoopConfig(epochs=cfg.epochs),
-        data=data,
+        data=begun.data,
         folder=folder,
         observer=observer,
         stage=stage,
         snapshot=many.members(averaged, 1),
         fingerprint=fingerprint(cfg, panel.schema) + panel.fingerprint,
     )
+    return world_of(panel, cfg, begun, done.best, history, origin(key, seed, cfg, panel))
+
+
+class Prepared(NamedTuple):
+    """What a fit reads: parts of the calendar, scales, the arrays, and each member's key and luck."""
+
+    split: Split
+    scales: Scales
+    learner: Learner
+    data: LearnData
+    keys: Key[Array, " members"]
+    luck: Luck
+
+
+def prepared(key: Key[Array, ""], panel: Panel, cfg: MediaConfig, creative: np.ndarray | None) -> Prepared:
+    """Split a panel, fit its scales, lay it out, and draw what members differ by.
+
+    Raises:
+        UserError: see `prepare.check`.
+    """
+    check_key(key)
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    scales = prepare.fit_scales(panel, split.train, cfg)
+    data = learn_data(panel, scales, split, cfg, creative)
+    taught = np.any(data.train, axis=0)
+    luck = balanced(
+        key_for(key, "luck"), np.asarray(taught), channels=len(panel.action_names), members=cfg.members, block=cfg.block
+    )
+    return Prepared(
+        split=split,
+        scales=scales,
+        learner=Learner(cfg.compiled, panel.action_names, int(split.train.sum())),
+        data=data,
+        keys=jnp.stack([member_key(key, m) for m in range(cfg.members)]),
+        luck=luck,
+    )
+
+
+def world_of(
+    panel: Panel, cfg: MediaConfig, begun: Prepared, params: Any, history: Mapping[str, np.ndarray], provenance: Any
+) -> MediaWorld:
+    """Make a world of trained members, and measure what it says about itself."""
+    split, scales, data = begun.split, begun.scales, begun.data
     world = MediaWorld(
         cfg=cfg,
-        params=done.best,
+        params=params,
         spread=np.asarray(
             posterior.spread(
-                done.best, data, cfg=cfg.compiled, channels=panel.action_names, noisy=len(scales.errors.columns)
+                params, data, cfg=cfg.compiled, channels=panel.action_names, noisy=len(scales.errors.columns)
             )
         ),
         scales=scales,
@@ -100,7 +135,7 @@ def fit(
         support=support(panel, scales, split, cfg),
         training=_curves(history),
         facts={**_dates(panel, split), **_errors(panel, scales)},
-        provenance=origin(key, seed, cfg, panel),
+        provenance=provenance,
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
     found = {"hidden": hidden.measure(world, panel, split.train), "r2": accuracy(world, panel, split)}
@@ -196,7 +231,7 @@ def _errors(panel: Panel, scales: Scales) -> dict[str, Any]:
     return {"errors": told, "as_measured": [names[at] for at in errors.left]}
 
 
-def _curves(history: dict[str, np.ndarray]) -> pd.DataFrame:
+def _curves(history: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Lay training curves out: epoch, member, metric, value."""
     parts = []
     for name, values in history.items():

@@ -55,13 +55,15 @@ class LearnData(NamedTuple):
 class MediaState(NamedTuple):
     """One member in training.
 
-    params, average: see `network.init`. opt_state: of both players. step: updates done. luck: its own.
+    params, average: see `network.init`. opt_state: of both players. step: updates done. rate: factor on all learning
+    rates. luck: its own.
     """
 
     params: Any
     average: Any
     opt_state: Any
     step: Int[Array, "*m"]
+    rate: Float[Array, "*m"]
     luck: Luck
 
 
@@ -124,6 +126,7 @@ def init(key: Key[Array, ""], luck: Luck, data: LearnData, *, learner: Learner) 
         average=jax.tree.map(jnp.copy, params),
         opt_state=(outcome.init(params["outcome"]), spend.init(params["spend"])),
         step=jnp.zeros((), jnp.int32),
+        rate=jnp.ones(()),
         luck=luck,
     )
 
@@ -298,7 +301,7 @@ def update(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: 
         own = state.params["spend"]
         value, grads = jax.value_and_grad(loss)(own)
         change, opt = spend_optimizer.update(grads, state.opt_state[1], own)
-        own = optax.apply_updates(own, change)
+        own = optax.apply_updates(own, jax.tree.map(lambda u: state.rate * u, change))
         return state._replace(
             params={**state.params, "spend": own},
             average={**state.average, "spend": average(state.average["spend"], own)},
@@ -310,7 +313,7 @@ def update(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: 
         loss = jax.value_and_grad(partial(outcome_loss, learner=learner), has_aux=True)
         (_, told), grads = loss(own, state.average["spend"], batch, state, data, alpha, key)
         change, opt = outcome_optimizer.update(grads, state.opt_state[0], own)
-        own = optax.apply_updates(own, change)
+        own = optax.apply_updates(own, jax.tree.map(lambda u: state.rate * u, change))
         return state._replace(
             params={**state.params, "outcome": own},
             average={**state.average, "outcome": average(state.average["outcome"], own)},

@@ -1,0 +1,19 @@
+"""What the command line reads, without running it."""
+
+import re
+
+import pytest
+
+from wmjax import cli
+
+
+@pytest.mark.parametrize("kind", cli.WORLDS)
+def test_seeds_and_members_are_one_option(kind, capsys):
+    words = [f"fit {kind}", "--panel", "p.csv", "--schema", "s.toml", "--out", "run"]
+    for option in ("--seeds", "--members"):
+        call = cli._parse([*words, option, "16", "--seed", "7"])
+        assert (call.keywords["cfg"].members, call.keywords["seed"]) == (16, 7)
+    with pytest.raises(SystemExit):
+        cli.main(["fit", kind, "--help"])
+    told = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    assert "`--seeds` is the same option" in told
