@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from experiments import common, mmm_public
+from experiments import common, media_methods, mmm_public
 from experiments import mmm_recovery as recovery
 from experiments.common import Cell, Check, Scores
 from wmjax.core import files
@@ -111,9 +111,9 @@ def by_regression(setting: str, seed: int, options: common.Options) -> Scores:
     """Ask a linear regression with the same covariates for the placebo's return."""
     panel, cfg = panel_of(setting, seed, options), config_of(setting, options)
     asked = mmm_public.ask(mmm_public.Public(panel, None, cfg))
-    size = recovery.FULL._replace(world=cfg)
-    found, _ = recovery.run_method("ols", seed, asked, recovery.NOTHING, size)
-    values = placebo(found.roi.mean(0), *recovery.interval(found.roi, found.drawn), panel.action_index(PLACEBO))
+    found, _ = media_methods.run_method("ols", seed, asked, media_methods.NOTHING, cfg, recovery.FULL.sampler)
+    assert found is not None
+    values = placebo(found.roi.mean(0), *media_methods.interval(found.roi, found.drawn), panel.action_index(PLACEBO))
     return {Cell(setting, "ols", name): float(value) for name, value in values.items()}
 
 

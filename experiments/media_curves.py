@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments import common
+from experiments import common, media_methods
 from experiments import mmm_recovery as recovery
 from experiments.common import Cell, Scores
 from wmjax.core import files
@@ -27,7 +27,7 @@ from wmjax.worlds import media
 NAME = "media_curves"
 SETTING = "confounding=2"
 BAND, TRUE = "#2f6fb0", "#1a1a1a"
-NOW = int(np.argmin(np.abs(np.asarray(recovery.GRID) - 1)))
+NOW = int(np.argmin(np.abs(np.asarray(media_methods.GRID) - 1)))
 """Where on the grid the spend is as it was."""
 
 
@@ -36,13 +36,13 @@ def curves(seed: int, size: recovery.Size) -> dict[str, Any]:
     asked = recovery.ask(seed, recovery.MAIN, size)
     world = media.fit(jax.random.key(seed), asked.panel, size.world, seed=seed)
     weeks = slice(0, int(asked.split.train.sum()))
-    found = world.attribute(asked.panel, times=weeks, carry=0, grid=recovery.GRID, alpha=recovery.ALPHA)
+    found = world.attribute(asked.panel, times=weeks, carry=0, grid=media_methods.GRID, alpha=media_methods.ALPHA)
     total = found.sel(unit="all")
     return {
         "names": list(asked.panel.action_names),
-        "spend": np.asarray(total.spend.values)[:, None] * np.asarray(recovery.GRID),
+        "spend": np.asarray(total.spend.values)[:, None] * np.asarray(media_methods.GRID),
         **{name: total[f"curve{end}"].values for name, end in (("mean", ""), ("lo", "_lo"), ("hi", "_hi"))},
-        "truth": recovery.truth(asked).curve[0],
+        "truth": media_methods.truth(asked).curve[0],
     }
 
 

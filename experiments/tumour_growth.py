@@ -7,7 +7,8 @@ t days ahead under plans. Published figures stand beside as references and as me
 
 A piece is one confounding's published methods (`ct-0`) or our candidates (`ours-4`): all seeds and methods of it are
 one vmapped program, whole epochs are one scan, and what has been found is kept. `--pieces ct-0 ours-4` runs some of
-them; the table always holds every piece that the folder has. Data are drawn on the device.
+them; the table always holds every piece that the folder has, each with the patients, epochs and members it had itself,
+and says which pieces were not run. Data are drawn on the device.
 
 What a full step costs: a member's batch is 128 x 59 tokens, and attention's scores and weights are 4 x 2 x 128 x 59 x
 59 numbers, 14 MB. About 19 passes over them forward and backward (8 more for the adversary), 0.4 GB a member and step
@@ -173,6 +174,13 @@ def mix_of(kind: Kind) -> jax.Array:
     return jnp.asarray(np.stack(rows), jnp.float32)
 
 
+def told_of(kind: Kind, epochs: int, size: Size) -> dict[str, Any]:
+    """Say what a piece had, for its file: the command that writes the table later may be of another size."""
+    told = {name: getattr(size, name) for name in ("train", "val", "test", "batch")}
+    methods = {name: [kind.members[at].form for at in own] for name, own in kind.methods}
+    return {**told, "epochs": epochs, "members": len(kind.members), "methods": methods}
+
+
 def run_piece(name: str, seeds: Sequence[int], size: Size, folder: Path, observer: Observer) -> dict[str, Any]:
     """Simulate, train and score one piece, or read what an earlier command found."""
     owner = fingerprint(size, list(seeds), name)
@@ -210,6 +218,7 @@ def run_piece(name: str, seeds: Sequence[int], size: Size, folder: Path, observe
         "scores": {m: {q: x.tolist() for q, x in s.items()} for m, s in scores.items()},
         "last_epoch": told,
         "made": common.origin(),
+        "size": told_of(kind, epochs, size),
         "train_seconds": round(trained, 1),
         "seconds": round(clock.read(), 1),
     }
@@ -307,13 +316,13 @@ def work(options: TumourOptions, observer: Observer) -> Path:
     for at, name in enumerate(wanted):
         observer(Event("pieces", at, len(wanted), unit="piece"))
         run_piece(name, seeds, size, folder, observer)
-        write(options, size, folder)
+        write(options, folder)
     observer(Event("pieces", len(wanted), len(wanted), unit="piece"))
-    return write(options, size, folder)
+    return write(options, folder)
 
 
-def write(options: TumourOptions, size: Size, folder: Path) -> Path:
-    """Write the table of all pieces in the folder."""
+def write(options: TumourOptions, folder: Path) -> Path:
+    """Write the table of all pieces in the folder; what is told of each is its own, whatever the command's size."""
     found = {n: files.read_json(folder / f"{n}.json") for n in ORDER if (folder / f"{n}.json").exists()}
     reference = {c: mean for c, (mean, _) in tumour_published.PUBLISHED.items()}
     settings = {f"gamma={n.split('-')[1]}" for n in found}
@@ -323,7 +332,7 @@ def write(options: TumourOptions, size: Size, folder: Path) -> Path:
     order = sorted(settings)
     rows = sorted(rows + tumour_published.rows(settings), key=lambda r: order.index(r.setting))
     facts = {
-        "size": dataclasses.asdict(size),
+        "not_run": [n for n in ORDER if n not in found],
         "death_cm3": tumour.DEATH,
         "reference of ours_best": "the lowest published error",
         "pieces": {
@@ -340,8 +349,18 @@ def write(options: TumourOptions, size: Size, folder: Path) -> Path:
         seconds=sum(p["seconds"] for p in found.values()),
         checks=checks(rows, options.size),
         facts=facts,
-        made=next(iter(found.values()))["made"],
+        made=made_by(found),
     )
+
+
+def made_by(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Say what computed the pieces: the first one's versions, and every device with its pieces, where they differ."""
+    names: dict[str, list[str]] = {}
+    for name, piece in found.items():
+        names.setdefault(piece["made"]["device"], []).append(name)
+    device = "; ".join(f"{device} ({', '.join(own)})" for device, own in names.items())
+    first = next(iter(found.values()))["made"]
+    return {**first, "device": device} if len(names) > 1 else first
 
 
 if __name__ == "__main__":

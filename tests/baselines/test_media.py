@@ -96,26 +96,34 @@ def test_a_fit_that_did_not_converge_is_refused(sampled):
 
 
 def test_the_samplers_own_coordinates_leave_the_model_as_it_was():
-    """Differences of the log density between points, by NumPy in float64: levels, coefficients, priors, likelihood."""
+    """Differences of the log density between points, by NumPy in float64: levels, coefficients, priors, likelihood.
+
+    Points differ in what a channel adds too, from which the coordinates start.
+    """
     rng = np.random.default_rng(2)
     x = rng.normal(size=(3, 30, 2))
     x[..., 1] += 5 * x[..., 0]
     rows = np.ones((3, 30), bool)
     rows[:, 25:] = False
-    y = x @ [1.0, -0.5] + rng.normal(size=(3, 30))
-    round_ = {name: jnp.asarray(v, jnp.float32) for name, v in bayesian_mmm.round_coordinates(x, y, rows).items()}
-    spend = np.zeros((3, 30, 1))
+    spend = rng.random((3, 30, 1)) + 0.1
+    y = x @ [1.0, -0.5] + spend[..., 0] + rng.normal(size=(3, 30))
+    round_ = bayesian_mmm.round_coordinates(x, y, rows)
     plain = {"spend": spend, "x": x, "y": y, "train": rows, "typical": np.ones(1), "exchange": np.ones(1)}
-    data = {name: jnp.asarray(v, jnp.float32) for name, v in plain.items()} | round_
-    known = {"theta": jnp.array([0.5]), "half": jnp.array([1.0]), "slope": jnp.array([1.0]), "beta": jnp.array([1.0])}
+    data = {name: jnp.asarray(v, jnp.float32) for name, v in (plain | round_).items()}
+    known = {"theta": jnp.array([1e-6]), "half": jnp.array([1.0]), "slope": jnp.array([1.0])}
 
-    def densities(free):
-        params = {**known, "sigma": jnp.array(0.7), "free": jnp.asarray(free, jnp.float32)}
+    def densities(free, beta):
+        params = {**known, "beta": jnp.array([beta]), "sigma": jnp.array(0.7), "free": jnp.asarray(free, jnp.float32)}
         got, _ = log_density(bayesian_mmm.model, (data,), {"carry": 2, "hierarchical": False, "roi": ()}, params)
-        linear = np.asarray(round_["centre"] + round_["root"] @ params["free"], np.float64)
+        media = beta * spend[..., 0] / (1 + spend[..., 0])
+        told = ((y - media) * rows)[..., None] * np.concatenate([np.repeat(np.eye(3)[:, None], 30, 1), x], -1)
+        linear = round_["root"] @ (round_["root"].T @ told.sum((0, 1)) / round_["noise"] + free)
         level, gamma = linear[:3], linear[3:]
-        left = (y - level[:, None] - x @ gamma)[rows]
-        return float(got), -0.5 * (left @ left / 0.49 + level @ level / 4 + gamma @ gamma)
+        left = (y - level[:, None] - x @ gamma - media)[rows]
+        return float(got), -0.5 * (left @ left / 0.49 + level @ level / 4 + gamma @ gamma + beta**2 / 4)
 
-    points = np.array([densities(rng.normal(size=5)) for _ in range(4)])
+    points = np.array([densities(rng.normal(size=5), beta) for beta in (0.2, 0.5, 1.0, 2.0)])
     np.testing.assert_allclose(points[1:, 0] - points[0, 0], points[1:, 1] - points[0, 1], rtol=1e-3, atol=1e-2)
+    # At the coordinates' origin the linear part is a ridge regression on what media leave.
+    middle = densities(np.zeros(5), 1.0)[0]
+    assert all(densities(step, 1.0)[0] < middle for step in (2 * np.eye(5)[0], -2 * np.eye(5)[3]))

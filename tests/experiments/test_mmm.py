@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import mmm_public, mmm_recovery
-from experiments.common import Cell
+from experiments import media_methods, mmm_public, mmm_recovery, peers_mmm
+from experiments.common import Cell, Options
 from wmjax.baselines import media as regressions
+from wmjax.baselines.media import MediaTable
 from wmjax.core.errors import UserError
+from wmjax.simulate import media as simulated
 
 SIZE = mmm_recovery.SMALLEST
 
@@ -24,7 +26,7 @@ def asked():
 
 @pytest.fixture(scope="module")
 def true(asked):
-    return mmm_recovery.truth(asked)
+    return media_methods.truth(asked)
 
 
 def test_the_truth_is_the_simulators(asked, true):
@@ -39,26 +41,88 @@ def test_the_truth_scores_perfectly_and_twice_the_truth_does_not(asked, true):
     cell = lambda q: Cell("s", "m", q)  # noqa: E731
     got = mmm_recovery.score("s", "m", true, true, asked)
     assert got[cell("roi_mdape")] == 0
+    assert got[cell("marginal_roi_mape")] == 0
     assert got[cell("shift_sign_right")] == 1
+    assert got[cell("shift_wape")] == 0
     assert got[cell("holdout_r2")] == pytest.approx(1, abs=1e-6)
-    double = true._replace(roi=2 * true.roi)
+    double = true._replace(roi=2 * true.roi, marginal=1.5 * true.marginal, shift=-2 * true.shift)
     got = mmm_recovery.score("s", "m", double, true, asked)
     assert got[cell("roi_mdape")] == pytest.approx(1)
     assert got[cell("share_mae")] == pytest.approx(0, abs=1e-6)
     assert got[cell("total_media_ratio")] == pytest.approx(2)
+    assert got[cell("marginal_roi_mdape")] == pytest.approx(0.5)
+    assert got[cell("shift_sign_right")] == 0
+    assert got[cell("shift_mdape")] == pytest.approx(3)
+    assert got[cell("shift_wape")] == pytest.approx(3)
+
+
+def test_the_marginal_return_is_the_simulators_own_slope(asked, true):
+    """Beside a central difference of 2 % in float64 on the host; its error is of the order of the square of that."""
+    train = asked.split.train
+    sim, carry = asked.sim, asked.cfg.carry
+
+    def media(channel, factor):
+        spend = np.array(sim.spend)
+        spend[:, train, channel] *= factor
+        return np.asarray(simulated.combined(sim.truth, spend, np, carry))[:, train].sum()
+
+    want = [(media(k, 1.02) - media(k, 0.98)) / 0.04 / asked.cost[k] for k in range(len(asked.cost))]
+    np.testing.assert_allclose(true.marginal[0], want, rtol=2e-3)
 
 
 @pytest.mark.parametrize("method", ["ols", "adstock_hill"])
 def test_a_regression_is_asked_as_it_was_fitted(asked, method):
-    table = mmm_recovery.table_of(asked, SIZE.world)
+    table = media_methods.table_of(asked, SIZE.world)
     fitted = getattr(regressions, method)(table)
-    found = mmm_recovery.by_regression(fitted, asked)
+    found = media_methods.by_regression(fitted, asked)
     np.testing.assert_allclose(found.outcome, fitted.respond(table.spend), rtol=2e-4)
 
 
-def test_the_methods_of_the_main_setting_are_all_there():
-    assert set(mmm_recovery.SOLE) < set(mmm_recovery.methods(mmm_recovery.MAIN, SIZE))
-    assert not set(mmm_recovery.SOLE) & set(mmm_recovery.methods(0.0, SIZE))
+def test_the_study_has_its_methods_in_every_setting():
+    study = mmm_recovery.settings(mmm_recovery.FULL, 5)
+    strengths = [f"confounding={x}" for x in (2, 0, 4, 1)]
+    assert list(study) == [*strengths, "feedback", "synergy", "hidden", "twenty seeds"]
+    for name in strengths:
+        assert {"media_alpha0", "media_priors", "numpyro_mmm", "ols"} <= set(study[name].seeds)
+    assert study["confounding=2"].seeds["media_free"] == 3
+    assert "media_free" not in study["confounding=0"].seeds
+    for name in ("feedback", "synergy", "hidden"):
+        changed = mmm_recovery.ask(0, size=SIZE, **study[name].change)
+        assert getattr(changed.cfg, name) > 0
+        assert not np.allclose(changed.sim.outcome, mmm_recovery.ask(0, 2.0, SIZE).sim.outcome)
+
+
+def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, monkeypatch):
+    """One of the same configuration that knows no marginal return is worked out anew; another's sampler is not read."""
+    count = []
+    own = media_methods.Found(*(np.ones(s) for s in ((1, 2), (1, 2), (1, 2, 9), (1, 2, 2), (3, 40))))
+    monkeypatch.setattr(mmm_recovery, "run_method", lambda *_: (count.append(1), (own, {}))[1])
+    options, change = Options(out=tmp_path, size="smoke"), {"confounding": 2.0}
+    for _ in range(2):
+        got = mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
+    assert len(count) == 1
+    path = tmp_path / "pieces" / "2-0-ols.json"
+    path.write_text(json.dumps({k: v for k, v in got.items() if k != "marginal"}))
+    mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
+    assert len(count) == 2
+    longer = SIZE._replace(sampler=dataclasses.replace(SIZE.sampler, samples=6))
+    assert mmm_recovery.owner_of(change, "numpyro_mmm", SIZE) != mmm_recovery.owner_of(change, "numpyro_mmm", longer)
+    bent = {"confounding": 2.0, "hidden": 0.5}
+    assert mmm_recovery.owner_of(bent, "ols", SIZE) != mmm_recovery.owner_of({**bent, "hidden": 0.4}, "ols", SIZE)
+
+
+def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, true):
+    strict = dataclasses.replace(SIZE.sampler, most_rhat=0.5)
+    found, told = media_methods.run_method("numpyro_mmm", 0, asked, true, SIZE.world, strict)
+    assert found is None
+    assert "R-hat" in told["refused"]
+    scores = mmm_recovery.scores_of("s", "numpyro_mmm", {"rows": [], "told": told}, SIZE)
+    assert set(scores) == {Cell("s", "numpyro_mmm", f"sampler_{q}") for q in ("rhat", "ess", "divergent")}
+    scores |= {Cell("s", "media", "roi_mdape"): 0.1, Cell("s", "ols", "roi_mdape"): 0.2}
+    assert mmm_recovery.wins("s", scores) == {Cell("s", "media", "seeds_better_than_ols"): 1.0}
+    kept, told = media_methods.run_method("numpyro_mmm", 0, asked, true, SIZE.world, SIZE.sampler)
+    assert kept is not None
+    assert not told["refused"]
 
 
 def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
@@ -86,3 +150,125 @@ def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
     assert prepare.covariates(got.panel, quiet, scales).shape[-1] == 1
     with pytest.raises(UserError, match="mmm_roas_data"):
         mmm_public.roas(tmp_path)
+
+
+@pytest.fixture
+def public_tables(tmp_path):
+    """Twenty weeks of the national table and of the one of two channels, in their own forms."""
+    weeks = [str(d.date()) for d in pd.date_range("2024-01-01", periods=20, freq="W-MON")]
+    rng = np.random.default_rng(0)
+    roles = {"price": "precision", "demand": "confounder", "moon": "irrelevant", "awareness": "mediator"}
+    rows = [(w, n, 1 + rng.random()) for w in weeks for n in ("Sales", "TV", "Radio", *roles)]
+    pd.DataFrame(rows, columns=["Period", "VariableName", "VariableValue"]).to_csv(
+        tmp_path / "national_mff.csv", index=False
+    )
+    truth = {"channels": ["TV", "Radio"], "true_contribution": {"TV": 5.0, "Radio": 2.0}, "notes": {"roles": roles}}
+    (tmp_path / "national_truth.json").write_text(json.dumps(truth))
+    small = pd.DataFrame({n: 1 + rng.random(20) for n in ("y", "x1", "x2", "trend", "y01", "y02")})
+    small.assign(date=weeks).to_csv(tmp_path / "mmm_roas_data.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("setting", ["national_mff", "national_confounders", "mmm_roas_data"])
+def test_peers_read_what_our_methods_are_shown(public_tables, setting):
+    table, own = peers_mmm.read(public_tables, setting), mmm_public.SETTINGS[setting](public_tables)
+    assert tuple(table.channels) == own.panel.action_names
+    shown = [n for n in own.panel.covariate_names if own.panel.schema.column(n).future != "mediator"]
+    assert table.controls == shown
+    for name in (*table.channels, *table.controls):
+        np.testing.assert_allclose(table.frame[name], own.panel.values(name)[0], rtol=1e-6)
+    np.testing.assert_allclose(table.frame[table.outcome], own.panel.arrays.outcomes[0, :, 0], rtol=1e-6)
+    assert own.contribution is not None
+    np.testing.assert_allclose(table.truth, own.contribution)
+
+
+def test_roles_choose_the_controls(public_tables):
+    names = lambda s: peers_mmm.read(public_tables, s).controls  # noqa: E731
+    assert names("national_all_controls") == ["price", "demand", "moon", "awareness"]
+    assert names("national_mff") == ["price", "demand", "moon"]
+    assert names("national_confounders") == ["price", "demand"]
+
+
+def test_peers_scores_and_their_way_into_the_table(tmp_path):
+    truth = np.array([1.0, 4.0])
+    draws = truth * np.array([1.5, 0.5]) + np.linspace(-0.6, 0.6, 101)[:, None]
+    got = peers_mmm.score(draws, truth, ["tv", "radio"])
+    assert got["roas_mape"] == got["contribution_mape"] == pytest.approx(0.5)
+    assert got["contribution_error.tv"] == pytest.approx(0.5)
+    assert got["contribution_error.radio"] == pytest.approx(-0.5)
+    assert got["coverage90"] == 0.5
+    options = mmm_public.common.Options(out=tmp_path)
+    asked = peers_mmm.options_of(["--peer", "meridian", "--data", "d", "--out", str(tmp_path)])
+    told = peers_mmm.result("meridian", "national_mff", {**got, "seconds": 3.0}, version="2.1.0", options=asked)
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers" / "meridian-national_mff.json").write_text(json.dumps(told))
+    rows, made = mmm_public.peers(options.out)
+    assert mmm_public.common.value_of(rows, Cell("national_mff", "meridian", "roas_mape")) == pytest.approx(0.5)
+    assert made["meridian-national_mff"]["versions"]["meridian"] == "2.1.0"
+
+
+def test_halves_of_chains_that_drift_apart_do_not_agree():
+    rng = np.random.default_rng(0)
+    sound = rng.normal(size=(4, 1000, 2))
+    assert (np.abs(peers_mmm.split_rhat(sound) - 1) < 0.01).all()
+    drift = sound + np.linspace(0, 3, 1000)[:, None] * np.array([0, 1])
+    found = peers_mmm.split_rhat(drift)
+    assert found[0] < 1.01
+    # Halves' means lie 1.5 apart, 0.75 to each side (0.643 over eight parts); within is 1 and a ramp's 1.5^2 / 12.
+    assert found[1] == pytest.approx(np.sqrt(499 / 500 + 0.643 / 1.1875), abs=0.03)
+
+
+def test_errors_by_channel_are_those_of_what_was_found(public_tables):
+    public = mmm_public.SETTINGS["national_mff"](public_tables)
+    cost = mmm_public.ask(public).cost
+    got = mmm_public.by_channel("s", "m", public, list(np.array([6.0, 1.0]) / cost))
+    assert got[Cell("s", "m", "contribution_error.TV")] == pytest.approx(0.2)
+    assert got[Cell("s", "m", "contribution_error.Radio")] == pytest.approx(-0.5)
+    assert got[Cell("s", "m", "contribution_mape")] == pytest.approx(0.35)
+
+
+def test_a_lag_is_the_outcome_before_where_it_was_seen():
+    outcome = np.array([[1.0, 2.0, 0.0, 4.0, 9.0]])
+    observed = np.array([[True, True, False, True, True]])
+    train = np.array([[True, True, False, True, False]])
+    got = mmm_public.lagged(MediaTable(np.ones((1, 5, 1)), np.zeros((1, 5, 0)), outcome, train, 2), observed)
+    mean = 7 / 3
+    np.testing.assert_allclose(got.covariates[0, :, 0], [mean, 1, 2, mean, 4])
+
+
+def test_tables_without_truth_are_read_as_declared(tmp_path):
+    """The three tables that the command line is run on, a few weeks each in their own columns."""
+    weeks = [str(d.date()) for d in pd.date_range("2024-01-01", periods=30, freq="W-MON")]
+    rng = np.random.default_rng(0)
+    random = lambda *names: {n: 1 + rng.random(30) for n in names}  # noqa: E731
+    spends = [f"Channel{k}_spend" for k in range(4)]
+    controls = ("competitor_activity_score_control", "sentiment_score_control")
+    geo = pd.DataFrame({"time": weeks, **random(*spends, *controls, "conversions", "revenue_per_conversion")})
+    geo = pd.concat([geo.assign(geo=f"g{g}", population=100.0 * g) for g in (1, 2)])
+    geo.to_csv(tmp_path / "geo_media.csv", index=False)
+    columns = ("tv_S", "ooh_S", "print_S", "facebook_S", "search_S", "facebook_I", "search_clicks_P", "newsletter")
+    weekly = pd.DataFrame({"DATE": weeks, **random(*columns, "competitor_sales_B", "revenue"), "events": "na"})
+    weekly.to_csv(tmp_path / "dt_simulated_weekly.csv", index=False)
+    example = pd.DataFrame({"date_week": weeks, **random("x1", "x2", "y"), "event_1": 0, "event_2": 0, "t": 1})
+    example.to_csv(tmp_path / "mmm_example.csv", index=False)
+    panels = {s: mmm_public.SETTINGS[s](tmp_path).panel for s in mmm_public.REPORTED}
+    assert panels["geo_media"].num_units == 2
+    first = geo[geo.geo == "g1"]
+    want = first["conversions"] * first["revenue_per_conversion"]
+    np.testing.assert_allclose(panels["geo_media"].arrays.outcomes[0, :, 0], want, rtol=1e-6)
+    assert panels["dt_simulated_weekly"].schema.column("facebook_I").future == "mediator"
+    assert panels["dt_simulated_weekly"].action_names == ("tv_S", "ooh_S", "print_S", "facebook_S", "search_S")
+    assert panels["mmm_example"].covariate_names == ("event_1", "event_2")
+
+
+def test_a_table_is_fitted_and_reported_as_the_commands_do(public_tables):
+    """A page and the files behind it, and returns that the page's own table holds."""
+    public = mmm_public.SETTINGS["mmm_roas_data"](public_tables)
+    cfg = dataclasses.replace(SIZE.world, test=4, val=0, network=dataclasses.replace(SIZE.world.network, carry=2))
+    asked = mmm_public.ask(public._replace(cfg=cfg))
+    found, told = mmm_public.by_command(0, asked, cfg, public_tables / "runs" / "x")
+    assert {"report.html", "roi.parquet", "curves.parquet", "placebos.parquet", "run.json"} <= set(told["files"])
+    assert told["report_kb"] > 50
+    assert found.outcome.shape == (1, 20)
+    assert found.roi.shape == (1, 2)
+    assert (found.roi > 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import jax
@@ -185,6 +186,33 @@ def test_the_choice_is_by_validation_alone():
     assert tumour_growth.choose(scores) == ["a", "b"]
     cells = tumour_growth.per_seed("ours-4", {"scores": scores, "seeds": [0, 1]})
     assert [c[Cell("gamma=4", "ours_best", "rmse_1")] for c in cells] == [9, 8]
+
+
+def test_a_table_tells_of_each_piece_what_it_had_itself(tmp_path):
+    """Pieces of two sizes and machines in one folder, and none of the command that writes the table."""
+    scores = {"val_rmse_1": [1.0], "val_rmse_own_2": [1.0], "rmse_1": [2.0]}
+    common = {"owner": "x", "seeds": [0], "last_epoch": {}, "seconds": 1.0, "train_seconds": 1.0}
+    small, large = dataclasses.replace(tumour_growth.FULL, test=200), tumour_growth.FULL
+    for name, kind, epochs, size, device in (
+        ("ct-0", tumour_growth.CT, 150, large, "gpu"),
+        ("ours-4", tumour_growth.OURS, 12, small, "cpu"),
+    ):
+        told = tumour_growth.told_of(kind, epochs, size)
+        made = {"device": device, "versions": {}}
+        methods = {m: scores for m, _ in kind.methods}
+        value = {**common, "scores": methods, "made": made, "size": told}
+        (tmp_path / "pieces").mkdir(exist_ok=True)
+        (tmp_path / "pieces" / f"{name}.json").write_text(json.dumps(value))
+    options = tumour_growth.TumourOptions(out=tmp_path)
+    found = json.loads(tumour_growth.write(options, tmp_path / "pieces").read_text())
+    pieces = found["facts"]["pieces"]
+    assert (pieces["ct-0"]["size"]["epochs"], pieces["ct-0"]["size"]["test"]) == (150, 1000)
+    own = pieces["ours-4"]["size"]
+    assert (own["epochs"], own["test"], own["members"]) == (12, 200, 3)
+    assert own["methods"]["ours_growth_ensemble"] == ["growth", "growth"]
+    assert "size" not in found["facts"]
+    assert found["facts"]["not_run"] == [n for n in tumour_growth.ORDER if n not in ("ct-0", "ours-4")]
+    assert found["device"] == "gpu (ct-0); cpu (ours-4)"
 
 
 def test_published_tables():

@@ -95,10 +95,6 @@ def model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple[
     half = sample("half", dist.LogNormal(jnp.log(data["typical"]), 0.7).to_event(1))
     slope = sample("slope", dist.LogNormal(0.1, 0.3).expand([channels]).to_event(1))
     beta = sample("beta", dist.HalfNormal(2.0).expand([channels]).to_event(1))
-    free = sample("free", dist.ImproperUniform(dist.constraints.real, (), data["centre"].shape))
-    linear: Any = numpyro.deterministic("linear", data["centre"] + data["root"] @ free)
-    numpyro.factor("linear_prior", dist.Normal(0.0, data["wide"]).log_prob(linear).sum())
-    level, gamma = linear[:units], linear[units:]
     sigma = sample("sigma", dist.HalfNormal(1.0))
     own = beta * jnp.ones((units, 1))
     if hierarchical:
@@ -106,8 +102,14 @@ def model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple[
         z = sample("z", dist.Normal(0.0, 1.0).expand([units, channels]).to_event(2))
         own = beta * jnp.exp(tau * z)
     media = own[:, None] * _media(theta, half, slope, data["spend"], carry)
-    mean = level[:, None] + data["x"] @ gamma + media.sum(-1)
     weight = data["train"]
+    left = (data["y"] - media.sum(-1)) * weight
+    told = jnp.concatenate([left.sum(1), jnp.einsum("ut,utx->x", left, data["x"])])
+    free = sample("free", dist.ImproperUniform(dist.constraints.real, (), data["wide"].shape))
+    linear: Any = numpyro.deterministic("linear", data["root"] @ (data["root"].T @ told / data["noise"] + free))
+    numpyro.factor("linear_prior", dist.Normal(0.0, data["wide"]).log_prob(linear).sum())
+    level, gamma = linear[:units], linear[units:]
+    mean = level[:, None] + data["x"] @ gamma + media.sum(-1)
     for at, prior in roi:
         returned = data["exchange"][at] * jnp.sum(media[..., at] * weight) / jnp.sum(data["spend"][..., at] * weight)
         numpyro.factor(f"roi_{at}", prior.log_prob(returned))
@@ -118,8 +120,10 @@ def model(data: dict[str, Array], *, carry: int, hierarchical: bool, roi: tuple[
 def round_coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Find coordinates in which levels and coefficients of covariates are about uncorrelated and of like size.
 
-    Covariates such as seasons and the mean of other geos go together; in their own coordinates a trajectory is short.
-    The model stays as it is: the map is linear, and the prior is put on what it gives.
+    Covariates such as seasons and the mean of other geos go together, and levels make up for what media are given: in
+    their own coordinates a trajectory is short. `free` is how far they are from what they would be, were `root root'`
+    their covariance, given the media. The model stays as it is: given the media the map is linear with a constant
+    determinant, and the prior is put on what it gives.
     """
     units = len(rows)
     own = np.broadcast_to(np.eye(units)[:, None], (*rows.shape, units))
@@ -130,8 +134,7 @@ def round_coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> dict[st
     left = np.square(y[rows] - z @ exact).sum()
     noise = max(left / max(len(z) - z.shape[1], 1), 1e-2)
     precision = z.T @ z / noise + np.diag(1 / wide**2)
-    root = np.linalg.inv(np.linalg.cholesky(precision)).T
-    return {"centre": root @ root.T @ (z.T @ y[rows]) / noise, "root": root, "wide": wide}
+    return {"root": np.linalg.inv(np.linalg.cholesky(precision)).T, "noise": np.asarray(noise), "wide": wide}
 
 
 def fit(
@@ -167,7 +170,9 @@ def fit(
     arrays |= round_coordinates(x, arrays["y"], rows)
     data = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}
     hierarchical = settings.hierarchical and units > 1
-    kernel = NUTS(model, max_tree_depth=settings.tree_depth, target_accept_prob=0.9)
+    # A channel's size and curve go together: in a short range of spend half the effect at twice the half is the same.
+    together: Any = [("beta", "half", "slope", "theta")]
+    kernel = NUTS(model, max_tree_depth=settings.tree_depth, target_accept_prob=0.9, dense_mass=together)
     sampler = MCMC(
         kernel,
         num_warmup=settings.warmup,
