@@ -235,7 +235,7 @@ def test_units_without_a_supported_plan_get_none_within_the_budget(run, panel, w
     cost = store.read(held)["cost"].values.reshape(2, -1)[:, had]
     budget = float(cost.min(0).sum()) + 3
     words = ["--outcome", "visit", "--budget", str(budget), "--method", method, "--supported-only"]
-    cli.main(["best", str(held), *words, "--out", str(run / "held.parquet")])
+    cli.main(["best", str(held), *words, "--out", str(run / "held.parquet"), "--overwrite"])
     table = pd.read_parquet(run / "held.parquet")
     assert table["unit"].tolist() == [u for u, one in zip(panel.units, had, strict=True) if one]
     assert table["supported"].all()

@@ -121,6 +121,7 @@ def _finished(out: Path, tidy: Path | None) -> None:
 
 
 Solver = Annotated[Literal["greedy", "exact"], tyro.conf.arg(aliases=["--method"])]
+SomeSolver = Annotated[Literal["greedy", "exact"] | None, tyro.conf.arg(aliases=["--method"])]
 
 
 def best(
@@ -130,7 +131,7 @@ def best(
     cost: str = "",
     outcome: str | None = None,
     by: str | None = None,
-    solver: Solver | None = None,
+    solver: SomeSolver = None,
     supported_only: bool = False,
     alpha: float = 0.1,
     out: Path | None = None,
