@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import media_methods, mmm_public, mmm_recovery, peers_mmm
 from experiments.common import Cell, Options
+from wmjax.baselines import bayesian_mmm
 from wmjax.baselines import media as regressions
 from wmjax.baselines.media import MediaTable
 from wmjax.core.errors import UserError
@@ -111,7 +113,10 @@ def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, mo
     assert mmm_recovery.owner_of(bent, "ols", SIZE) != mmm_recovery.owner_of({**bent, "hidden": 0.4}, "ols", SIZE)
 
 
-def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, true):
+def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, true, monkeypatch):
+    plain = dataclasses.replace(SIZE.world, errors_in_variables=False)
+    fitted = bayesian_mmm.fit(jax.random.key(0), media_methods.table_of(asked, plain), settings=SIZE.sampler)
+    monkeypatch.setattr(bayesian_mmm, "fit", lambda *_, **__: fitted)
     strict = dataclasses.replace(SIZE.sampler, most_rhat=0.5)
     found, told = media_methods.run_method("numpyro_mmm", 0, asked, true, SIZE.world, strict)
     assert found is None
