@@ -73,12 +73,10 @@ WHOLE = MediaConfig(members=5, val=0, test=0, steps=60, epochs=2, seasons=2)
 def national(folder: Path) -> Public:
     """Read the long table: one row a week and variable; the mediator is declared and so kept out."""
     truth = files.read_json(folder / "national_truth.json")
-    long = _table(folder, "national_mff.csv")
-    wide = long.pivot_table(index="Period", columns="VariableName", values="VariableValue", aggfunc="sum")
-    wide = wide.reset_index().rename_axis(columns=None)
     controls = {c: "mediator" if role == "mediator" else "known" for c, role in truth["notes"]["roles"].items()}
     schema = _schema("Period", None, truth["channels"], controls, "Sales")
-    panel = read_panel(wide, schema, min_units=1)
+    schema |= {"long": {"variable": "VariableName", "value": "VariableValue"}}
+    panel = read_panel(_table(folder, "national_mff.csv"), schema, min_units=1)
     return Public(panel, np.array([truth["true_contribution"][c] for c in truth["channels"]]), WHOLE)
 
 

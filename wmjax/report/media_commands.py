@@ -28,7 +28,8 @@ def fit_media(
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
 
     Args:
-        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        panel: long table, one row a unit and time, or, where the schema says `long`, one row a unit, time and variable:
+            `.csv` or `.parquet`.
         schema: TOML file that says what the columns mean; the channels' spend are its actions.
         out: folder of the run; the same command goes on with a run that was killed.
         seed: seed of everything random.
