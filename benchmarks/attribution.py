@@ -102,7 +102,7 @@ def loop(p: Problem) -> Attribution:
         rest = np.array([[told(k, f) for f in factors] for k in range(p.plan.shape[2])])
         slope = (rest[:, 2] - rest[:, 1]) / (2 * STEP)
         curve = rest[:, 3:] - rest[:, :1]
-        told_of: Any = (factual - rest[:, 0], none, factual, curve, slope, slope)
+        told_of: Any = (factual - rest[:, 0], none, factual, curve, slope, slope, slope, slope)
         parts.append(Attribution(*told_of))
     return jax.tree.map(lambda *x: np.stack(x), *parts)
 
