@@ -80,6 +80,8 @@ def read_panel(
     unread = {p.column for p in problems}
     readable = tuple(c for c in schema.columns if c.name not in unread)
     problems += validate.find_problems(readable, rows)
+    if fitted and len(unit) == 1 and schema.names("action"):
+        raise UserError(f"the table has one row, {rows.describe(0)}; nothing can be learnt from it")
     if fitted:
         problems += validate.unidentified(readable, rows, {p.column for p in problems})
     validate.raise_all(problems, rows.describe)
