@@ -329,3 +329,22 @@ def test_a_shift_beyond_what_was_learnt_from_is_flagged(world, panel):
     assert told["warnings"] == [
         "no overlap: covariates explain 99% of channel_1's spend, so hardly a period shows it moving by itself"
     ]
+
+
+def test_the_estimator_of_average_effects_answers_as_the_world_does(world, panel):
+    """Without labels: the four questions, by geo, with the world's intervals; ROI at no spend is not a number."""
+    asked = world.estimator(panel, alpha=0.2)
+    found = world.attribute(panel, alpha=0.2, grid=(0.0, 1.0, 2.0))
+    got = asked.zero_spend()
+    for end, name in (("mean", "contribution"), ("lo", "contribution_lo"), ("hi", "contribution_hi")):
+        np.testing.assert_allclose(getattr(got, end), found[name][:, 1:], rtol=2e-3, atol=2e-2)
+    np.testing.assert_allclose(asked.marginal_roi().mean, found.marginal_roi[:, 1:], rtol=1e-3)
+    curve = asked.roi_curve((0.0, 1.0, 2.0))
+    assert np.isnan(curve.mean[:, 0]).all()
+    np.testing.assert_allclose(curve.mean[:, 1], found.roi[:, 1:], rtol=2e-3)
+    np.testing.assert_allclose(curve.mean[:, 2], found.curve[:, 2, 1:] / (2 * found.spend[:, 1:]), rtol=2e-3)
+    moved = asked.budget_shift(0, 1, 0.3)
+    table, _ = planning.shift(world, panel, "channel_0", "channel_1", 0.3, alpha=0.2)
+    told = table[(table["channel"] == "all") & (table["geo"] != "all")]
+    for end in ("mean", "lo", "hi"):
+        np.testing.assert_allclose(getattr(moved, end), told[end], atol=2e-3)

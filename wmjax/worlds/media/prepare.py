@@ -113,8 +113,8 @@ def unspent(panel: Panel, split: Split) -> dict[str, list[str]]:
     """Name the channels without spend in the `val` and `test` periods: what is held out says nothing of them."""
     found = {}
     for part, times in (("val", split.val), ("test", split.test)):
-        spent = (panel.arrays.actions * (panel.arrays.mask & times)[..., None]).any((0, 1))
-        found[part] = [n for n, some in zip(panel.action_names, spent, strict=True) if times.any() and not some]
+        spent = panel.arrays.actions[panel.arrays.mask & times]
+        found[part] = [n for at, n in enumerate(panel.action_names) if len(spent) and not spent[:, at].any()]
     return found
 
 

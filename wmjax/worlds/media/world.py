@@ -18,6 +18,7 @@ from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema, near
 from wmjax.evaluate import attribution, marginals
+from wmjax.evaluate.ate import ATEEstimator
 from wmjax.evaluate.attribution import Window
 from wmjax.transformer import tokens
 from wmjax.worlds import contract
@@ -267,6 +268,22 @@ class MediaWorld(contract.Named):
         told = self.warnings() + marginals.words(self.channels, [ALL, *units], automatic, difference, why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         return xr.Dataset(data, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+
+    def estimator(
+        self, panel: Panel, *, times: slice = slice(None), carry: int | None = None, alpha: float = 0.1
+    ) -> ATEEstimator:
+        """Give the estimator of what this panel's spend did, by the averaged parameters, without labels."""
+        history, start = self.history(panel), times.indices(panel.num_times)[0]
+        members = programs.ready(self.params, history, cfg=self.cfg.network)
+        return ATEEstimator(
+            respond=lambda member, plan: pure.respond(member, history, plan, start, cfg=self.cfg.network),
+            params=members,
+            spend=jnp.asarray(panel.arrays.actions),
+            over=self.window(panel, times, carry),
+            bounds=posterior.bounds,
+            draws=self.draws(history, members),
+            alpha=alpha,
+        )
 
     def contributions(self, panel: Panel, *, alpha: float = 0.1, chunk: int = 16) -> xr.Dataset:
         """Give each period's contribution of each channel, and the baseline that is left without any spend.
