@@ -115,14 +115,12 @@ def national(folder: Path, keep: tuple[str, ...] = ()) -> Public:
         keep: roles of the controls that are kept; all if not given.
     """
     truth = files.read_json(folder / "national_truth.json")
-    long = _table(folder, "national_mff.csv")
-    wide = long.pivot_table(index="Period", columns="VariableName", values="VariableValue", aggfunc="sum")
-    wide = wide.reset_index().rename_axis(columns=None)
     controls = {c: "mediator" if role == "mediator" else "known" for c, role in truth["notes"]["roles"].items()}
     if keep:
         controls = {c: future for c, future in controls.items() if truth["notes"]["roles"][c] in keep}
     schema = _schema("Period", None, truth["channels"], controls, "Sales")
-    panel = read_panel(wide, schema, min_units=1)
+    schema |= {"long": {"variable": "VariableName", "value": "VariableValue"}}
+    panel = read_panel(_table(folder, "national_mff.csv"), schema, min_units=1)
     return Public(panel, np.array([truth["true_contribution"][c] for c in truth["channels"]]), WHOLE)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wmjax.evaluate import attribution
+from wmjax.evaluate import attribution, marginals
 
 TIME = 8
 A, B = 2.0, 3.0
@@ -69,6 +69,35 @@ def test_both_marginal_returns_are_the_derivative(found, spend):
     np.testing.assert_allclose(found.slope[0, 1], want, rtol=5e-3)
 
 
+def test_both_marginal_returns_agree_or_say_why(spend):
+    """A smooth curve; one that stops at the plan; a square root where there is no spend; a ripple; rounding."""
+    over = attribution.window(TIME, 0, TIME, carry=0)
+    paused = jnp.asarray(np.where(np.arange(TIME)[:, None] % 3 == 0, 0.0, 0.5 + np.asarray(spend))).astype(jnp.float32)
+
+    def why(curve, plan):
+        """Of channel 0 in the first unit; channel 1 is smooth, and channel 2 does nothing."""
+        respond = lambda base, x: base + curve(x[..., 0]) + x[..., 1] ** 2 / (1 + x[..., 1] ** 2)  # noqa: E731
+        got = attribution.attribute(respond, jnp.asarray(10.0), plan, over, jnp.array([1.0]))
+        parts = [np.asarray(x, np.float64) for x in (got.marginal, got.slope, got.bend, got.noise)]
+        found = marginals.reasons(*parts)
+        assert (found[1:] == "").all()
+        return found[0, 0], parts
+
+    assert why(jnp.sqrt, spend + 0.1)[0] == ""
+    kink, parts = why(lambda x: jax.nn.relu(x - paused[..., 0]), paused)
+    assert kink == marginals.KINK
+    x = np.asarray(paused, np.float64)[0, :, 0].sum()
+    # On the left the slope is 0, which is the automatic derivative; on the right it is the spend itself.
+    np.testing.assert_allclose([p[0, 0] for p in parts[:3]], [0, x / 2, x], atol=2e-3 * x)
+    line = marginals.words(["tv", "radio"], ["all"], parts[0][:2, :1], parts[1][:2, :1], np.array([[kink], [""]]))
+    assert len(line) == 1
+    assert "more than 5% apart, as the response has a kink at the spend as it was" in line[0]
+    assert line[0].endswith(f": tv (0 and {parts[1][0, 0]:.3g})")
+    assert why(jnp.sqrt, paused)[0] == marginals.ENDLESS
+    assert why(lambda x: jnp.sin(200 * x), jnp.full((2, TIME, 3), 0.7))[0] == marginals.BEND
+    assert why(lambda x: 1e-4 * x + 1e3, spend)[0] == marginals.ROUNDING
+
+
 def test_a_window_counts_its_own_carry_over_and_not_its_past(spend):
     over = attribution.window(TIME, 2, 4, carry=1)
     x = np.asarray(spend, np.float64)[:, 2:4]
@@ -126,7 +155,11 @@ def test_a_model_of_terms_is_attributed_as_by_scenarios(spend):
     got = jax.jit(lambda s: attribution.attribute_terms(terms, scale, s, over, grid))(spend)
     for name, a, b in zip(got._fields, got, want, strict=True):
         # Differences of two sums against sums of differences, over a step of 5 % in `slope`.
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3 if name == "slope" else 2e-5)
+        if name != "noise":
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol={"slope": 2e-3, "bend": 5e-3}.get(name, 2e-5))
+    # Sums without the base are rounded less.
+    assert (got.noise < want.noise).all()
+    assert (abs(got.slope - got.marginal) < got.noise + 1e-3 * abs(got.marginal)).all()
     by_period, factual = attribution.contribution_terms(terms, scale, spend, over)
     np.testing.assert_allclose(by_period, attribution.contributions(whole, scale, spend, over), atol=1e-5)
     np.testing.assert_allclose(factual, whole(scale, spend), rtol=1e-6)

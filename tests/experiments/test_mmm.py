@@ -146,7 +146,10 @@ def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
     (tmp_path / "national_truth.json").write_text(json.dumps(truth))
     got = mmm_public.national(tmp_path)
     assert got.panel.action_names == ("TV",)
-    assert got.panel.num_times == 12
+    wide = pd.DataFrame(rows, columns=["week", "name", "value"]).pivot_table("value", "week", "name", aggfunc="sum")
+    for name in names:
+        np.testing.assert_array_equal(got.panel.values(name)[0], wide[name].to_numpy(np.float32))
+    assert [str(t.date()) for t in got.panel.times] == weeks
     assert got.panel.schema.column("awareness").future == "mediator"
     from wmjax.worlds.media import prepare
 

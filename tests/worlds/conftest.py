@@ -1,4 +1,4 @@
-"""One small world, fitted once: 96 simulated consumers over 70 days with every effect known."""
+"""Small worlds, fitted once, of known effects: 96 simulated consumers over 70 days, and five geos over 48 weeks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from wmjax.dbm.learn import LearnConfig
 from wmjax.dbm.types import DBMConfig
 from wmjax.heads.adapter import AdapterConfig
 from wmjax.simulate import consumer_panel
+from wmjax.simulate import media as media_simulated
 from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.simulate.consumer_numpy import simulate_numpy
-from wmjax.worlds import consumer
+from wmjax.simulate.media import MediaSimConfig
+from wmjax.worlds import consumer, media
 from wmjax.worlds.consumer import ConsumerConfig
+from wmjax.worlds.media.config import SMOKE
 
 SIM = ConsumerSimConfig(num_consumers=96, num_days=70)
 CFG = ConsumerConfig(
@@ -52,3 +55,15 @@ def panel(fitted_panel):
 @pytest.fixture(scope="session")
 def world(fitted_panel):
     return consumer.fit(jax.random.key(0), fitted_panel, CFG)
+
+
+@pytest.fixture(scope="session")
+def geos():
+    return media_simulated.panel(
+        media_simulated.simulate(3, MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1))
+    )
+
+
+@pytest.fixture(scope="session")
+def media_world(geos):
+    return media.fit(jax.random.key(0), geos, SMOKE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +18,21 @@ from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
 from wmjax.report.run import Run
-from wmjax.simulate import media as simulated
-from wmjax.simulate.media import MediaSimConfig
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import budget, luck, placebo, prepare, tables
+from wmjax.worlds.media import luck, placebo, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
-SIM = MediaSimConfig(num_geos=5, num_weeks=48, num_channels=3, always_on=1)
+
+@pytest.fixture(scope="module")
+def panel(geos):
+    return geos
 
 
 @pytest.fixture(scope="module")
-def panel():
-    return simulated.panel(simulated.simulate(3, SIM))
-
-
-@pytest.fixture(scope="module")
-def world(panel):
-    return media.fit(jax.random.key(0), panel, SMOKE)
+def world(media_world):
+    return media_world
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +64,19 @@ def test_attribution_is_consistent(found, world, panel):
     assert (got.contribution > 0).all()
     assert (got.marginal_roi > 0).all()
     np.testing.assert_allclose(got.marginal_roi[:, 0], got.marginal_roi_difference[:, 0], rtol=0.05)
-    assert got.extrapolated.sel(factor=2.0).all()
+    assert (got.marginal_apart == "").all()
+    assert not any("marginal returns" in line for line in got.attrs["warnings"])
+    assert got.extrapolated.sel(factor=2.0, unit="all").all()
     assert not got.extrapolated.sel(factor=1.0).any()
+    # By geo: whether twice its own largest spend is above the largest of any geo in the train weeks.
+    train = split_times(panel, val=SMOKE.val, test=SMOKE.test).train
+    largest = panel.arrays.actions[:, train].max((0, 1))
+    spend = panel.arrays.actions * np.array([1, 1, 0.3, 1, 0.2], np.float32)[:, None, None]
+    less = world.attribute(panel.with_actions(spend), grid=(0.0, 1.0, 2.0))
+    want = largest[:, None] < 2 * spend.max(1).T
+    assert 0 < want.sum() < want.size
+    np.testing.assert_array_equal(less.extrapolated.sel(factor=2.0)[:, 1:], want)
+    np.testing.assert_array_equal(less.extrapolated.sel(factor=2.0, unit="all"), want.any(1))
     (line,) = (line for line in got.attrs["warnings"] if "always on" in line)
     assert "channel_2" in line
 
@@ -77,18 +85,39 @@ def test_tables_are_tidy(found):
     """One row a channel, geo and quantity; a curve's row knows its spend and whether it was ever seen."""
     worth = tables.roi(found)
     assert list(worth.columns) == ["channel", "geo", "quantity", "mean", "lo", "hi", "unit"]
-    assert len(worth) == 3 * 6 * 4
+    assert len(worth) == 3 * 6 * 5
     one = worth.query("channel == 'channel_1' and geo == 'geo_02' and quantity == 'roi'").iloc[0]
     assert one["mean"] == pytest.approx(float(found.roi.sel(channel="channel_1", unit="geo_02")))
     assert one["unit"] == "sales per unit of spend"
+    both = [worth[worth["quantity"] == q]["mean"].to_numpy() for q in ("marginal_roi", "marginal_roi_difference")]
+    np.testing.assert_allclose(*both, rtol=0.05)
+    assert (both[0] != both[1]).any()
     traced = tables.curves(found)
     assert len(traced) == 3 * 3 * 6
-    assert traced.query("factor == 2.0").extrapolated.all()
+    assert traced.query("factor == 2.0 and geo == 'all'").extrapolated.all()
     np.testing.assert_allclose(traced.query("factor == 2.0 and geo == 'all'").spend, 2 * found.spend[:, 0])
 
 
 def test_contributions_by_week_sum_to_the_attribution(found, world, panel):
+    """And with baseline and interaction to what is expected, in each geo and week and of all together."""
     by_week = world.contributions(panel)
+    expected = by_week.contribution.sum("channel") + by_week.baseline + by_week.interaction
+    np.testing.assert_allclose(expected, world.predict(panel)["mean"][0], rtol=1e-4)
+    np.testing.assert_allclose(by_week.baseline_total, by_week.baseline.sum("unit"), rtol=1e-5)
+    assert (by_week.baseline_lo <= by_week.baseline).all()
+    np.testing.assert_allclose(by_week.interaction, 0, atol=1e-2)
+    holey = np.array(panel.arrays.mask)
+    holey[2, 4:9] = False
+    spend = np.where(holey[..., None], panel.arrays.actions, 0)
+    part = dataclasses.replace(panel, arrays=panel.arrays._replace(mask=holey, actions=spend))
+    table = tables.contributions(world.contributions(part))
+    assert list(table.columns) == ["channel", "geo", "time", "quantity", "mean", "lo", "hi", "unit"]
+    assert len(table) == 5 * (48 + holey.sum())
+    assert set(table["quantity"]) == {"contribution", "baseline", "interaction"}
+    assert set(table["channel"]) == {*world.channels, "baseline", "interaction"}
+    sums = table.groupby(["geo", "time"])["mean"].sum()
+    np.testing.assert_allclose(sums["all"], sums.drop("all").groupby("time").sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["geo_02"], world.predict(part)["mean"][0, 2].values[holey[2]], rtol=1e-4)
     np.testing.assert_allclose(by_week.contribution.sum("time"), found.contribution[:, 1:], rtol=2e-3, atol=5e-2)
     assert (by_week.contribution.values >= 0).all()
 
@@ -122,36 +151,6 @@ def test_a_world_comes_back_from_disk_as_it_was(world, panel, tmp_path):
     np.testing.assert_array_equal(again.predict(panel)["mean"], world.predict(panel)["mean"])
     assert again.cfg == world.cfg
     assert again.units == world.units
-
-
-def test_a_budget_is_split_no_worse_than_it_was(world, panel):
-    table, numbers = world.optimize_budget(panel, bounds=(0.5, 2.0))
-    assert table.new_spend.sum() == pytest.approx(table.spend.sum(), rel=1e-6)
-    assert numbers["value"] >= numbers["start"]
-    assert numbers["residual"] < 0.05
-    assert ((table.factor >= 0.5 - 1e-6) & (table.factor <= 2 + 1e-6)).all()
-    moved = world.shift(panel, "channel_0", "channel_1", 0.1)
-    assert moved["lo"] <= moved["mean"] <= moved["hi"]
-    assert moved["moved"] > 0
-    assert world.shift(panel, "channel_0", "channel_1", 0.0)["mean"] == 0
-
-
-def test_the_split_of_a_known_return_is_found():
-    """sum b sqrt(m c): at the optimum m c is in proportion to b^2; a bound that binds is told."""
-    b, c = np.array([1.0, 2.0, 3.0]), np.array([10.0, 10.0, 20.0])
-
-    def value(m):
-        return float((b * np.sqrt(m * c)).sum()), b * np.sqrt(c) / (2 * np.sqrt(m))
-
-    got = budget.best(value, c, np.full(3, 0.01), np.full(3, 9.0), 40.0)
-    np.testing.assert_allclose(got.factors * c, 40 * b**2 / (b**2).sum(), rtol=1e-3)
-    assert got.residual < 1e-3
-    assert not got.bound.any()
-    tight = budget.best(value, c, np.full(3, 0.8), np.full(3, 1.2), 40.0)
-    assert tight.bound.any()
-    assert tight.value > tight.start
-    with pytest.raises(UserError, match="cannot be met"):
-        budget.best(value, c, np.full(3, 0.8), np.full(3, 1.2), 400.0)
 
 
 # ---- preparation ----------------------------------------------------------------------------------------------------
@@ -341,7 +340,11 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     assert "a copy that does nothing is given a return of 1.5, the channel beside it 2 (90% interval 1 to 3)" in page
     assert pd.read_parquet(run.folder / "placebos.parquet")["placebo"].tolist() == [1.5, 0.5, 0.5]
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    by_week = pd.read_parquet(run.folder / "contributions.parquet")
+    assert "What the expected outcome is made of" in page
+    assert re.search(r"<t[dh][^>]*>interaction</t[dh]>", page)
+    whole = pd.read_parquet(run.folder / "contributions.parquet")
+    assert set(whole["geo"]) == {"all", *panel.units}
+    by_week = whole.query("geo == 'all' and quantity == 'contribution'")
     assert (by_week["lo"] <= by_week["mean"] + 1e-6).all()
     assert (by_week["mean"] <= by_week["hi"] + 1e-6).all()
     roi = pd.read_parquet(run.folder / "roi.parquet").query("geo == 'all' and quantity == 'contribution'")
@@ -485,19 +488,6 @@ def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
         warned = dataclasses.replace(world, facts={**world.facts, "r2": r2}).warnings()
         assert told in warned[0]
         assert ("no better than" in warned[0]) is bool(told)
-
-
-def test_the_best_split_says_what_it_gains(world, panel):
-    """As the same split asked about by itself: what its plan brings less what was done."""
-    table, numbers = world.optimize_budget(panel, bounds=(0.8, 1.2))
-    plan = panel.arrays.actions * table["factor"].to_numpy()
-    parts = [
-        world.contributions(panel.with_actions(x))["contribution"].values.sum() for x in (plan, panel.arrays.actions)
-    ]
-    assert numbers["gain"] == pytest.approx(parts[0] - parts[1], rel=1e-2)
-    assert numbers["lo"] <= numbers["gain"] <= numbers["hi"]
-    with pytest.raises(UserError, match="both source and target"):
-        world.shift(panel, "channel_0", "channel_0", 0.1)
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -155,6 +155,44 @@ def write_parts(path: str | Path, parts: Iterable[pd.DataFrame], provenance: dic
             writer.write_table(table.cast(writer.schema))
 
 
+def table_place(path: str | Path) -> Path:
+    """Give the path of a table that is to be written as its name says, Parquet or JSON.
+
+    Raises:
+        UserError: a name that says neither.
+    """
+    if (found := Path(path)).suffix not in (".parquet", ".json"):
+        raise UserError(f"{found}: answers are written as Parquet or JSON; name a file that ends in .parquet or .json")
+    return found
+
+
+def write_table(path: str | Path, table: pd.DataFrame, provenance: dict[str, Any], **more: Any) -> None:
+    """Write a tidy table as its name says: Parquet (see `write_parquet`), or JSON with a list `rows`, one object a row.
+
+    Args:
+        more: what JSON holds beside the rows and the provenance: numbers of the whole, warnings. Parquet keeps it with
+            the provenance, as `summary`.
+    """
+    path = table_place(path)
+    more = {name: _plain(value) for name, value in more.items()}
+    if path.suffix == ".parquet":
+        return write_parquet(path, table, {**provenance, **({"summary": more} if more else {})})
+    records = table.to_dict(orient="records")
+    rows = [{str(name): _plain(value) for name, value in record.items()} for record in records]
+    write_json(path, {**more, "rows": rows, "provenance": provenance})
+
+
+def _plain(value: Any) -> Any:
+    """Turn a cell into what strict JSON holds: dates as text, what is missing or infinite as None."""
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, pd.Timestamp):
+        return value.date().isoformat() if value == value.normalize() else value.isoformat()
+    return value.item() if hasattr(value, "item") else value
+
+
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """Read the provenance that `write_parquet` left in a file."""
     import pyarrow.parquet as pq

@@ -14,9 +14,9 @@ import pyarrow as pa
 import xarray as xr
 
 from wmjax.core.errors import UserError
-from wmjax.data import calendar, convert, validate
+from wmjax.data import calendar, convert, long, validate
 from wmjax.data.panel import ARRAY_OF, Panel, PanelArrays
-from wmjax.data.schema import PanelSchema, near, read_schema
+from wmjax.data.schema import LongSchema, PanelSchema, near, read_schema
 
 _LARGEST = 2_000_000_000
 
@@ -33,7 +33,8 @@ def read_panel(
 
     Units keep the order of their first row; the rows of a unit must stand in order of time, units may interleave. Times
     that a unit lacks are masked, never filled. A missing category is the level `"missing"`, the last; a missing number
-    is an error. Columns that the schema does not name are ignored.
+    is an error. Columns that the schema does not name are ignored. A schema with `long` reads a table with one row a
+    unit, time and variable, whose rows may stand in any order (`wmjax.data.long`).
 
     Args:
         source: a `.csv` (or `.csv.gz`) or `.parquet` file, a DataFrame (unit and time may be index levels), or a
@@ -60,6 +61,11 @@ def read_panel(
     else:
         raw = convert.series(table, schema.time)
         placed = calendar.place(raw, unit, schema.frequency, lambda r: f"unit {units[unit[r]]!r}, time {raw.iloc[r]}")
+    if isinstance(schema, LongSchema):
+        table, unit, position = long.widen(
+            table, schema, validate.Rows(unit, placed.position, {}, units, placed.times, {})
+        )
+        placed = placed._replace(position=position)
     if len(units) * len(placed.times) * (len(schema.columns) + 1) > _LARGEST:
         raise UserError(
             f"time column {schema.time!r}: {len(units)} units over {len(placed.times)} periods are too many for "
@@ -74,6 +80,8 @@ def read_panel(
     unread = {p.column for p in problems}
     readable = tuple(c for c in schema.columns if c.name not in unread)
     problems += validate.find_problems(readable, rows)
+    if fitted and len(unit) == 1 and schema.names("action"):
+        raise UserError(f"the table has one row, {rows.describe(0)}; nothing can be learnt from it")
     if fitted:
         problems += validate.unidentified(readable, rows, {p.column for p in problems})
     validate.raise_all(problems, rows.describe)
@@ -140,6 +148,8 @@ def _load_file(path: Path, schema: PanelSchema) -> pd.DataFrame:
 def _load_dataset(source: xr.Dataset, schema: PanelSchema) -> tuple[pd.DataFrame, pd.Index | None]:
     if schema.unit is None or schema.time is None:
         raise UserError("a Dataset has named dimensions; the schema must name its unit and time")
+    if isinstance(schema, LongSchema):
+        raise UserError("a Dataset has a variable a name; leave long out of the schema")
     _require([str(n) for n in source.variables], schema, "the Dataset")
     if set(source.sizes) != {schema.unit, schema.time}:
         raise UserError(f"the Dataset has dimensions {list(source.sizes)}, must be {[schema.unit, schema.time]}")

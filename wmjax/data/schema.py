@@ -145,6 +145,12 @@ class PanelSchema:
         wanted = [n for n in (self.unit, self.time) if n is not None] + [c.table_name for c in self.columns]
         return tuple(dict.fromkeys(wanted))
 
+    @property
+    def heads(self) -> dict[str, Any]:
+        """What `to_dict` says before the columns, without what is not there."""
+        named = {k: v for k, v in (("unit", self.unit), ("time", self.time)) if v is not None}
+        return {**named, "frequency": self.frequency}
+
     def plain(self) -> PanelSchema:
         """Describe the table that `Panel.to_frame` gives: every column under its own name, units and times named."""
         columns = tuple(replace(c, source=None, equals=None) for c in self.columns)
@@ -153,16 +159,50 @@ class PanelSchema:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the schema as `read_schema` takes it; what stands at its default is left out."""
-        head = {k: v for k, v in (("unit", self.unit), ("time", self.time)) if v is not None}
-        return {**head, "frequency": self.frequency, "columns": {c.name: _column_dict(c) for c in self.columns}}
+        return {**self.heads, "columns": {c.name: _column_dict(c) for c in self.columns}}
 
     def to_toml(self) -> str:
         """Write the schema as TOML, one line a column."""
         value = self.to_dict()
         lines = [f"{k} = {_toml(v)}" for k, v in value.items() if k != "columns"] + ["", "[columns]"]
         for name, spec in value["columns"].items():
-            lines.append(f"{_key(name)} = {{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in spec.items()) + " }")
+            lines.append(f"{_key(name)} = {_toml(spec)}")
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongSchema(PanelSchema):
+    """The meaning of a table with one row a unit, time and variable.
+
+    The schema's columns are variables: the values of one column of the table, each with its number in another one.
+
+    Attributes:
+        variable: the table's column that names the variable; what the schema does not name is not read.
+        value: the table's column that holds its value.
+    """
+
+    variable: str
+    value: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.time is None:
+            raise UserError(
+                'long: needs a time column, by which the variables find each other; name it with time = ".."'
+            )
+        named = [n for n in (self.unit, self.time, self.variable, self.value) if n is not None]
+        if repeated := [n for n in named if named.count(n) > 1]:
+            raise UserError(f"long: {repeated[0]!r} names two of unit, time, variable and value")
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """The table's columns that are read."""
+        return tuple(n for n in (self.unit, self.time, self.variable, self.value) if n is not None)
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """What `to_dict` says before the columns."""
+        return {**super().heads, "long": {"variable": self.variable, "value": self.value}}
 
 
 _FIELDS = {f.name: f for f in fields(Column) if f.name != "name"}
@@ -174,6 +214,8 @@ def _column_dict(column: Column) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, bool):
         return str(value).lower()
     # A JSON string is a TOML basic string but for DEL, which TOML wants escaped.
@@ -207,7 +249,7 @@ def read_schema(source: str | Path | Mapping[str, Any] | PanelSchema) -> PanelSc
 
 
 def _from_dict(value: Mapping[str, Any], where: str) -> PanelSchema:
-    allowed = [f.name for f in fields(PanelSchema)]
+    allowed = [*(f.name for f in fields(PanelSchema)), "long"]
     for key in value:
         if key not in allowed:
             raise UserError(f"{where}: unknown key {key!r}; {near(key, allowed)}")
@@ -220,7 +262,17 @@ def _from_dict(value: Mapping[str, Any], where: str) -> PanelSchema:
             raise UserError(f"{where}: {key} is {name!r}, must be the name of a column")
     _check(f"{where}: frequency", value.get("frequency", "auto"), Frequency)
     parsed = tuple(_column(name, spec, where) for name, spec in _flat(columns, ""))
-    return PanelSchema(**head, frequency=value.get("frequency", "auto"), columns=parsed)
+    kept: dict[str, Any] = {**head, "frequency": value.get("frequency", "auto"), "columns": parsed}
+    return LongSchema(**kept, **_long(value["long"], where)) if "long" in value else PanelSchema(**kept)
+
+
+def _long(spec: Any, where: str) -> dict[str, Any]:
+    wanted = ("variable", "value")
+    if not isinstance(spec, Mapping) or set(spec) != set(wanted) or not all(isinstance(v, str) for v in spec.values()):
+        raise UserError(
+            f'{where}: long is {spec!r}, must be like {{ variable = "VariableName", value = "VariableValue" }}'
+        )
+    return {name: spec[name] for name in wanted}
 
 
 def _flat(columns: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

@@ -25,7 +25,10 @@ from wmjax.worlds.media.world import ALL, MediaWorld
 FILES = (
     ("roi.parquet", "every channel and geo: contribution, ROI, marginal ROI, share of media, with intervals"),
     ("curves.parquet", "every channel and geo: response over multiples of its spend, with intervals"),
-    ("contributions.parquet", "every channel and period: what it added, all geos together, with intervals"),
+    (
+        "contributions.parquet",
+        "every geo and period: what each channel added, the baseline and the interaction, with intervals",
+    ),
     ("outcome.parquet", "every period: the outcome observed, expected and without media, all geos together"),
     ("support.parquet", "every channel: weeks without spend, largest spend, how far covariates explain it"),
     ("training.parquet", "training curves"),
@@ -47,7 +50,7 @@ def write(folder: Path, world: MediaWorld, panel: Panel, *, title: str, alpha: f
     told = {
         "roi": roi,
         "curves": curves,
-        "contributions": by_period(added),
+        "contributions": tables.contributions(added),
         "outcome": outcome_table(added, expected, panel, found.attrs["outcome"]),
         "support": flagged(world),
         "training": world.training.assign(stage="media"),
@@ -59,12 +62,6 @@ def write(folder: Path, world: MediaWorld, panel: Panel, *, title: str, alpha: f
     page = compose(world, panel, told, found, title=title, alpha=alpha)
     write_page(folder / "report.html", page)
     return folder / "report.html"
-
-
-def by_period(added: xr.Dataset) -> pd.DataFrame:
-    """Tabulate what each channel added to each period, all units together."""
-    columns = {name: added[f"total{end}"].to_series() for name, end in (("mean", ""), ("lo", "_lo"), ("hi", "_hi"))}
-    return pd.DataFrame(columns).reset_index()
 
 
 def outcome_table(added: xr.Dataset, expected: xr.Dataset, panel: Panel, outcome: str) -> pd.DataFrame:
@@ -115,7 +112,7 @@ def compose(
     made = (
         _worth(total, told["roi"], support, hollow, outcome, level),
         _responses(told["curves"], outcome, level),
-        _periods(told, world, outcome),
+        _periods(told, found, world, outcome),
         _support(support, told.get("placebos"), world.facts.get("errors", ())),
         _accuracy(world, panel, told["outcome"], outcome),
         *(make(files) for make in (sections.data, sections.training, sections.files, sections.provenance)),
@@ -213,8 +210,10 @@ def _responses(curves: pd.DataFrame, outcome: str, level: str) -> Section:
     return Section(title="What would more or less spend do?", lead=lead, figures=drawn, chapter=ANSWER)
 
 
-def _periods(told: dict[str, pd.DataFrame], world: MediaWorld, outcome: str) -> Section:
-    parts = frames.groups(told["contributions"], "channel")[:MOST_CHANNELS]
+def _periods(told: dict[str, pd.DataFrame], found: xr.Dataset, world: MediaWorld, outcome: str) -> Section:
+    total = frames.where(told["contributions"], frames.equal(told["contributions"], "geo", ALL))
+    channels = frames.where(total, frames.equal(total, "quantity", "contribution"))
+    parts = frames.groups(channels, "channel")[:MOST_CHANNELS]
     drawn = [
         Figure(svg=media_figures.over_time(part, outcome=outcome), source="contributions.parquet") for _, part in parts
     ]
@@ -226,7 +225,28 @@ def _periods(told: dict[str, pd.DataFrame], world: MediaWorld, outcome: str) -> 
     whole = media_figures.base(told["outcome"], outcome=outcome, held_out=held)
     lead = "What is left without any spend is the base; between it and what was expected lies what media added."
     figures = (Figure(svg=whole, source="outcome.parquet"), *drawn)
-    return Section(title="When did it work?", lead=lead, figures=figures, chapter=ANSWER)
+    made = tabulate(_made_of(told["roi"], found), {"part": ("part", None), **_ENDS}, caption=_SUM)
+    return Section(title="When did it work?", lead=lead, figures=figures, tables=(made,), chapter=ANSWER)
+
+
+_ENDS = {name: (heading, number) for name, heading in (("mean", "mean"), ("lo", "low"), ("hi", "high"))}
+_SUM = (
+    "What the expected outcome is made of, over all periods: the interaction is what media do together less what each "
+    "does alone, so that shares of channels add up to all of media only where it is nothing"
+)
+
+
+def _made_of(roi: pd.DataFrame, found: xr.Dataset) -> pd.DataFrame:
+    """List the baseline, what each channel added, and the interaction: they add up to what was expected."""
+    total = frames.where(roi, frames.equal(roi, "geo", ALL) & frames.equal(roi, "quantity", "contribution"))
+    whole = found.sel(unit=ALL)
+
+    def ends(name: str) -> dict[str, object]:
+        named = (("mean", name), ("lo", f"{name}_lo"), ("hi", f"{name}_hi"))
+        return {"part": name, **{end: float(whole[own]) for end, own in named}}
+
+    channels = [{"part": r["channel"], **{k: r[k] for k in ("mean", "lo", "hi")}} for r in frames.records(total)]
+    return pd.DataFrame([ends("baseline"), *channels, ends("interaction")])
 
 
 def _support(support: pd.DataFrame, copies: pd.DataFrame | None, errors: Collection[str]) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -29,7 +29,8 @@ def fit_media(
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
 
     Args:
-        panel: long table, one row a unit and time: `.csv` or `.parquet`.
+        panel: long table, one row a unit and time, or, where the schema says `long`, one row a unit, time and variable:
+            `.csv` or `.parquet`.
         schema: TOML file that says what the columns mean; the channels' spend are its actions.
         out: folder of the run; the same command goes on with a run that was killed.
         seed: seed of everything random.
@@ -42,6 +43,7 @@ def fit_media(
     import jax
 
     from wmjax.core.errors import DivergedError, UserError
+    from wmjax.core.files import write_parquet
     from wmjax.core.keys import key_for
     from wmjax.data.readers import read_panel
     from wmjax.report import console
@@ -69,7 +71,7 @@ def fit_media(
         console.table(
             told, title="A check by a second, smaller fit: returns beside copies that do nothing, and the copies' own"
         )
-        _write(out / "placebos.parquet", told, dict(world.provenance))
+        write_parquet(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
 
 
@@ -109,18 +111,18 @@ def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
 
     Args:
         run: folder of a finished run of a media world.
-        out: Parquet file; by default `roi.parquet` in the run's folder.
+        out: `.parquet` or `.json` file; by default `roi.parquet` in the run's folder.
         alpha: intervals hold with probability 1 - alpha.
     """
     from wmjax.report import console
-    from wmjax.report.run import Run, answered
     from wmjax.worlds.media import tables
 
-    world, panel = Run(run).open("roi")
-    found = tables.roi(world.attribute(panel, alpha=alpha))
-    _warn(world)
+    path, world, panel = _opened("roi", run, out, "roi.parquet")
+    asked = world.attribute(panel, alpha=alpha)
+    found, warned = tables.roi(asked), asked.attrs["warnings"]
+    _warn(warned)
     console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
-    _write(out or run / "roi.parquet", found, answered(world, panel, alpha=alpha))
+    _write(path, found, world, panel, {"alpha": alpha}, warnings=warned)
 
 
 def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
@@ -128,19 +130,20 @@ def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> No
 
     Args:
         run: folder of a finished run of a media world.
-        out: Parquet file; by default `curves.parquet` in the run's folder.
+        out: `.parquet` or `.json` file; by default `curves.parquet` in the run's folder.
         alpha: intervals hold with probability 1 - alpha.
     """
-    from wmjax.report.run import Run, answered
     from wmjax.worlds.media import tables
 
-    world, panel = Run(run).open("curves")
-    _warn(world)
-    found = tables.curves(world.attribute(panel, alpha=alpha))
-    _write(out or run / "curves.parquet", found, answered(world, panel, alpha=alpha))
+    path, world, panel = _opened("curves", run, out, "curves.parquet")
+    asked = world.attribute(panel, alpha=alpha)
+    _warn(asked.attrs["warnings"])
+    _write(path, tables.curves(asked), world, panel, {"alpha": alpha}, warnings=asked.attrs["warnings"])
 
 
-def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha: float = 0.1) -> None:
+def shift(
+    run: RunFolder, *, source: str, target: str, share: float = 0.1, out: Path | None = None, alpha: float = 0.1
+) -> None:
     """Say what moving a share of one channel's spend to another would have changed.
 
     Args:
@@ -148,23 +151,22 @@ def shift(run: RunFolder, *, source: str, target: str, share: float = 0.1, alpha
         source: the channel that gives.
         target: the channel that takes.
         share: of the source's spend in every period.
+        out: `.json` or `.parquet` file; by default `shift_SOURCE_TARGET.json` in the run's folder.
         alpha: the interval holds with probability 1 - alpha.
     """
-    from wmjax.core.files import finite, write_json
     from wmjax.report import console
-    from wmjax.report.run import Run, answered
+    from wmjax.worlds.media import planning
 
-    world, panel = Run(run).open("shift")
-    found = world.shift(panel, source, target, share, alpha=alpha)
-    _warn(world)
-    path = run / f"shift_{source}_{target}.json"
+    path, world, panel = _opened("shift", run, out, f"shift_{source}_{target}.json")
+    table, found = planning.shift(world, panel, source, target, share, alpha=alpha)
+    found["warnings"] = [*world.warnings(), *found["warnings"]]
+    _warn(found["warnings"])
     console.say(
         f"{number(found['moved'])} moved from {source} to {target}, over all {panel.num_times} periods: "
-        f"{_gain(world, panel, found, alpha)}: {path}"
+        f"{_gain(world, panel, found, alpha)}"
     )
-    asked = answered(world, panel, source=source, target=target, share=share, alpha=alpha)
-    numbers = {name: finite(value) for name, value in found.items()}
-    write_json(path, numbers | {"provenance": asked})
+    question = {"source": source, "target": target, "share": share, "alpha": alpha}
+    _write(path, table, world, panel, question, channel="all", geo="all", **found)
 
 
 def optimize(
@@ -173,6 +175,9 @@ def optimize(
     budget: float | None = None,
     low: float = 0.5,
     high: float = 1.5,
+    bounds: str = "",
+    money: bool = False,
+    move: Literal["channels", "within", "between"] = "channels",
     out: Path | None = None,
     alpha: float = 0.1,
 ) -> None:
@@ -183,35 +188,49 @@ def optimize(
         budget: spend in all; as it was if not given.
         low: least multiple of each channel's spend.
         high: largest multiple of each channel's spend.
-        out: Parquet file; by default `budget.parquet` in the run's folder.
+        bounds: own bounds, `"tv=0.5:1.5 search@north=0:2"`, or a `.csv` or `.parquet` file of channel, geo, low, high;
+            channels that it leaves out keep `--low` and `--high`.
+        money: `--bounds` are amounts of spend, not multiples of it.
+        move: between `channels`, each keeping its split over geos; `within` each geo, whose own total stays; or
+            `between` channels and geos.
+        out: `.parquet` or `.json` file; by default `budget.parquet` in the run's folder.
         alpha: the gain's interval holds with probability 1 - alpha.
     """
     from wmjax.report import console
-    from wmjax.report.run import Run, answered
+    from wmjax.worlds.media import budget as budgets
 
-    world, panel = Run(run).open("optimize")
-    table, numbers = world.optimize_budget(panel, budget=budget, bounds=(low, high), alpha=alpha)
-    _warn(world)
-    title = f"The best split, each channel from {low:g} to {high:g} times its spend (bound: at one of these ends)"
-    console.table(table, title=title)
+    given = budgets.read_bounds(bounds) if bounds else (low, high)
+    path, world, panel = _opened("optimize", run, out, "budget.parquet")
+    table, numbers = world.optimize_budget(
+        panel, budget=budget, bounds=given, move=move, money=money, rest=(low, high), alpha=alpha
+    )
+    warned = world.warnings()
+    _warn(warned)
+    told = "its own bounds" if bounds else f"{low:g} to {high:g} times its spend"
+    shown = table[table["geo"] == "all"].drop(columns=["geo", "unit"])
+    console.table(shown, title=f"The best split, each channel within {told} (bound: at which end of them)")
+    at = [f"{r.channel} in {r.geo} ({r.bound})" for r in table.itertuples() if r.bound and r.geo != "all"]
+    if at:
+        console.say(f"At a bound: {', '.join(at[:20])}" + (f" and {len(at) - 20} more" if len(at) > 20 else ""))
     if table["extrapolated"].any():
-        console.say("extrapolated: in some period more than the largest spend that was learnt from")
-    spent, planned = table["spend"].sum(), table["new_spend"].sum()
+        console.say("extrapolated: in some period less than the least or more than the largest spend learnt from")
+    spent, planned = (shown[shown["channel"] == "all"][name].item() for name in ("spend", "new_spend"))
     cost = (
         "at the same spend"
         if math.isclose(spent, planned, rel_tol=1e-6)
         else f"at {number(planned - spent, sign=True)} of spend"
     )
-    told = _gain(world, panel, numbers | {"mean": numbers["gain"]}, alpha)
-    console.say(f"Over what was done, {cost}: {told}, as if it had not been chosen")
+    gain = _gain(world, panel, numbers | {"mean": numbers["gain"]}, alpha)
+    console.say(f"Over what was done, {cost}: {gain}, as if it had not been chosen")
     if numbers["lo"] <= 0 <= numbers["hi"]:
-        console.warning("the interval of the gain holds 0: the data do not tell this split from what was done")
+        warned = [*warned, "the interval of the gain holds 0: the data do not tell this split from what was done"]
+        console.warning(warned[-1])
     console.say(
         f"Expected in all: {number(numbers['start'])} by the split as it was, {number(numbers['value'])} by this one; "
         f"one more of budget would bring {number(numbers['price'])} (optimality residual {numbers['residual']:.2g})"
     )
-    asked = {"budget": budget, "low": low, "high": high, "alpha": alpha}
-    _write(out or run / "budget.parquet", table, answered(world, panel, **asked, **numbers))
+    question = {"budget": budget, "low": low, "high": high, "bounds": bounds, "money": money, "move": move}
+    _write(path, table, world, panel, question | {"alpha": alpha}, **numbers, warnings=warned)
 
 
 def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> None:
@@ -219,8 +238,20 @@ def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> No
     from wmjax.report import console, media
 
     path = media.write(run, world, panel, title=title, alpha=alpha)
-    _warn(world)
+    _warn(world.warnings())
     console.say(f"Report: {path}")
+
+
+def _opened(command: str, run: Path, out: Path | None, name: str) -> tuple[Path, Any, Any]:
+    """Say where an answer goes, and open what is asked and what is asked about.
+
+    Raises:
+        UserError: a file that is neither Parquet nor JSON, or a run that does not answer the command.
+    """
+    from wmjax.core.files import table_place
+    from wmjax.report.run import Run
+
+    return table_place(out or run / name), *Run(run).open(command)
 
 
 def _gain(world: Any, panel: Any, found: Any, alpha: float) -> str:
@@ -231,17 +262,18 @@ def _gain(world: Any, panel: Any, found: Any, alpha: float) -> str:
     return f"{number(found['mean'], sign=True)} {prepare.outcome_name(panel, world.cfg)} ({1 - alpha:.0%} {ends})"
 
 
-def _warn(world: Any) -> None:
+def _warn(lines: list[str]) -> None:
     """Say what no answer of the world should be read without."""
     from wmjax.report import console
 
-    for line in world.warnings():
+    for line in lines:
         console.warning(line)
 
 
-def _write(path: Path, table: Any, provenance: dict[str, Any]) -> None:
-    from wmjax.core.files import write_parquet
+def _write(path: Path, table: Any, world: Any, panel: Any, question: dict[str, Any], **told: Any) -> None:
+    from wmjax.core.files import write_table
     from wmjax.report import console
+    from wmjax.report.run import answered
 
-    write_parquet(path, table, provenance)
+    write_table(path, table, answered(world, panel, **question), **told)
     console.say(f"{len(table):,} rows: {path}")

@@ -1,97 +1,255 @@
-"""The best split of a fixed budget: `max R(m)` over multiples m of the channels' spend, within bounds."""
+"""The best split of fixed budgets, one a group of spends: `max R(m)` over multiples m of the spends, within bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.optimize import minimize
+import pandas as pd
+from jaxtyping import Bool, Float, Int
 
 from wmjax.core.errors import UserError
+from wmjax.data.schema import near
 
-Numbers = Float[np.ndarray, " channels"]
+Numbers = Float[np.ndarray, " spends"]
+Pair = tuple[float | int, float | int]
+Value = Callable[[Numbers], tuple[float, Numbers]]
+"""`factors -> (R, its gradient)`."""
+STEPS = 200
+Bounds = Pair | Mapping[str, Pair] | Mapping[tuple[str, str], Pair] | Mapping[str | tuple[str, str], Pair]
+"""One pair for all, or pairs by channel, or by channel and geo, which go before those by channel alone."""
 
 
 class Split(NamedTuple):
-    """A split of a budget.
+    """A split of budgets.
 
-    factors: multiple of each channel's spend. value, start: R at it and at the plan that it began from. price: the
-    marginal return that all channels inside their bounds share. residual: largest relative distance of such a channel's
-    marginal return from it, and of a bound one that should move inwards (0 at an exact optimum). bound: which are at a
-    bound.
+    factors: multiple of each spend. value, start: R at it and at the plan that it began from. returns: the marginal
+    return of each spend. price: [groups], the marginal return that the spends of a group inside their bounds share.
+    residual: relative distance of a spend inside its bounds from its group's price, and of one at a bound by as much as
+    it should move inwards (0 at an exact optimum). at_low, at_high: which are at a bound.
     """
 
     factors: Numbers
     value: float
     start: float
-    price: float
-    residual: float
-    bound: Bool[np.ndarray, " channels"]
+    returns: Numbers
+    price: Float[np.ndarray, " groups"]
+    residual: Numbers
+    at_low: Bool[np.ndarray, " spends"]
+    at_high: Bool[np.ndarray, " spends"]
 
 
 def best(
-    value: Callable[[Numbers], tuple[float, Numbers]], cost: Numbers, low: Numbers, high: Numbers, budget: float
+    value: Value,
+    cost: Numbers,
+    low: Numbers,
+    high: Numbers,
+    budgets: Float[np.ndarray, " groups"],
+    group: Int[np.ndarray, " spends"],
+    names: Sequence[str] = ("",),
 ) -> Split:
-    """Find the best factors, beginning from equal ones, by sequential quadratic programming (Kraft 1988).
+    """Find the best factors, beginning from equal ones in a group.
+
+    Where R is not concave the optimum may be a local one; it is never worse than the plan that it began from.
 
     Args:
         value: `factors -> (R, its gradient)`.
-        cost: spend of each channel at factor 1; positive.
+        cost: each spend at factor 1; positive.
         low, high: bounds of the factors.
-        budget: what the factors must cost.
+        budgets: what the factors of each group must cost.
+        group: of each spend; money moves within groups alone.
+        names: of the groups, for messages.
 
     Raises:
-        UserError: bounds that cross, or that the budget cannot meet.
+        UserError: bounds that cross, or that a budget cannot meet.
     """
-    if (low > high).any() or (low < 0).any():
+    if not ((low <= high) & (low >= 0)).all():
         raise UserError(f"bounds must be 0 <= low <= high; they are {low.tolist()} and {high.tolist()}")
-    least, most = float(cost @ low), float(cost @ high)
-    if not least - 1e-6 * budget <= budget <= most + 1e-6 * budget:
-        raise UserError(f"a budget of {budget:,.6g} cannot be met: the bounds cost from {least:,.6g} to {most:,.6g}")
-    begin = _feasible(np.full(len(cost), budget / cost.sum()), cost, low, high, budget)
+    member = group == np.arange(len(budgets))[:, None]
+    for name, own, budget in zip(names, member, budgets, strict=True):
+        least, most = float(cost[own] @ low[own]), float(cost[own] @ high[own])
+        if not least - 1e-6 * budget <= budget <= most + 1e-6 * budget:
+            of = f" of {name}" if name else ""
+            raise UserError(
+                f"a budget{of} of {budget:,.6g} cannot be met: the bounds cost from {least:,.6g} to {most:,.6g}"
+            )
+    # Equal factors, moved into their bounds by equal amounts.
+    begin = _project((budgets / (member @ cost))[group], np.ones(len(cost)), cost, low, high, budgets, group)
     start, slope = value(begin)
-    unit = max(float(np.abs(slope).max()), 1e-12)
-
-    def loss(m: Numbers) -> tuple[float, Numbers]:
-        r, g = value(m)
-        return -(r - start) / unit, -g / unit
-
-    share = cost / budget
-    found = minimize(
-        loss,
-        begin,
-        jac=True,
-        method="SLSQP",
-        bounds=list(zip(low, high, strict=True)),
-        constraints=[{"type": "eq", "fun": lambda m: share @ m - 1, "jac": lambda m: share}],
-        options={"maxiter": 200, "ftol": 1e-10},
-    )
-    end = _feasible(np.clip(found.x, low, high), cost, low, high, budget)
-    reached, gradient = value(end)
+    end, reached, gradient = _climb(value, (begin, start, slope), cost, low, high, budgets, group)
     if not reached >= start:
-        # Rounding, or a search that failed: the plan that it began from is never given up for less.
+        # Rounding: the plan that it began from is never given up for less.
         end, reached, gradient = begin, start, slope
     at_low, at_high = end <= low + 1e-6, end >= high - 1e-6
-    inside = ~(at_low | at_high)
-    returns = gradient / cost
-    price = float(np.average(returns[inside], weights=cost[inside])) if inside.any() else float(np.median(returns))
-    off = np.where(inside, np.abs(returns - price), np.where(at_low, returns - price, price - returns))
-    # A channel whose two bounds are one cannot move.
-    off = np.where(high - low < 1e-9, 0.0, off)
-    residual = float(np.maximum(off, 0).max() / max(abs(price), 1e-12))
-    return Split(end, float(reached), float(start), price, residual, ~inside)
+    returns, fixed = gradient / cost, high - low < 1e-9
+    price = np.array([_price(returns, cost, at_low, at_high, own & ~fixed) for own in member])
+    off = returns - price[group]
+    off = np.where(at_low, off, np.where(at_high, -off, np.abs(off)))
+    # A spend whose two bounds are one cannot move.
+    residual = np.where(fixed, 0.0, np.maximum(off, 0.0)) / np.maximum(np.abs(price), 1e-12)[group]
+    return Split(end, float(reached), float(start), returns, price, residual, at_low, at_high)
 
 
-def _feasible(m: Numbers, cost: Numbers, low: Numbers, high: Numbers, budget: float) -> Numbers:
-    """Move factors by equal spend shares into the bounds until they cost the budget."""
-    m = np.clip(m, low, high)
-    for _ in range(100):
-        gap = budget - cost @ m
-        room = (high - m) if gap > 0 else (m - low)
-        total = cost @ room
-        if abs(gap) <= 1e-9 * budget or total <= 0:
+def _price(returns: Numbers, cost: Numbers, at_low: np.ndarray, at_high: np.ndarray, among: np.ndarray) -> float:
+    """Average the returns inside; where all are at bounds, stand between those at the lower and those at the upper."""
+    if (inside := among & ~(at_low | at_high)).any():
+        return float(np.average(returns[inside], weights=cost[inside]))
+    ends = (returns[among & at_low].max(initial=-np.inf), returns[among & at_high].min(initial=np.inf))
+    known = [float(end) for end in ends if np.isfinite(end)]
+    return sum(known) / len(known) if known else float(returns.mean())
+
+
+def _climb(
+    value: Value, at: tuple[Numbers, float, Numbers], cost: Numbers, low: Numbers, high: Numbers, *groups: Any
+) -> tuple[Numbers, float, Numbers]:
+    """Climb by steps that are best for a model of R without cross terms, its curvature told by the last two gradients.
+
+    R of channels that do not interact has none, and the steps are Newton's; else they still climb. SciPy's SLSQP finds
+    the same in ten times as many evaluations, and takes minutes of its own for 400 spends.
+    """
+    m, r, g = at
+    curve = cost * max(float(np.abs(g / cost).max()), 1e-12) / np.maximum(0.5 * (high - low), 1e-12)
+    floor = 1e-3 * curve
+    for _ in range(STEPS):
+        move = _project(m + g / curve, cost / curve, cost, low, high, *groups) - m
+        rise = float(g @ move)
+        if rise <= 1e-10 * float(np.abs(g) @ m):
             break
-        m = np.clip(m + np.sign(gap) * room * min(1.0, abs(gap) / total), low, high)
-    return m
+        step, there = 1.0, value(m + move)
+        # Near the top what is won is less than float32 can tell.
+        while there[0] < r + 1e-4 * step * rise - 2e-7 * abs(r) and step > 1e-3:
+            step /= 2
+            there = value(m + step * move)
+        if step <= 1e-3:
+            break
+        moved = np.abs(move) > 1e-9
+        told = np.where(moved, (g - there[1]) / np.where(moved, step * move, 1.0), curve)
+        curve = np.maximum(np.clip(told, curve / 10, curve * 10), floor)
+        m, (r, g) = m + step * move, there
+    return m, r, g
+
+
+def _project(
+    m: Numbers, slope: Numbers, cost: Numbers, low: Numbers, high: Numbers, budgets: np.ndarray, group: np.ndarray
+) -> Numbers:
+    """Give `clip(m - price slope, low, high)` at the price of each group at which it costs its budget, by bisection."""
+    ends = np.stack([(m - high) / slope, (m - low) / slope])
+    least = np.full(len(budgets), np.inf)
+    most = -least
+    np.minimum.at(least, group, ends[0])
+    np.maximum.at(most, group, ends[1])
+    for _ in range(100):
+        price = (least + most) / 2
+        spent = np.bincount(group, cost * np.clip(m - price[group] * slope, low, high), len(budgets))
+        least, most = np.where(spent > budgets, price, least), np.where(spent > budgets, most, price)
+    return np.clip(m - ((least + most) / 2)[group] * slope, low, high)
+
+
+def limits(
+    bounds: Bounds,
+    channels: Sequence[str],
+    geos: Sequence[str],
+    cost: Float[np.ndarray, "channels geos"],
+    *,
+    money: bool,
+    default: Pair = (1.0, 1.0),
+) -> tuple[Float[np.ndarray, "channels geos"], Float[np.ndarray, "channels geos"]]:
+    """Lay bounds out by channel and geo, as multiples of the spend that was.
+
+    Args:
+        bounds: see `Bounds`; a channel's pair holds in each of its geos.
+        channels, geos: their names.
+        cost: what was spent.
+        money: whether pairs of a mapping are amounts: of a channel, all its geos together, in proportion to what was
+            spent there; of a channel and geo, there.
+        default: multiples of what a mapping leaves out.
+
+    Raises:
+        UserError: names that there are not, or bounds that are not 0 <= low <= high.
+    """
+    whole = not isinstance(bounds, Mapping)
+    given: dict[tuple[str, str | None], Pair] = {}
+    for name, pair in {} if whole else bounds.items():
+        channel, geo = name if isinstance(name, tuple) else (name, None)
+        if channel not in channels:
+            raise UserError(f"bounds name {channel!r}, which is no channel; {near(channel, channels)}")
+        if geo is not None and geo not in geos:
+            raise UserError(f"bounds of {channel!r} name {geo!r}, which is no geo; {near(geo, geos)}")
+        given[channel, geo] = _checked(pair, channel if geo is None else f"{channel} in {geo}")
+    rest = _checked(bounds if whole else default, "all channels")
+    found = np.empty((2, *cost.shape))
+    for i, channel in enumerate(channels):
+        for j, geo in enumerate(geos):
+            own = next((key for key in ((channel, geo), (channel, None)) if key in given), None)
+            if own is None:
+                found[:, i, j] = rest
+                continue
+            of = cost[i, j] if own[1] is not None else cost[i].sum()
+            found[:, i, j] = np.array(given[own]) / (max(of, 1e-12) if money else 1.0)
+    return found[0], found[1]
+
+
+def _checked(pair: Pair, whose: str) -> Pair:
+    low, high = pair
+    if not (0 <= low <= high and math.isfinite(high)):
+        raise UserError(f"bounds of {whose} are {low:g} to {high:g}; they must be 0 <= low <= high")
+    return float(low), float(high)
+
+
+def read_bounds(source: str) -> dict[str | tuple[str, str], Pair]:
+    """Read bounds by channel and geo from words, `tv=0.5:1.5 search@north=0:2`, or from a table.
+
+    Args:
+        source: words; or the name of a `.csv` or `.parquet` file with the columns channel, low, high, and geo where
+            bounds differ by geo (empty or `all`: in every geo).
+
+    Raises:
+        UserError: words or a table that say something else, or the same thing twice.
+    """
+    if source.endswith((".csv", ".parquet")):
+        return _table(Path(source))
+    found: dict[str | tuple[str, str], Pair] = {}
+    for word in source.split():
+        name, _, pair = word.rpartition("=")
+        ends = pair.split(":")
+        try:
+            low, high = (float(end) for end in ends)
+        except ValueError:
+            name = ""
+        channel, _, geo = name.partition("@")
+        if not channel or name.endswith("@"):
+            raise UserError(f"bounds: cannot read {word!r}; write tv=0.5:1.5, or tv@north=0.5:1.5 for one geo")
+        _add(found, (channel, geo) if geo else channel, (low, high), word)
+    if not found:
+        raise UserError("bounds: nothing is said; write tv=0.5:1.5, or name a .csv or .parquet file")
+    return found
+
+
+def _table(path: Path) -> dict[str | tuple[str, str], Pair]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    table = pd.read_csv(path, dtype={"geo": str}) if path.suffix == ".csv" else pd.read_parquet(path)
+    for name in ("channel", "low", "high"):
+        if name not in table:
+            raise UserError(f"{path}: no column {name!r}; {near(name, table.columns)}")
+    found: dict[str | tuple[str, str], Pair] = {}
+    geos = table["geo"] if "geo" in table else pd.Series([None] * len(table))
+    for row, (channel, geo, low, high) in enumerate(
+        zip(table["channel"], geos, table["low"], table["high"], strict=True)
+    ):
+        try:
+            pair = float(low), float(high)
+        except ValueError:
+            raise UserError(f"{path}: row {row + 1} has no numbers ({low!r}, {high!r})") from None
+        everywhere = pd.isna(geo) or str(geo) in ("", "all")
+        _add(found, str(channel) if everywhere else (str(channel), str(geo)), pair, f"{path}: row {row + 1}")
+    return found
+
+
+def _add(found: dict[str | tuple[str, str], Pair], key: str | tuple[str, str], pair: Pair, where: str) -> None:
+    if key in found:
+        raise UserError(f"bounds: {where} says twice what {key!r} may be")
+    found[key] = pair

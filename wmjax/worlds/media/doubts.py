@@ -107,6 +107,13 @@ def warnings(
             f"always on (next to no spend in fewer than 2 % of rows), so that the effect against none is extrapolated: "
             f"{', '.join(steady)}"
         )
+    for part, words in (("test", "held-out"), ("val", "watched")):
+        paused = [c for c in facts.get("unspent", {}).get(part, []) if c in among]
+        if paused:
+            found.append(
+                f"without any spend in the {words} periods, which so say nothing of them: {', '.join(paused)}; what is "
+                "told of their effects is of the train periods alone"
+            )
     copies = facts.get("placebo", {})
     if alike := [copies[c] | {"channel": c} for c in doubts.like_placebos if c in among]:
         told = [

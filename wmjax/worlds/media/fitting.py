@@ -134,7 +134,7 @@ def world_of(
         units=panel.units,
         support=support(panel, scales, split, cfg),
         training=_curves(history),
-        facts={**_dates(panel, split), **_errors(panel, scales)},
+        facts={**_dates(panel, split), **_errors(panel, scales), "unspent": prepare.unspent(panel, split)},
         provenance=provenance,
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)

@@ -13,6 +13,7 @@ from wmjax.core.errors import UserError
 from wmjax.data import scaling
 from wmjax.data.panel import Panel, show_time
 from wmjax.data.schema import near
+from wmjax.data.splits import Split
 from wmjax.transformer.network import Series
 from wmjax.worlds.media import proxies
 from wmjax.worlds.media.config import MediaConfig
@@ -106,6 +107,15 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
         raise UserError(problems[0])
     if problems:
         raise UserError(f"the panel has {len(problems)} problems:\n" + "\n".join(f"- {p}" for p in problems))
+
+
+def unspent(panel: Panel, split: Split) -> dict[str, list[str]]:
+    """Name the channels without spend in the `val` and `test` periods: what is held out says nothing of them."""
+    found = {}
+    for part, times in (("val", split.val), ("test", split.test)):
+        spent = panel.arrays.actions[panel.arrays.mask & times]
+        found[part] = [n for at, n in enumerate(panel.action_names) if len(spent) and not spent[:, at].any()]
+    return found
 
 
 def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:

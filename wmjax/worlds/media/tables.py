@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import xarray as xr
 
-QUANTITIES = ("contribution", "roi", "marginal_roi", "share")
+from wmjax.worlds.media.planning import ALL
+
+QUANTITIES = ("contribution", "roi", "marginal_roi", "marginal_roi_difference", "share")
 
 
 def _with_bounds(found: xr.Dataset, name: str) -> pd.DataFrame:
-    columns = {"mean": found[name], "lo": found[f"{name}_lo"], "hi": found[f"{name}_hi"]}
-    table = pd.DataFrame({column: values.to_series() for column, values in columns.items()})
-    return table.reset_index().rename(columns={"unit": "geo"})
+    return _ends(found, _bounded(name)).rename(columns={"unit": "geo"})
 
 
 def roi(found: xr.Dataset) -> pd.DataFrame:
@@ -31,5 +31,36 @@ def curves(found: xr.Dataset) -> pd.DataFrame:
     spend = found["spend"].to_series().rename("spend").reset_index().rename(columns={"unit": "geo"})
     table = table.merge(spend, on=["channel", "geo"])
     table["spend"] *= table["factor"]
-    outside = found["extrapolated"].to_series().rename("extrapolated").reset_index()
-    return table.merge(outside, on=["channel", "factor"]).assign(unit=found.attrs["outcome"])
+    outside = found["extrapolated"].to_series().rename("extrapolated").reset_index().rename(columns={"unit": "geo"})
+    return table.merge(outside, on=["channel", "factor", "geo"]).assign(unit=found.attrs["outcome"])
+
+
+def contributions(found: xr.Dataset) -> pd.DataFrame:
+    """Tabulate `MediaWorld.contributions`: channel, geo (`all` is the sum), time, quantity, mean, lo, hi, unit.
+
+    The rows of a geo and time add up to the outcome that is expected there: the channels' (quantity `contribution`),
+    the `baseline` without any spend, and the `interaction`, what media do together less what each does. The channel of
+    the last two is their name. Periods in which a geo was not observed have no row.
+    """
+    parts, seen = [], found["observed"]
+    for quantity in ("contribution", "baseline", "interaction"):
+        own = ("contribution", "lo", "hi") if quantity == "contribution" else _bounded(quantity)
+        total = _bounded("total" if quantity == "contribution" else f"{quantity}_total")
+        geos = [_ends(found[list(total)].where(seen.any("unit")), total).assign(unit=ALL)]
+        if found.sizes["unit"] > 1:
+            geos.append(_ends(found[list(own)].where(seen), own))
+        table = pd.concat(geos, ignore_index=True)
+        parts.append(table.assign(channel=table.get("channel", quantity), quantity=quantity))
+    table = pd.concat(parts, ignore_index=True).dropna(subset="mean").rename(columns={"unit": "geo"})
+    columns = ["channel", "geo", "time", "quantity", "mean", "lo", "hi"]
+    return table[columns].reset_index(drop=True).assign(unit=found.attrs["outcome"])
+
+
+def _bounded(name: str) -> tuple[str, str, str]:
+    return name, f"{name}_lo", f"{name}_hi"
+
+
+def _ends(found: xr.Dataset, names: tuple[str, ...]) -> pd.DataFrame:
+    """Lay a quantity out with its bounds, a row for each of its labels."""
+    columns = {column: found[name].to_series() for column, name in zip(("mean", "lo", "hi"), names, strict=True)}
+    return pd.DataFrame(columns).reset_index()

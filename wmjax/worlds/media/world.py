@@ -17,20 +17,21 @@ from jaxtyping import Array, Float, Key
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
 from wmjax.data.schema import PanelSchema, near
-from wmjax.evaluate import attribution
+from wmjax.evaluate import attribution, marginals
+from wmjax.evaluate.ate import ATEEstimator
 from wmjax.evaluate.attribution import Window
 from wmjax.transformer import tokens
 from wmjax.worlds import contract
 from wmjax.worlds.consumer.intervals import bounds
-from wmjax.worlds.media import doubts, posterior, prepare, programs
+from wmjax.worlds.media import doubts, planning, posterior, prepare, programs
 from wmjax.worlds.media import model as pure
+from wmjax.worlds.media.budget import Bounds, Pair
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.doubts import Doubts
 from wmjax.worlds.media.model import History, Ready
+from wmjax.worlds.media.planning import ALL, Move
 from wmjax.worlds.media.prepare import Scales
 
-ALL = "all"
-"""Label of the sum over units."""
 GRID = tuple(np.linspace(0, 2, 21).round(2))
 
 
@@ -167,12 +168,12 @@ class MediaWorld(contract.Named):
         self, panel: Panel, action: str, T0: float | int, T1: float | int, *, alpha: float = 0.1
     ) -> xr.Dataset:
         """Add to `effect` the bounds `lo`, `hi` of level `1 - alpha`, and `supported`: spend that was seen."""
-        at = self._channel(action)
+        at = self.channel_index(action)
         if min(T0, T1) < 0:
             raise UserError(f"spend must not be negative; asked for {T0} and {T1}")
         history = self.history(panel)
         args = (history, jnp.asarray(panel.arrays.actions), at, float(T0), float(T1))
-        found, drawn = self._asked(programs.effect, history, *args)
+        found, drawn = self.asked(programs.effect, history, *args)
         lo, hi = posterior.bounds(found, drawn, alpha)
         result = self._by_row(panel, {"effect": found.mean(0), "lo": lo, "hi": hi}, action=action, T0=T0, T1=T1)
         top = self.scales.spend[at] * np.asarray(history.size)
@@ -214,18 +215,16 @@ class MediaWorld(contract.Named):
         Returns:
             Over (channel, unit), unit `"all"` being the sum, and the only one where there is one series: `contribution`
             (zero-spend ATE), `spend`, `roi`, `marginal_roi`, `marginal_roi_difference` (the same by a difference of
-            5 %), `share` (of all media), each with `_lo` and `_hi` but for spend. Over (channel, factor, unit):
-            `curve`, with bounds, and over (channel, factor) `extrapolated`. Over unit: `baseline`, `interaction` (media
-            together less the sum of channels).
+            5 %), `share` (of all media), each with `_lo` and `_hi` but for spend, and `marginal_apart`: why the two
+            marginal returns are more than 5 % apart, empty where they agree; the warnings say it too. Over (channel,
+            factor, unit): `curve`, with bounds, and `extrapolated`, of the sum where it is of any unit. Over unit:
+            `baseline`, `interaction` (media together less the sum of channels).
         """
-        over, plan = self._window(panel, times, carry), jnp.asarray(panel.arrays.actions)
+        over, plan = self.window(panel, times, carry), jnp.asarray(panel.arrays.actions)
         history, start = self.history(panel), times.indices(panel.num_times)[0]
         args = (history, plan, over, jnp.asarray(grid, jnp.float32), start)
-        found, drawn = self._asked(programs.attribute, history, *args, chunk=chunk)
-        # One series is its own sum: it is answered for once.
-        units = [str(u) for u in panel.units] if panel.num_units > 1 else []
-        if ALL in units:
-            raise UserError(f"a unit is named {ALL!r}, which names the sum over units; rename it")
+        found, drawn = self.asked(programs.attribute, history, *args, chunk=chunk)
+        units = planning.geos(panel)
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
         change = np.asarray(over.change) > 0
         cost = (panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64)
@@ -258,112 +257,111 @@ class MediaWorld(contract.Named):
         own = added / np.where(summed(media) == 0, np.nan, summed(media))
         dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
         data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
-        highest = np.asarray(history.series.spend)[:, change].max((0, 1))
-        data["extrapolated"] = (("channel", "factor"), highest[:, None] * np.asarray(grid) > 1 + 1e-6)
-        attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": self.warnings()}
+        highest = np.asarray(history.series.spend)[:, change].max(1).T
+        highest = np.concatenate([highest.max(1, keepdims=True), highest], 1)[:, : 1 + len(units)]
+        data["extrapolated"] = (("channel", "factor", "unit"), highest[:, None] * np.asarray(grid)[:, None] > 1 + 1e-6)
+        mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
+        automatic, difference = mean.marginal / paid, mean.slope / paid
+        why = marginals.reasons(automatic, difference, mean.bend / paid, mean.noise / paid)
+        why = np.where(np.isfinite(paid), why, "")
+        data["marginal_apart"] = (("channel", "unit"), why)
+        told = self.warnings() + marginals.words(self.channels, [ALL, *units], automatic, difference, why)
+        attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         return xr.Dataset(data, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+
+    def estimator(
+        self, panel: Panel, *, times: slice = slice(None), carry: int | None = None, alpha: float = 0.1
+    ) -> ATEEstimator:
+        """Give the estimator of what this panel's spend did, by the averaged parameters, without labels."""
+        history, start = self.history(panel), times.indices(panel.num_times)[0]
+        members = programs.ready(self.params, history, cfg=self.cfg.network)
+        return ATEEstimator(
+            respond=lambda member, plan: pure.respond(member, history, plan, start, cfg=self.cfg.network),
+            params=members,
+            spend=jnp.asarray(panel.arrays.actions),
+            over=self.window(panel, times, carry),
+            bounds=posterior.bounds,
+            draws=self.draws(history, members),
+            alpha=alpha,
+        )
 
     def contributions(self, panel: Panel, *, alpha: float = 0.1, chunk: int = 16) -> xr.Dataset:
         """Give each period's contribution of each channel, and the baseline that is left without any spend.
 
         Returns:
-            `contribution`, `lo`, `hi` over (channel, unit, time); `total`, `total_lo`, `total_hi` over (channel, time),
-            of all observed units together; `baseline` over (unit, time).
+            Over (channel, unit, time) `contribution`, `lo`, `hi`, and over (unit, time) `baseline` and `interaction`
+            (media together less the sum of channels), each with `_lo` and `_hi`; all of them add up to the outcome that
+            is expected. Of all observed units together `total` over (channel, time), and over time `baseline_total`
+            and `interaction_total`, with bounds. Over (unit, time) `observed`.
         """
-        over, plan = self._window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
+        over, plan = self.window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
         history = self.history(panel)
-        (found, base), drawn = self._asked(programs.contributions, history, history, plan, over, chunk=chunk)
+        (found, base), drawn = self.asked(programs.contributions, history, history, plan, over, chunk=chunk)
         labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
-        lo, hi = posterior.bounds(found[:, :-1], None if drawn is None else drawn[0][:, :-1], alpha)
-        parts = {"contribution": found[:, :-1].mean(0), "lo": lo, "hi": hi}
-        data: dict[str, Any] = {n: (tuple(labels), v) for n, v in parts.items()}
-        summed = lambda x: (x[:, :-1] * panel.arrays.mask).sum(2)  # noqa: E731
-        own = summed(found)
-        low, high = posterior.bounds(own, None if drawn is None else summed(drawn[0]), alpha)
-        for name, values in (("total", own.mean(0)), ("total_lo", low), ("total_hi", high)):
-            data[name] = (("channel", "time"), values)
-        data["baseline"] = (("unit", "time"), (base - found[:, -1]).mean(0))
-        return xr.Dataset(data, coords=labels, attrs={"alpha": alpha, "provenance": dict(self.provenance)})
+        by = tuple(labels)
+        parts: dict[str, tuple[str, tuple[str, ...], Any]] = {
+            "contribution": ("total", by, lambda added, whole: added[:, :-1]),
+            "baseline": ("baseline_total", by[1:], lambda added, whole: whole - added[:, -1]),
+            "interaction": ("interaction_total", by[1:], lambda added, whole: added[:, -1] - added[:, :-1].sum(1)),
+        }
+        data: dict[str, Any] = {"observed": (by[1:], panel.arrays.mask)}
+        for name, (total, dims, part) in parts.items():
+            own, other = part(found, base), None if drawn is None else part(*drawn)
+            summed = lambda x: (x * panel.arrays.mask).sum(-2)  # noqa: E731
+            all_units = summed(own), None if other is None else summed(other)
+            for label, axes, (value, draws) in ((name, dims, (own, other)), (total, (*dims[:-2], "time"), all_units)):
+                lo, hi = posterior.bounds(value, draws, alpha)
+                ends = {label: value.mean(0), f"{label}_lo": lo, f"{label}_hi": hi}
+                data |= {key.removeprefix("contribution_"): (axes, x) for key, x in ends.items()}
+        attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg)}
+        return xr.Dataset(data, coords=labels, attrs={**attrs, "provenance": dict(self.provenance)})
 
     def shift(
         self, panel: Panel, source: str, target: str, share: float, *, times: slice = slice(None), alpha: float = 0.1
-    ) -> dict[str, float]:
-        """Say what moving a share of one channel's spend to another changes: mean, lo, hi, and the amount moved."""
-        if not 0 <= share <= 1:
-            raise UserError(f"share is {share}, must be from 0 to 1")
-        i, j = self._channel(source), self._channel(target)
-        if i == j:
-            raise UserError(f"{source} is both source and target; nothing would move")
-        over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
-        moved = attribution.shifted(plan, i, j, share, over.change)
-        amount = float(jnp.sum(plan[..., i] * over.change) * share)
-        return self._gain(panel, moved, over, times, alpha) | {"moved": amount}
+    ) -> dict[str, Any]:
+        """Say what moving a share of one channel's spend to another changes; see `planning.shift`.
 
-    def _gain(self, panel: Panel, plan: Array, over: Window, times: slice, alpha: float) -> dict[str, float]:
-        """Say what another plan changes in all: mean, lo, hi."""
-        history, both = self.history(panel), jnp.stack([jnp.asarray(panel.arrays.actions), plan])
-        start = times.indices(panel.num_times)[0]
-        own, drawn = self._asked(programs.totals, history, history, both, over, start)
-        difference = lambda x: np.diff(x.astype(np.float64).sum(-1), axis=1)  # noqa: E731
-        gain = difference(own)
-        ends = posterior.bounds(gain, None if drawn is None else difference(drawn), alpha)
-        lo, hi = (float(end[0]) for end in ends)
-        return {"mean": float(gain.mean()), "lo": lo, "hi": hi}
+        Returns:
+            `mean`, `lo`, `hi` in `unit`, the amount `moved`, whether it is `extrapolated` or has `no_overlap`, and
+            `warnings`, which say why. `planning.shift` has it by channel and geo too.
+        """
+        return planning.shift(self, panel, source, target, share, times=times, alpha=alpha)[1]
 
     def optimize_budget(
         self,
         panel: Panel,
         *,
         budget: float | None = None,
-        bounds: tuple[float, float] | Mapping[str, tuple[float, float]] = (0.5, 1.5),
+        bounds: Bounds = (0.5, 1.5),
+        move: Move = "channels",
+        money: bool = False,
+        rest: Pair = (1.0, 1.0),
         times: slice = slice(None),
         alpha: float = 0.1,
-    ) -> tuple[pd.DataFrame, dict[str, float]]:
-        """Split a budget over the channels for the largest expected outcome; see `budget.best`.
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Split a budget for the largest expected outcome; see `budget.best`.
 
         Args:
             budget: spend in all; as it is now if not given.
-            bounds: least and largest multiple of each channel's spend; a channel that a mapping leaves out stays.
+            bounds: least and largest multiple of what was spent: one pair, or pairs by channel, or by channel and geo
+                (`{"tv": (0.5, 1.5), ("tv", "north"): (1, 1)}`; the latter go first).
+            move: between `channels`, each keeping its split over geos; `within` each geo, whose own total stays (or
+                grows with the budget); or `between` channels and geos.
+            money: pairs by channel and geo are amounts of spend and no multiples; see `budget.limits`.
+            rest: multiples of what a mapping leaves out; by default it stays.
             times: positions of the periods whose spend may change.
 
         Returns:
-            A table (channel, factor, spend, new_spend, bound, extrapolated: beyond the largest spend of a period that
-            was learnt from), and the numbers `start`, `value`, `price` (marginal return), `residual` (of the optimality
-            conditions), and `gain`, `lo`, `hi`: what the split adds to what was done, with bounds of level `1 - alpha`,
+            A table: channel, geo (`all` is the sum), spend, new_spend, factor; mean, lo, hi: what the channel's own
+            change adds, in `unit`, with bounds of level `1 - alpha`; extrapolated: beyond what was learnt from; and
+            where money moves low, high, bound (`low`, `high` or empty), return (of the last unit spent) and residual
+            (of the optimality conditions). The channel `all` is all together. And the numbers `start`, `value`, `price`
+            (marginal return), `residual` (the largest), and `gain`, `lo`, `hi`: what the split adds to what was done,
             as if it had not been chosen for it.
         """
-        from wmjax.worlds.media import budget as budgets
-
-        over, plan = self._window(panel, times, None), jnp.asarray(panel.arrays.actions)
-        cost = np.asarray(jnp.einsum("utk,t->k", plan, over.change), np.float64)
-        if not (cost > 0).all():
-            raise UserError(f"column {self.channels[int(cost.argmin())]!r}: no spend in these periods to scale")
-        pairs = {c: bounds.get(c, (1.0, 1.0)) for c in self.channels} if isinstance(bounds, Mapping) else bounds
-        low, high = np.array([pairs[c] if isinstance(pairs, dict) else pairs for c in self.channels], float).T
-        history, start = self.history(panel), times.indices(panel.num_times)[0]
-        members = programs.ready(self.params, history, cfg=self.cfg.network)
-
-        def value(m: np.ndarray) -> tuple[float, np.ndarray]:
-            args = (jnp.asarray(m, jnp.float32), members, history, plan, over, start)
-            r, g = programs.value(*args, cfg=self.cfg.network)
-            return float(r), np.asarray(g, np.float64)
-
-        found = budgets.best(value, cost, low, high, float(cost.sum()) if budget is None else float(budget))
-        highest = np.asarray(history.series.spend)[:, np.asarray(over.change) > 0].max((0, 1))
-        table = pd.DataFrame(
-            {
-                "channel": list(self.channels),
-                "factor": found.factors,
-                "spend": cost,
-                "new_spend": cost * found.factors,
-                "bound": found.bound,
-                "extrapolated": highest * found.factors > 1 + 1e-6,
-            }
+        return planning.optimize(
+            self, panel, budget=budget, bounds=bounds, move=move, money=money, rest=rest, times=times, alpha=alpha
         )
-        factors = jnp.where((over.change > 0)[:, None], jnp.asarray(found.factors, plan.dtype), 1.0)
-        gain = self._gain(panel, plan * factors, over, times, alpha)
-        numbers = {"start": found.start, "value": found.value, "price": found.price, "residual": found.residual}
-        return table, numbers | {"gain": gain["mean"], "lo": gain["lo"], "hi": gain["hi"]}
 
     # ---- what may be believed, labels -------------------------------------------------------------------------------
 
@@ -391,7 +389,7 @@ class MediaWorld(contract.Named):
 
         store.save(self, path)
 
-    def _asked(self, program: Any, history: History, *args: Any, **options: Any) -> tuple[Any, Any]:
+    def asked(self, program: Any, history: History, *args: Any, **options: Any) -> tuple[Any, Any]:
         """Ask every member, and the draws of what the data leave open of it, if there are any."""
         members = programs.ready(self.params, history, cfg=self.cfg.network)
         ask = lambda who: jax.tree.map(np.asarray, program(who, *args, cfg=self.cfg.network, **options))  # noqa: E731
@@ -408,12 +406,14 @@ class MediaWorld(contract.Named):
         factors = jnp.asarray(self.spread, jnp.float32)
         return posterior.sample(jax.random.key(0), members, factors, history, cfg=self.cfg.network)
 
-    def _channel(self, name: str) -> int:
+    def channel_index(self, name: str) -> int:
+        """Find a channel's position."""
         if name not in self.channels:
             raise UserError(f"no channel {name!r}; {near(name, self.channels)}")
         return self.channels.index(name)
 
-    def _window(self, panel: Panel, times: slice, carry: int | None) -> Window:
+    def window(self, panel: Panel, times: slice, carry: int | None) -> Window:
+        """Let plans differ in `times`, and count the outcome of observed rows in the `carry` periods after it too."""
         start, stop, _ = times.indices(panel.num_times)
         after = self.cfg.network.carry if carry is None else carry
         return attribution.window(panel.num_times, start, stop, carry=after, observed=panel.arrays.mask)
