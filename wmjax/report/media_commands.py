@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -23,6 +24,9 @@ def fit_media(
     seed: int = 0,
     overwrite: bool = False,
     placebos: bool = True,
+    head: Literal["response", "free"] | None = None,
+    belief: tuple[str, ...] = (),
+    creative: Path | None = None,
     cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
 ) -> None:
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
@@ -34,6 +38,11 @@ def fit_media(
         seed: seed of everything random.
         overwrite: begin anew where the folder holds another run.
         placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given.
+        head: form of the network's head, as `--network.head`; `free` is the published one.
+        belief: of channels' returns before the data, each `channel=Distribution(numbers)`, any of NumPyro's by name: of
+            a lift test `tv=Normal(estimate, standard error)`.
+        creative: vectors of the channels' advertisements, for the free head: `.csv` or `.parquet`, a column `channel`
+            and columns of numbers.
         cfg: how the world is fitted.
     """
     import jax
@@ -44,11 +53,14 @@ def fit_media(
     from wmjax.report import console
     from wmjax.report.run import Run
     from wmjax.worlds import media
-    from wmjax.worlds.media import placebo
+    from wmjax.worlds.media import creatives, placebo
 
+    cfg = _asked(cfg, head, belief)
+    vectors = None if creative is None else creatives.load(creative)
     table = read_panel(panel, schema, min_units=1)
     with Run(out).begun(table, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
-        world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        key, folder = jax.random.key(seed), out / "checkpoints"
+        world = media.fit(key, table, cfg, seed=seed, creative=vectors, folder=folder, observer=observer)
         world.save(out / "world")
         if placebos:
             key, folder = key_for(jax.random.key(seed), "placebos"), out / "checkpoints" / "placebos"
@@ -65,6 +77,18 @@ def fit_media(
         )
         _write(out / "placebos.parquet", told, dict(world.provenance))
     roi(out)
+
+
+def _asked(cfg: MediaConfig, head: Any, belief: tuple[str, ...]) -> MediaConfig:
+    """Put what the command line has words of its own for into the configuration."""
+    from wmjax.core.errors import UserError
+    from wmjax.transformer import beliefs
+
+    try:
+        cfg = replace(cfg, roi=(*cfg.roi, *(beliefs.parse(told) for told in belief)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return cfg if head is None else replace(cfg, network=replace(cfg.network, head=head))
 
 
 def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:

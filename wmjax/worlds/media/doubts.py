@@ -15,7 +15,7 @@ class Doubts(NamedTuple):
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
     `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of their return. misfit: of
     the whole world, where it forecasts no better than means do; else empty. as_measured: covariates that may be noisy,
-    whose error nothing tells.
+    whose error nothing tells. prior_alone: the data remove next to nothing of what the prior leaves open; that share.
     """
 
     unidentified: frozenset[str]
@@ -24,6 +24,11 @@ class Doubts(NamedTuple):
     explained_away: dict[str, str]
     misfit: str
     as_measured: tuple[str, ...]
+    prior_alone: dict[str, float]
+
+
+LEAST = 0.1
+"""Share of the variance that a prior leaves a return, below which what the data remove of it is next to nothing."""
 
 
 def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
@@ -47,6 +52,13 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
         },
         _misfit(facts.get("r2", {})),
         tuple(facts.get("as_measured", ())),
+        {
+            channel: float(share)
+            for channel, share in zip(support["channel"], support["learned"], strict=True)
+            if share < LEAST
+        }
+        if "learned" in support
+        else {},
     )
 
 
@@ -106,6 +118,11 @@ def warnings(
         found.append(
             f"always on (next to no spend in fewer than 2 % of rows), so that the effect against none is extrapolated: "
             f"{', '.join(steady)}"
+        )
+    if alone := [f"{c} ({max(share, 0):.0%})" for c, share in doubts.prior_alone.items() if c in among]:
+        found.append(
+            f"the prior alone speaks, as the data remove that little of the variance it leaves the return: "
+            f"{', '.join(alone)}"
         )
     copies = facts.get("placebo", {})
     if alike := [copies[c] | {"channel": c} for c in doubts.like_placebos if c in among]:
