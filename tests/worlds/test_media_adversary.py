@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from wmjax.train import ema
 from wmjax.transformer import nets, network, tokens
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.media import adversary
@@ -33,42 +34,40 @@ def head(key, discriminates=True):
 
 @pytest.fixture(scope="module")
 def contest():
-    """Train an encoder against the discriminator, in turns; without a weight the encoder stands still."""
+    """Train an encoder for a task and, with a weight, against the discriminator; each meets the other's average."""
     weights = jnp.ones(SHAPE)
-    optimizer = optax.adam(1e-2)
+    quick, slow = optax.adam(1e-2), optax.adam(1e-3)
 
     @jax.jit
     def run(key, spend, features, weight):
-        encoder = {"w": jax.random.normal(jax.random.key(5), (4, 3)) * 0.7}
         phi = lambda e: jnp.tanh(features @ e["w"])  # noqa: E731
-        task = features[..., 0] + features[..., 2]  # what the encoder is for: half of it holds spend
-        read = {"v": jnp.zeros((3,))}
+        task = 0.5 * features[..., 0] + features[..., 2]  # what the encoder is for: a part of it holds spend
+        encoder = {"w": jax.random.normal(jax.random.key(5), (4, 3)) * 0.7, "v": jnp.zeros(3)}
 
-        def step(carry, k):
-            critic, encoder, read, opts = carry
-            a, b = jax.random.split(k)
-            grads = jax.grad(lambda c: adversary.loss(c, phi(encoder), spend, weights, KNOWN, a, kind="shuffle"))(
-                critic
-            )
-            change, first = optimizer.update(grads, opts[0])
+        def read(e):
+            return jnp.mean((phi(e) @ e["v"] - task) ** 2)
+
+        def step(carry, at):
+            (critic, other), (encoder, averaged), opts, count = carry
+            a, b = jax.random.split(at)
+            grads = jax.grad(adversary.loss)(critic, phi(averaged), spend, weights, KNOWN, a, kind="shuffle")
+            change, first = quick.update(grads, opts[0])
             critic = optax.apply_updates(critic, change)
+            other = ema.update(other, critic, step=count, decay=0.9)
 
-            def against(both):
-                e, r = both
-                aim = jnp.zeros(2)
-                fooled = adversary.confusion(critic, phi(e), spend, aim, weights, KNOWN, b, kind="shuffle")
-                return jnp.mean((phi(e) @ r["v"] - task) ** 2) + weight * fooled
+            def against(e):
+                args = other, phi(e), spend, jnp.zeros(2), weights, KNOWN, b
+                return read(e) + weight * adversary.confusion(*args, kind="shuffle")
 
-            grads = jax.grad(against)((encoder, read))
-            change, second = optimizer.update(grads, opts[1])
-            encoder, read = optax.apply_updates((encoder, read), change)
-            return (critic, encoder, read, (first, second)), None
+            change, second = slow.update(jax.grad(against)(encoder), opts[1])
+            encoder = optax.apply_updates(encoder, change)
+            averaged = ema.update(averaged, encoder, step=count, decay=0.9)
+            return ((critic, other), (encoder, averaged), (first, second), count + 1), None
 
         critic = head(key)
-        begun = (critic, encoder, read, (optimizer.init(critic), optimizer.init((encoder, read))))
-        (critic, encoder, read, _), _ = jax.lax.scan(step, begun, jax.random.split(key, 1500))
-        error = jnp.mean((phi(encoder) @ read["v"] - task) ** 2) / jnp.var(task)
-        return critic, phi(encoder), error
+        begun = ((critic, critic), (encoder, encoder), (quick.init(critic), slow.init(encoder)), jnp.int32(0))
+        ((_, critic), (_, encoder), _, _), _ = jax.lax.scan(step, begun, jax.random.split(key, 3000))
+        return critic, phi(encoder), read(encoder) / jnp.var(task)
 
     def score(strength, weight):
         critic, phi, error = run(jax.random.key(0), *drawn(0, strength), weight)
@@ -79,18 +78,21 @@ def contest():
 
 
 def test_a_discriminator_finds_spend_and_an_encoder_hides_it(contest):
-    """Above chance where the representation carries spend; trained against it, at chance, and the probe finds less."""
-    carried, hidden, none = contest(6.0, 0.0), contest(6.0, 20.0), contest(0.0, 0.0)
+    """Above chance where the representation carries spend; trained against it, at chance, and a fresh probe too.
+
+    A critic is scored on the 960 pairs that it was trained on: what it makes of a representation without any spend is
+    what luck gives it, some hundredths above one half.
+    """
+    carried, hidden, none = contest(6.0, 0.0), contest(6.0, 300.0), contest(0.0, 0.0)
     assert carried["critic_chance"] == 0.5
-    assert carried["critic"] > 0.6
-    assert hidden["critic"] < 0.55
-    # 960 pairs of each kind, on which the critic was trained: what it makes of nothing.
-    assert none["critic"] < 0.56
+    assert carried["critic"] > 0.62
+    assert none["critic"] < 0.58
+    assert hidden["critic"] < none["critic"] + 0.01
     assert carried["probe_r2"] > 0.3
-    assert hidden["probe_r2"] < 0.2 * carried["probe_r2"]
+    assert hidden["probe_r2"] < 0.1
     assert abs(carried["probe_chance"]) < 0.05
-    # And the encoder still does the part of its task that holds no spend.
-    assert hidden["error"] < 0.95
+    # The part of the task that holds no spend is still done: half of its variance at the least.
+    assert hidden["error"] < 0.5
 
 
 def test_a_probe_is_a_regression_scored_on_other_weeks():

@@ -168,6 +168,19 @@ def test_order_says_who_moves_first(panel):
 def test_a_trained_world_attributes(world, panel):
     """Sums over geos are `all`, no spend adds nothing, the curve at 1 is the zero-spend ATE, slopes agree."""
     told = world.training.groupby(["metric", "epoch"])["value"].mean()
+    assert set(world.training["metric"]) == {"train_loss", "val_loss", "spend_loss", "confusion"} | {
+        f"watched_{name}"
+        for name in (
+            "critic",
+            "critic_chance",
+            "critic_slope",
+            "said_variance",
+            "probe_r2",
+            "probe_chance",
+            "outcome_slope",
+        )
+    }
+    assert (told["watched_outcome_slope"] > 0).all()
     assert told["train_loss"][2] < told["train_loss"][1]
     assert world.facts["r2"]["train"] > 0.2
     got = world.attribute(panel, grid=(0.0, 1.0))

@@ -31,19 +31,21 @@ LEAST = 0.1
 """Share of the variance that a prior leaves a return, below which what the data remove of it is next to nothing."""
 
 
-def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
+def of(
+    support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...], unknown: tuple[str, ...] = ()
+) -> Doubts:
     """Find the doubts.
 
     Args:
         support: of the world, see `fitting.support`.
         facts: of the world; `placebo`, `hidden`, `r2` and `as_measured` where they were measured.
-        negative: channels whose effect is negative.
+        negative: channels whose effect is negative; unknown: those whose effect may be either.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
     return Doubts(
         frozenset(channel for channel, explained, _ in rows if explained > 0.95),
         frozenset(channel for channel, _, idle in rows if idle < 0.02),
-        _like_placebos(facts.get("placebo", {}), negative),
+        _like_placebos(facts.get("placebo", {}), negative, unknown),
         {
             channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']} could be "
             "all of its return, or hide as much again"
@@ -77,12 +79,14 @@ def _misfit(r2: Mapping[str, float | None]) -> str:
     return ""
 
 
-def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[str, str]:
+def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...], unknown: tuple[str, ...]) -> dict[str, str]:
     out = {}
     for channel, told in found.items():
         if None in told.values():
             continue
-        sign = -1 if channel in negative else 1
+        # Of either sign: on the side on which the channel was found.
+        lowers = told["roi"] < 0 if channel in unknown else channel in negative
+        sign = -1 if lowers else 1
         if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
             out[channel] = (
                 f"in a second, smaller fit of the train periods a copy that does nothing is given a return of "

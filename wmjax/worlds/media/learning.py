@@ -350,8 +350,8 @@ class Epoch:
             key_for(key, "readouts"),
             kind=cfg.confusion if cfg.alpha > 0 else "",
         )
-        told = {name: value.mean() for name, value in told.items()}
-        return state, {**told, "val_loss": val, "outcome_slope": slope, **balance}
+        told = {name: value.mean() for name, value in told.items()} | {"val_loss": val}
+        return state, told | {f"watched_{name}": value for name, value in (balance | {"outcome_slope": slope}).items()}
 
 
 def _sloped(params: Any, data: LearnData, *, cfg: MediaConfig) -> tuple[Forecast, Float[Array, ""]]:

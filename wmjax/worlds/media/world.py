@@ -386,7 +386,7 @@ class MediaWorld(contract.Named):
 
     def doubts(self) -> Doubts:
         """Say of which channels the data tell little, and why."""
-        return doubts.of(self.support, self.facts, self.cfg.negative)
+        return doubts.of(self.support, self.facts, self.cfg.negative, self.cfg.unknown)
 
     def warnings(self, among: frozenset[str] | None = None) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model, of all or of those given."""
