@@ -19,6 +19,7 @@ all weeks lose without a channel, the mean over draws; intervals are quantiles o
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -74,7 +75,8 @@ def read(folder: Path, setting: str) -> Table:
     long = pd.read_csv(folder / "national_mff.csv")
     wide = long.pivot_table(index="Period", columns="VariableName", values="VariableValue", aggfunc="sum")
     wide = wide.reset_index().rename_axis(columns=None)
-    frame = wide.assign(Period=pd.to_datetime(wide["Period"]))[["Period", "Sales", *told["channels"], *controls]]
+    wide = wide.assign(Period=pd.to_datetime(wide["Period"]))
+    frame = wide.filter(["Period", "Sales", *told["channels"], *controls])
     truth = np.array([told["true_contribution"][c] for c in told["channels"]])
     return Table(frame, "Period", "Sales", list(told["channels"]), controls, truth)
 
@@ -113,10 +115,8 @@ def result(peer: str, setting: str, values: dict[str, float], *, version: str, o
 
 def pymc_marketing(table: Table, options: argparse.Namespace) -> Fit:
     """Fit PyMC-Marketing."""
-    import pymc_marketing.mmm as pm
-    from pymc_marketing.mmm.mmm import MMM
-
-    model: Any = MMM(
+    pm: Any = importlib.import_module("pymc_marketing.mmm")
+    model: Any = importlib.import_module("pymc_marketing.mmm.mmm").MMM(
         date_column=table.time,
         channel_columns=table.channels,
         control_columns=table.controls,
@@ -148,13 +148,14 @@ def pymc_marketing(table: Table, options: argparse.Namespace) -> Fit:
 
 def meridian(table: Table, options: argparse.Namespace) -> Fit:
     """Fit Meridian's national model; spend stands for media units, as the other methods see it."""
-    from meridian.analysis.analyzer import Analyzer
-    from meridian.data.data_frame_input_data_builder import DataFrameInputDataBuilder
-    from meridian.model.model import Meridian
+
+    def part(name: str) -> Any:
+        return importlib.import_module(f"meridian.{name}")
 
     frame = table.frame.assign(**{table.time: table.frame[table.time].dt.strftime("%Y-%m-%d"), "revenue_per_kpi": 1.0})
     built = (
-        DataFrameInputDataBuilder(
+        part("data.data_frame_input_data_builder")
+        .DataFrameInputDataBuilder(
             kpi_type="non_revenue", default_time_column=table.time, default_media_time_column=table.time
         )
         .with_kpi(frame, kpi_col=table.outcome)
@@ -163,7 +164,7 @@ def meridian(table: Table, options: argparse.Namespace) -> Fit:
         .with_media(frame, media_cols=table.channels, media_spend_cols=table.channels, media_channels=table.channels)
         .build()
     )
-    model: Any = Meridian(input_data=built)
+    model = part("model.model").Meridian(input_data=built)
     model.sample_posterior(
         n_chains=options.chains,
         n_adapt=options.warmup // 2,
@@ -171,7 +172,7 @@ def meridian(table: Table, options: argparse.Namespace) -> Fit:
         n_keep=options.draws,
         seed=options.seed,
     )
-    analyzer: Any = Analyzer(model)
+    analyzer = part("analysis.analyzer").Analyzer(model)
     added = np.asarray(analyzer.incremental_outcome(), np.float64)
     rhat = max(float(np.nanmax(np.asarray(value))) for value in analyzer.get_rhat().values())
     return Fit(added.reshape(-1, len(table.channels)), rhat, metadata.version("google-meridian"))

@@ -138,7 +138,7 @@ def simulate(world: World, seed: int, study: Study) -> ConsumerData:
 
 def estimate(key: jax.Array, data: ConsumerData, world: World, *, study: Study) -> dict[str, np.ndarray]:
     """Give every method's effects in the test rows, on the probability scale."""
-    panel, found = trait_data(data, PURCHASE), {}
+    panel, found = trait_data(data, PURCHASE, data.bits), {}
     for method, cfg in (("traits", study.head), ("constant", dataclasses.replace(study.head, unexplained=2.0))):
         base, gain = ask(panel, data.days, cfg=cfg).effect(panel, SALE, data.days[2])
         found[method] = (expit(base + gain) - expit(base)).ravel()

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.optimize
 
@@ -15,7 +16,7 @@ from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.transformer import network, response, tokens
 from wmjax.transformer.losses import ROIPrior
-from wmjax.worlds.media import beginning, fitting, learning, luck, posterior, prepare
+from wmjax.worlds.media import beginning, doubts, fitting, learning, luck, posterior, prepare
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE
 
@@ -254,3 +255,84 @@ def test_what_errors_of_covariates_explain_is_error_of_the_equation(learnt):
     )
     plain = posterior.covariance(own, data, cfg=CFG, channels=CHANNELS)
     assert not np.allclose(found, plain, rtol=1e-2)
+
+
+# ---- signs and beliefs ----------------------------------------------------------------------------------------------
+
+WARM = jax.jit(beginning.warm, static_argnames="learner")
+
+
+def returns_of(panel, cfg):
+    """Fit curves and controls alone; give both channels' returns over the train periods, and what they come from."""
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, cfg), split, cfg, None)
+    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
+    state = WARM(learning.init(jax.random.key(0), alone(data), data, learner=learner), data, learner=learner)
+    curves, series = state.params["outcome"]["curves"], data.series
+    batch = learning.Batch(series, data.train.astype(jnp.float32), data.spend_target, data.size)
+    added = jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
+    found = learning.roi_of(None, batch, added, data, jax.random.key(0), learner=learner)[0]
+    return np.asarray(found), state.params, data
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Of the same spend channel 0 takes away what it gave: (panel, true returns)."""
+    cfg = dataclasses.replace(SIM, confounding=0.0, noise=0.5, num_weeks=60, always_on=0)
+    sim = simulated.simulate(1, cfg)
+    own = simulated.contributions(sim)
+    panel = simulated.panel(sim._replace(outcome=sim.outcome - 2 * own[..., 0]))
+    return panel, np.array([-1.0, 1.0]) * own.sum((0, 1)) / sim.spend.sum((0, 1))
+
+
+def test_a_sign_is_believed_or_learnt(mixed):
+    """Of unknown sign each channel is found on its own side; a wrong belief holds the return on the other."""
+    panel, true = mixed
+    base = dataclasses.replace(CFG, alpha=0.0, warm=100)
+    for cfg in (dataclasses.replace(base, unknown=CHANNELS), dataclasses.replace(base, negative=("channel_0",))):
+        # Four geos over a year: on its side, and of its order.
+        ratio = returns_of(panel, cfg)[0] / true
+        assert ((ratio > 0.2) & (ratio < 2)).all(), ratio
+    wrong = returns_of(panel, base)[0]
+    assert 0 < wrong[0] < 0.2 * abs(true[0])
+    with pytest.raises(ValueError, match="negative and unknown both name 'channel_0'"):
+        dataclasses.replace(base, negative=CHANNELS, unknown=CHANNELS[:1])
+
+
+@pytest.mark.parametrize("words", ["Normal({}, 0.02)", "Gamma({}e4, 1e4)", "TruncatedNormal({}, 0.02, low=0.0)"])
+def test_a_belief_of_any_kind_moves_the_fitted_return_its_way(mixed, words):
+    """A sure lift test of half or of twice the return that the data tell, whatever the distribution it is given as."""
+    panel, true = mixed
+    told = {}
+    for factor in (0.5, 2.0):
+        cfg = dataclasses.replace(
+            CFG, alpha=0.0, warm=100, negative=("channel_0",), roi={"channel_1": words.format(factor * true[1])}
+        )
+        told[factor] = returns_of(panel, cfg)[0]
+    assert 0.4 * true[1] < told[0.5][1] < 0.8 * true[1] < 1.2 * true[1] < told[2.0][1] < 2.2 * true[1]
+
+
+def test_what_the_data_add_to_the_prior_is_told(mixed):
+    """Much with the data as they are; nothing where the outcome is noise all through, whose channel is warned of."""
+    panel, _ = mixed
+    cfg = dataclasses.replace(CFG, alpha=0.0, warm=100, unknown=CHANNELS, members=1)
+
+    def learned(panel):
+        _, params, data = returns_of(panel, cfg)
+        one = jax.tree.map(lambda x: x[None], params)
+        factors = posterior.spread(one, data, cfg=cfg.compiled, channels=CHANNELS)
+        moved, share = posterior.learned(one, factors, data, cfg=cfg.compiled, channels=CHANNELS)
+        return np.asarray(moved), np.asarray(share)
+
+    moved, share = learned(panel)
+    assert (share > 0.8).all()
+    assert moved[0] < -0.5
+    assert moved[1] > 0.5
+    noise = 100 * np.random.default_rng(0).normal(size=panel.arrays.outcomes.shape).astype(np.float32)
+    _, none = learned(dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=noise)))
+    assert (none < share).all()
+    support = pd.DataFrame({"channel": CHANNELS, "idle": 0.5, "explained": 0.1, "learned": [0.04, 0.9]})
+    found = doubts.of(support, {}, ())
+    assert set(found.prior_alone) == {"channel_0"}
+    (line,) = (x for x in doubts.warnings(support, found, 5, {}, frozenset(CHANNELS)) if "prior alone" in x)
+    assert line.endswith(": channel_0 (4%)")

@@ -2,13 +2,7 @@
 
 import contextlib
 import dataclasses
-<<<<<<< HEAD
 import itertools
-import os
-import re
-import subprocess
-import sys
-=======
 import os
 import re
 import signal
@@ -16,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
->>>>>>> w-many
 from pathlib import Path
 
 import numpy as np
@@ -630,7 +623,6 @@ def test_two_processes_from_one_command(run, swept, panel):
         np.testing.assert_allclose(two[name].values, one[name].values, rtol=1e-4, atol=1e-6)
 
 
-<<<<<<< HEAD
 CORES = """
 import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
@@ -678,7 +670,8 @@ def test_each_core_is_a_device_and_a_sweep_ends_on_those_that_it_was_begun_on(ru
     assert "devices: 2\n" in on_cores(1, "sweep", run, *words, "--out", begun)
     for name in both.data_vars:
         np.testing.assert_array_equal(store.read(begun)[name].values, both[name].values)
-=======
+
+
 MANY = ["--grid", "push=0,1 coupon=0:1.0:120", "--reduce", "full gain.mean:push gain.best", "--chunk", "1"]
 
 
@@ -730,7 +723,6 @@ def two_undisturbed(run):
     out = run / "undisturbed.zarr"
     cli.main(["sweep", str(run), *MANY, "--out", str(out), "--processes", "2"])
     return out
->>>>>>> w-many
 
 
 def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, capsys):

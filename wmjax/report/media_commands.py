@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,9 @@ def fit_media(
     overwrite: bool = False,
     placebos: bool = True,
     each: bool = False,
+    head: Literal["response", "free"] | None = None,
+    belief: tuple[str, ...] = (),
+    creative: Path | None = None,
     cfg: FoldMedia = MediaConfig(),  # noqa: B008 - frozen
 ) -> None:
     """Fit a media world to spend and outcome, one series or many geos, and write what each channel was worth.
@@ -38,6 +42,11 @@ def fit_media(
         placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given.
         each: fit a world to each unit, as a series of its own, all in one program; `roi.parquet` then tells every
             unit's returns, `fits.parquet` how well each was fitted, and `worlds` holds the worlds, for `wmjax.load`.
+        head: form of the network's head, as `--network.head`; `free` is the published one.
+        belief: of channels' returns before the data, each `channel=Distribution(numbers)`, any of NumPyro's by name: of
+            a lift test `tv=Normal(estimate, standard error)`.
+        creative: vectors of the channels' advertisements, for the free head: `.csv` or `.parquet`, a column `channel`
+            and columns of numbers.
         cfg: how the world is fitted.
     """
     import jax
@@ -49,14 +58,19 @@ def fit_media(
     from wmjax.report import console
     from wmjax.report.run import Run
     from wmjax.worlds import media
-    from wmjax.worlds.media import placebo
+    from wmjax.worlds.media import creatives, placebo
 
+    cfg = _asked(cfg, head, belief)
+    vectors = None if creative is None else creatives.load(creative)
     table = read_panel(panel, schema, min_units=1)
     if each:
+        if creative is not None:
+            raise UserError("--each fits every unit a world of its own, without --creative")
         _fit_each(table, cfg, out, seed, overwrite)
         return
     with Run(out).begun(table, cfg, seed, overwrite=overwrite), console.console_observer() as observer:
-        world = media.fit(jax.random.key(seed), table, cfg, seed=seed, folder=out / "checkpoints", observer=observer)
+        key, folder = jax.random.key(seed), out / "checkpoints"
+        world = media.fit(key, table, cfg, seed=seed, creative=vectors, folder=folder, observer=observer)
         world.save(out / "world")
         if placebos:
             key, folder = key_for(jax.random.key(seed), "placebos"), out / "checkpoints" / "placebos"
@@ -94,9 +108,9 @@ def _fit_each(table: Any, cfg: MediaConfig, out: Path, seed: int, overwrite: boo
         console.warning(f"{unit}: no world: {words}")
     about = dict(next(iter(found.worlds.values())).provenance) | {"data_fingerprint": table.fingerprint}
     returns = found.roi(table)
-    _write(out / "fits.parquet", found.table(), about)
+    _tell(out / "fits.parquet", found.table(), about)
     console.table(_spread(returns), title=f"Returns by channel, over the worlds of {len(found.worlds):,} units")
-    _write(out / "roi.parquet", returns, about)
+    _tell(out / "roi.parquet", returns, about)
 
 
 def _spread(returns: Any) -> Any:
@@ -104,6 +118,18 @@ def _spread(returns: Any) -> Any:
     own = returns[returns["quantity"] == "roi"]
     told = own.groupby("channel")["mean"].quantile([0.0, 0.25, 0.5, 0.75, 1.0]).unstack()
     return told.set_axis(["least", "quarter", "half", "three quarters", "most"], axis=1).reset_index()
+
+
+def _asked(cfg: MediaConfig, head: Any, belief: tuple[str, ...]) -> MediaConfig:
+    """Put what the command line has words of its own for into the configuration."""
+    from wmjax.core.errors import UserError
+    from wmjax.transformer import beliefs
+
+    try:
+        cfg = replace(cfg, roi=(*cfg.roi, *(beliefs.parse(told) for told in belief)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return cfg if head is None else replace(cfg, network=replace(cfg.network, head=head))
 
 
 def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
@@ -268,6 +294,14 @@ def _warn(lines: list[str]) -> None:
 
     for line in lines:
         console.warning(line)
+
+
+def _tell(path: Path, table: Any, about: dict[str, Any]) -> None:
+    from wmjax.core.files import write_table
+    from wmjax.report import console
+
+    write_table(path, table, about)
+    console.say(f"{len(table):,} rows: {path}")
 
 
 def _write(path: Path, table: Any, world: Any, panel: Any, question: dict[str, Any], **told: Any) -> None:

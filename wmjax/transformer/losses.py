@@ -3,6 +3,8 @@
     outcome    <(predicted - outcome)^2>
     spend      <(predicted - spend)^2>                      the adversary, on a frozen representation
     confusion  <(predicted - c_k)^2>                        the encoder against a frozen adversary
+    apart      <softplus(-real) + softplus(shuffled)> / 2   an adversary that tells the spend from shuffled spend
+    undecided  <logs of both answers, both kinds> / 2       the encoder against it: to make it say neither
     sign       sum_k ReLU(-s_k <d outcome / d spend_k>)
     ROI        -sum_k log p_k(ROI_k)                        any NumPyro distribution
 
@@ -13,52 +15,15 @@ and n its rows: the loss is then 2 sigma^2 / n times minus the log posterior of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from wmjax.transformer.beliefs import ROIPrior as ROIPrior
+from wmjax.transformer.beliefs import log_density
 from wmjax.transformer.response import SPREAD, Curves
-
-Family = Literal["normal", "lognormal", "halfnormal"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ROIPrior:
-    """What is believed of a channel's return before the data: outcome for a unit of spend, over the train periods.
-
-    Attributes:
-        channel: the action's name.
-        family: `normal(a, b)` with mean a and standard deviation b, as a lift test's estimate and standard error;
-            `lognormal(a, b)` with mean and standard deviation of the log; `halfnormal(b)`.
-        a, b: see `family`.
-    """
-
-    channel: str
-    family: Family = "normal"
-    a: float = 0.0
-    b: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.family not in ("normal", "lognormal", "halfnormal"):
-            raise ValueError(f"family is {self.family!r}, must be normal, lognormal or halfnormal")
-        if not self.b > 0:
-            raise ValueError(f"ROI prior of {self.channel!r}: b is {self.b}, must be positive")
-
-    def distribution(self) -> Any:
-        """Give it as a NumPyro distribution."""
-        return distribution(self.family, self.a, self.b)
-
-
-def distribution(family: Family, a: Any, b: Any) -> Any:
-    """Give a family's NumPyro distribution, see `ROIPrior`; `a` and `b` may be traced."""
-    import numpyro.distributions as dist
-
-    if family == "halfnormal":
-        return dist.HalfNormal(b)
-    return (dist.Normal if family == "normal" else dist.LogNormal)(a, b)
 
 
 def mean(values: Float[Array, "*axes"], weights: Float[Array, "*axes"]) -> Float[Array, ""]:
@@ -83,6 +48,24 @@ def by_channel(
     return mean(jnp.square(predicted - target).mean(-1), weights)
 
 
+def apart(
+    real: Float[Array, "*axes channels"], shuffled: Float[Array, "*axes channels"], weights: Float[Array, "*axes"]
+) -> Float[Array, ""]:
+    """Score logits that say "real" of what is real and what was shuffled: cross-entropy, log 2 by chance."""
+    return mean(0.5 * (jax.nn.softplus(-real) + jax.nn.softplus(shuffled)).mean(-1), weights)
+
+
+def undecided(
+    real: Float[Array, "*axes channels"], shuffled: Float[Array, "*axes channels"], weights: Float[Array, "*axes"]
+) -> Float[Array, ""]:
+    """Score the same logits against one half for either, as the confusion loss does of classes: log 2 at its least.
+
+    Bounded from below, where to make the adversary wrong is not: an encoder that could would carry spend after all.
+    """
+    either = sum(jax.nn.softplus(x) + jax.nn.softplus(-x) for x in (real, shuffled))
+    return mean(0.25 * jnp.asarray(either).mean(-1), weights)
+
+
 def sign(slopes: Float[Array, " channels"], signs: Float[Array, " channels"]) -> Float[Array, ""]:
     """Punish a mean slope against its known sign (1 or -1; 0 is unknown)."""
     return jnp.sum(jax.nn.relu(-signs * slopes))
@@ -90,7 +73,7 @@ def sign(slopes: Float[Array, " channels"], signs: Float[Array, " channels"]) ->
 
 def roi(returns: Float[Array, " channels"], priors: Mapping[int, Any]) -> Float[Array, ""]:
     """Give minus the log density of the channels' returns, `{channel: numpyro distribution}`."""
-    found = [-prior.log_prob(returns[at]) for at, prior in priors.items()]
+    found = [-log_density(prior, returns[at]) for at, prior in priors.items()]
     return sum(found, jnp.zeros(()))
 
 

@@ -50,7 +50,14 @@ class Forecast(NamedTuple):
 
 
 def init(
-    key: Key[Array, ""], known: Channels, *, cfg: MMMConfig, num_covariates: int, num_static: int, curves: Curves
+    key: Key[Array, ""],
+    known: Channels,
+    *,
+    cfg: MMMConfig,
+    num_covariates: int,
+    num_static: int,
+    curves: Curves,
+    discriminates: bool = False,
 ) -> Params:
     """Draw the parameters: `outcome`, of the encoder and the outcome's head, and `spend`, of the spend's head.
 
@@ -60,6 +67,7 @@ def init(
         cfg: shape.
         num_covariates, num_static: may be 0.
         curves: where the response curves start; not used by the free form.
+        discriminates: the spend's head tells real spend from shuffled spend (`tell_apart`); else it predicts spend.
     """
     width, out = cfg.width, cfg.representation
     leaves = {
@@ -80,7 +88,8 @@ def init(
         # From zero: the base starts as a linear regression, and the network earns what it adds.
         leaves["head_out"] = nets.linear(cfg.head_units, 1, scale=0.0)
         leaves["controls"] = nets.linear(num_covariates + num_static, 1, scale=0.0)
-    spend = {"in": nets.linear(out + cfg.code, cfg.head_units), "out": nets.linear(cfg.head_units, 1)}
+    asked = 2 * out + cfg.code + 1 if discriminates else out + cfg.code
+    spend = {"in": nets.linear(asked, cfg.head_units), "out": nets.linear(cfg.head_units, 1)}
     params = nets.draw(key, {"outcome": leaves, "spend": spend})
     if cfg.head == "response":
         params["outcome"]["curves"] = curves
@@ -169,9 +178,34 @@ def predict_spend(
     params: Params, phi: Float[Array, "*axes representation"], known: Channels
 ) -> Float[Array, "*axes channels"]:
     """Predict each channel's spend in (0, 1) from the representation: the `spend` part, the adversary's head."""
+    return jax.nn.sigmoid(_by_channel(params, _asked(phi, known)))
+
+
+def tell_apart(
+    params: Params,
+    phi: Float[Array, "*axes representation"],
+    spend: Float[Array, "*axes channels"],
+    known: Channels,
+) -> Float[Array, "*axes channels"]:
+    """Say whether each channel's spend belongs to the representation, as logits: an adversary that discriminates.
+
+    It reads the representation times the spend too: whether they go together is a matter of their product.
+
+    Args:
+        spend: in (0, 1), real or shuffled.
+    """
+    asked, at = _asked(phi, known), 2 * spend[..., None] - 1
+    return _by_channel(params, jnp.concatenate([asked, asked[..., : phi.shape[-1]] * at, at], axis=-1))
+
+
+def _asked(phi: Array, known: Channels) -> Float[Array, "*axes channels inputs"]:
+    """Lay each channel's code beside the representation, which comes first."""
     code = jnp.broadcast_to(known.code, (*phi.shape[:-1], *known.code.shape))
-    asked = jnp.concatenate([jnp.broadcast_to(phi[..., None, :], (*code.shape[:-1], phi.shape[-1])), code], axis=-1)
-    return jax.nn.sigmoid(nets.dense(params["out"], jax.nn.elu(nets.dense(params["in"], asked)))[..., 0])
+    return jnp.concatenate([jnp.broadcast_to(phi[..., None, :], (*code.shape[:-1], phi.shape[-1])), code], axis=-1)
+
+
+def _by_channel(params: Params, asked: Float[Array, "*axes channels inputs"]) -> Float[Array, "*axes channels"]:
+    return nets.dense(params["out"], jax.nn.elu(nets.dense(params["in"], asked)))[..., 0]
 
 
 def roll_out(

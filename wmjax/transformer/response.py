@@ -1,7 +1,7 @@
 """Response curves: what spend adds to the outcome, monotone in spend, saturating and carried over.
 
     adstock_t = sum_l theta^l spend_{t-l} / sum_l theta^l,   l = 0 .. carry
-    media_t,k = sign_k beta_k x^s / (x^s + half_k^s),        x = adstock_t,k
+    media_t,k = sign_k beta_k x^s / (x^s + half_k^s),        x = adstock_t,k        (unknown sign: see `amplitude`)
 
 (geometric carry-over and the Hill curve; Jin et al. 2017). Zero spend adds exactly zero. Parameters are free numbers:
 theta = sigmoid(carry), half = exp(half), s = exp(slope), beta = exp(size). A prior is then a normal one on each.
@@ -34,17 +34,32 @@ SPREAD = (1.0, 0.7, 0.3, 1.0)
 """Standard deviations of the default prior: of logit(theta), log(half), log(s) and log(beta)."""
 
 
-def centre(typical: Float[Array, " channels"]) -> Curves:
+def centre(typical: Float[Array, " channels"], signs: Float[Array, " channels"] | None = None) -> Curves:
     """Centre the default prior: theta .38, half saturation at the typical spend, s 1.1, the mean of all channels' beta
     together one sd of the outcome, so that what media do in total hangs little on how finely channels are told apart.
 
     Args:
         typical: mean of the spend over the periods that have any, on the scale of the network.
+        signs: of the channels, see `amplitude`; all known if not given.
     """
     one = jnp.ones_like(typical)
-    return Curves(
-        -0.5 * one, jnp.log(typical), 0.1 * one, jnp.full_like(one, -jnp.log(len(one)) - 0.5 * SPREAD[3] ** 2)
-    )
+    size = jnp.full_like(one, _common(len(one)))
+    return Curves(-0.5 * one, jnp.log(typical), 0.1 * one, size if signs is None else jnp.where(signs == 0, 0.0, size))
+
+
+def _common(channels: int) -> Array:
+    """Give the centre of log beta."""
+    return -jnp.log(channels) - 0.5 * SPREAD[3] ** 2
+
+
+def amplitude(size: Float[Array, "*m channels"], signs: Float[Array, " channels"]) -> Float[Array, "*m channels"]:
+    """Give the most that a channel can add, in standard deviations of the outcome, from its free number.
+
+    A channel of known sign adds sign beta. One whose sign is unknown (0) has beta sinh(size), beta that of the prior's
+    centre: either sign, around nothing, in tails as of the others.
+    """
+    either = jnp.exp(_common(size.shape[-1])) * jnp.sinh(size)
+    return jnp.where(signs == 0, either, signs * jnp.exp(size))
 
 
 def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels"], carry: int) -> Array:
@@ -69,4 +84,4 @@ def media(
 ) -> Float[Array, "time channels"]:
     """Give each channel's contribution in each period, in standard deviations of the outcome."""
     x = adstock(spend, jax.nn.sigmoid(curves.carry), cfg.carry)
-    return signs * jnp.exp(curves.size) * hill(x, jnp.exp(curves.half), jnp.exp(curves.slope))
+    return amplitude(curves.size, signs) * hill(x, jnp.exp(curves.half), jnp.exp(curves.slope))

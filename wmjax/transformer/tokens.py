@@ -24,7 +24,7 @@ class Channels(NamedTuple):
     """What is fixed about the channels.
 
     code: [channels, code], which channel it is. creative: [channels, c], a vector of its advertisements (as CLIP or
-    BERT give), or c = 0. sign: [channels], 1 or -1, the direction in which spend moves the outcome (`response` head).
+    BERT give), or c = 0. sign: [channels], 1 or -1, the direction in which spend moves the outcome; 0 is unknown.
     """
 
     code: Float[Array, "channels code"]

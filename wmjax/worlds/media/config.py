@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from wmjax.transformer.beliefs import ROIPrior
 from wmjax.transformer.config import SMALL, MMMConfig
-from wmjax.transformer.losses import ROIPrior
 from wmjax.worlds.options import Members
+
+Confusion = Literal["half", "mean", "rank", "shuffle"]
+Order = Literal["spend_first", "outcome_first"]
+CONFUSIONS, ORDERS = get_args(Confusion), get_args(Order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class MediaConfig:
             it to the covariates (see `proxies`): a noisy column takes only a part of demand out, and the rest is
             credited to spend that follows demand.
         negative: channels that lower the outcome; the others raise it.
+        unknown: channels that may do either.
         warm: most steps of Newton's in which the `response` head's curves and linear controls are fitted alone, on all
             rows, before the network joins.
         steps: updates in all, after those.
@@ -48,11 +54,12 @@ class MediaConfig:
         clip: largest norm of the network's gradient.
         alpha: weight of the confusion loss at the end of its rise; 0 leaves the adversary out.
         confusion: what the encoder makes the adversary say: one half (`half`, the published target), the channel's mean
-            (`mean`), or one half of spend that was turned into ranks (`rank`), whose mean it is.
+            (`mean`), or one half of spend that was turned into ranks (`rank`), whose mean it is; or that it cannot tell
+            ranks from those of another row (`shuffle`), which asks for independence and not for equal means alone.
         order: which player moves first.
         ema: decay of the averaged parameters, which every answer comes from.
         prior_weight: factor on the log priors of the response curves and of ROI; 1 is Bayes' own.
-        roi: beliefs about returns.
+        roi: beliefs about returns: `ROIPrior`s, or by channel a NumPyro distribution or its call in words.
         block: most periods in a block, of the bootstrap and of what intervals take for independent of each other; 0
             leaves the bootstrap out, and periods are independent.
     """
@@ -68,6 +75,7 @@ class MediaConfig:
     peers: bool = True
     errors_in_variables: bool = True
     negative: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     warm: int = 100
     steps: int = 120
     epochs: int = 4
@@ -79,8 +87,8 @@ class MediaConfig:
     weight_decay: float = 1e-2
     clip: float = 1.0
     alpha: float = 0.01
-    confusion: Literal["half", "mean", "rank"] = "rank"
-    order: Literal["spend_first", "outcome_first"] = "spend_first"
+    confusion: Confusion = "rank"
+    order: Order = "spend_first"
     ema: float = 0.98
     prior_weight: float = 1.0
     roi: tuple[ROIPrior, ...] = ()
@@ -88,15 +96,33 @@ class MediaConfig:
 
     @property
     def compiled(self) -> MediaConfig:
-        """What programs are compiled for: whose returns something is believed of, not what; see `beliefs`."""
-        return dataclasses.replace(self, roi=tuple(dataclasses.replace(p, a=0.0, b=1.0) for p in self.roi))
+        """What programs are compiled for: of whose returns which kind of thing is believed, not its numbers; whether
+        the adversary predicts, not what it is made to say. See `beliefs`.
+        """
+        said = self.confusion if self.confusion == "shuffle" else "half"
+        return dataclasses.replace(self, roi=tuple(p.form for p in self.roi), confusion=said)
 
     @property
     def beliefs(self) -> np.ndarray:
-        """The beliefs' numbers, `[beliefs, 2]`: `a` and `b` of each."""
-        return np.array([(p.a, p.b) for p in self.roi], np.float32).reshape(-1, 2)
+        """The beliefs' numbers, `[beliefs, numbers]`, zeros after the last of each."""
+        numbers = [p.numbers for p in self.roi]
+        found = np.zeros((len(numbers), max(map(len, numbers), default=0)), np.float32)
+        for row, own in zip(found, numbers, strict=True):
+            row[: len(own)] = own
+        return found
+
+    def sign(self, channel: str) -> float:
+        """Say in which direction a channel moves the outcome: 1 or -1; 0 is unknown."""
+        return 0.0 if channel in self.unknown else -1.0 if channel in self.negative else 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.roi, Mapping):
+            object.__setattr__(self, "roi", tuple(ROIPrior(channel=c, density=d) for c, d in self.roi.items()))
+        if both := sorted({*self.negative} & {*self.unknown}):
+            raise ValueError(f"negative and unknown both name {both[0]!r}")
+        for name, known in (("confusion", CONFUSIONS), ("order", ORDERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(known)}")
         for name, least in (
             ("members", 1),
             ("seasons", 0),

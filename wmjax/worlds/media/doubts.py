@@ -15,7 +15,7 @@ class Doubts(NamedTuple):
     like_placebos: their return's interval reaches down to what a copy that does nothing was given; none before
     `placebo.check`. explained_away: a hidden cause weaker than known columns could be all of their return. misfit: of
     the whole world, where it forecasts no better than means do; else empty. as_measured: covariates that may be noisy,
-    whose error nothing tells.
+    whose error nothing tells. prior_alone: the data remove next to nothing of what the prior leaves open; that share.
     """
 
     unidentified: frozenset[str]
@@ -24,21 +24,28 @@ class Doubts(NamedTuple):
     explained_away: dict[str, str]
     misfit: str
     as_measured: tuple[str, ...]
+    prior_alone: dict[str, float]
 
 
-def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...]) -> Doubts:
+LEAST = 0.1
+"""Share of the variance that a prior leaves a return, below which what the data remove of it is next to nothing."""
+
+
+def of(
+    support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...], unknown: tuple[str, ...] = ()
+) -> Doubts:
     """Find the doubts.
 
     Args:
         support: of the world, see `fitting.support`.
         facts: of the world; `placebo`, `hidden`, `r2` and `as_measured` where they were measured.
-        negative: channels whose effect is negative.
+        negative: channels whose effect is negative; unknown: those whose effect may be either.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
     return Doubts(
         frozenset(channel for channel, explained, _ in rows if explained > 0.95),
         frozenset(channel for channel, _, idle in rows if idle < 0.02),
-        _like_placebos(facts.get("placebo", {}), negative),
+        _like_placebos(facts.get("placebo", {}), negative, unknown),
         {
             channel: f"a hidden cause {told['times_known']:.2f} times as strong as {told['known_columns']} could be "
             "all of its return, or hide as much again"
@@ -47,6 +54,13 @@ def of(support: pd.DataFrame, facts: Mapping[str, Any], negative: tuple[str, ...
         },
         _misfit(facts.get("r2", {})),
         tuple(facts.get("as_measured", ())),
+        {
+            channel: float(share)
+            for channel, share in zip(support["channel"], support["learned"], strict=True)
+            if share < LEAST
+        }
+        if "learned" in support
+        else {},
     )
 
 
@@ -65,12 +79,14 @@ def _misfit(r2: Mapping[str, float | None]) -> str:
     return ""
 
 
-def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...]) -> dict[str, str]:
+def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...], unknown: tuple[str, ...]) -> dict[str, str]:
     out = {}
     for channel, told in found.items():
         if None in told.values():
             continue
-        sign = -1 if channel in negative else 1
+        # Of either sign: on the side on which the channel was found.
+        lowers = told["roi"] < 0 if channel in unknown else channel in negative
+        sign = -1 if lowers else 1
         if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
             out[channel] = (
                 f"in a second, smaller fit of the train periods a copy that does nothing is given a return of "
@@ -114,6 +130,11 @@ def warnings(
                 f"without any spend in the {words} periods, which so say nothing of them: {', '.join(paused)}; what is "
                 "told of their effects is of the train periods alone"
             )
+    if alone := [f"{c} ({max(share, 0):.0%})" for c, share in doubts.prior_alone.items() if c in among]:
+        found.append(
+            f"the prior alone speaks, as the data remove that little of the variance it leaves the return: "
+            f"{', '.join(alone)}"
+        )
     copies = facts.get("placebo", {})
     if alike := [copies[c] | {"channel": c} for c in doubts.like_placebos if c in among]:
         told = [

@@ -23,7 +23,7 @@ from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import check_key, member_key, origin
-from wmjax.worlds.media import hidden, posterior, prepare
+from wmjax.worlds.media import creatives, hidden, posterior, prepare
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged
@@ -38,7 +38,7 @@ def fit(
     cfg: MediaConfig,
     *,
     seed: int | None = None,
-    creative: np.ndarray | None = None,
+    creative: np.ndarray | pd.DataFrame | None = None,
     folder: str | Path | None = None,
     observer: Observer = silent,
     stage: str = "media",
@@ -52,13 +52,14 @@ def fit(
         panel: one series, or geos; actions are the channels' spend.
         cfg: how.
         seed: that `key` was made from, written to the results' provenance; without one the key's own data are.
-        creative: [channels, c], vectors of the channels' advertisements (CLIP, BERT); the `free` head reads them.
+        creative: [channels, c], vectors of the channels' advertisements (CLIP, BERT), for the `free` head; or a table
+            of them, a column `channel` and columns of numbers.
         folder: where checkpoints are kept; a killed fit goes on from them, bitwise.
         observer: told of progress.
         stage: what it is told by.
 
     Raises:
-        UserError: see `prepare.check`; or the folder belongs to another fit.
+        UserError: see `prepare.check` and `creatives.read`; or the folder belongs to another fit.
         DivergedError: where every member meets values that are not finite.
     """
     begun = prepared(key, panel, cfg, creative)
@@ -73,13 +74,16 @@ def fit(
         observer=observer,
         stage=stage,
         snapshot=many.members(averaged, 1),
-        fingerprint=fingerprint(cfg, panel.schema) + panel.fingerprint,
+        fingerprint=fingerprint(cfg, panel.schema, *begun.drawn) + panel.fingerprint,
     )
     return world_of(panel, cfg, begun, done.best, history, origin(key, seed, cfg, panel))
 
 
 class Prepared(NamedTuple):
-    """What a fit reads: parts of the calendar, scales, the arrays, and each member's key and luck."""
+    """What a fit reads: parts of the calendar, scales, the arrays, and each member's key and luck.
+
+    drawn: vectors of the channels' advertisements, where there are any, for the fingerprint.
+    """
 
     split: Split
     scales: Scales
@@ -87,18 +91,22 @@ class Prepared(NamedTuple):
     data: LearnData
     keys: Key[Array, " members"]
     luck: Luck
+    drawn: list[Any]
 
 
-def prepared(key: Key[Array, ""], panel: Panel, cfg: MediaConfig, creative: np.ndarray | None) -> Prepared:
+def prepared(
+    key: Key[Array, ""], panel: Panel, cfg: MediaConfig, creative: np.ndarray | pd.DataFrame | None
+) -> Prepared:
     """Split a panel, fit its scales, lay it out, and draw what members differ by.
 
     Raises:
-        UserError: see `prepare.check`.
+        UserError: see `prepare.check` and `creatives.read`.
     """
     check_key(key)
     split = split_times(panel, val=cfg.val, test=cfg.test)
     scales = prepare.fit_scales(panel, split.train, cfg)
-    data = learn_data(panel, scales, split, cfg, creative)
+    vectors = None if creative is None else creatives.read(creative, panel.action_names, cfg.network)
+    data = learn_data(panel, scales, split, cfg, vectors)
     taught = np.any(data.train, axis=0)
     luck = balanced(
         key_for(key, "luck"), np.asarray(taught), channels=len(panel.action_names), members=cfg.members, block=cfg.block
@@ -110,6 +118,7 @@ def prepared(key: Key[Array, ""], panel: Panel, cfg: MediaConfig, creative: np.n
         data=data,
         keys=jnp.stack([member_key(key, m) for m in range(cfg.members)]),
         luck=luck,
+        drawn=[] if vectors is None else [vectors.tolist()],
     )
 
 
@@ -118,21 +127,22 @@ def world_of(
 ) -> MediaWorld:
     """Make a world of trained members, and measure what it says about itself."""
     split, scales, data = begun.split, begun.scales, begun.data
+    noisy, told = len(scales.errors.columns), support(panel, scales, split, cfg)
+    spread = posterior.spread(params, data, cfg=cfg.compiled, channels=panel.action_names, noisy=noisy)
+    if cfg.network.head == "response":
+        own = posterior.learned(params, spread, data, cfg=cfg.compiled, channels=panel.action_names)
+        told = told.assign(moved=np.asarray(own[0], np.float64), learned=np.asarray(own[1], np.float64))
     world = MediaWorld(
         cfg=cfg,
         params=params,
-        spread=np.asarray(
-            posterior.spread(
-                params, data, cfg=cfg.compiled, channels=panel.action_names, noisy=len(scales.errors.columns)
-            )
-        ),
+        spread=np.asarray(spread),
         scales=scales,
         creative=np.asarray(data.known.creative),
         residual=np.zeros(cfg.members),
         schema=panel.schema,
         levels=panel.levels,
         units=panel.units,
-        support=support(panel, scales, split, cfg),
+        support=told,
         training=_curves(history),
         facts={**_dates(panel, split), **_errors(panel, scales), "unspent": prepare.unspent(panel, split)},
         provenance=provenance,
@@ -166,12 +176,12 @@ def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float |
 
 
 def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, creative: np.ndarray | None) -> LearnData:
-    """Lay a panel out for learning; the adversary's target is spend, or its rank among the train rows."""
+    """Lay a panel out for learning; the adversary sees spend, or its rank among the train rows."""
     series = prepare.series(panel, scales, cfg)
     train = np.asarray(series.observed) & split.train
-    sign = tuple(-1.0 if name in cfg.negative else 1.0 for name in panel.action_names)
+    sign = tuple(cfg.sign(name) for name in panel.action_names)
     target = np.asarray(series.spend)
-    if cfg.confusion == "rank":
+    if cfg.confusion in ("rank", "shuffle"):
         target = np.stack([_ranks(target[..., k], train) for k in range(target.shape[-1])], -1)
     aim = target[train].mean(0) if cfg.confusion == "mean" else np.full(target.shape[-1], 0.5)
     return LearnData(
@@ -183,7 +193,7 @@ def learn_data(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig, cre
         confusion=jnp.asarray(aim, jnp.float32),
         size=jnp.asarray(scales.size, jnp.float32),
         exchange=jnp.asarray(scales.outcome_scale / scales.spend, jnp.float32),
-        centre=response.centre(jnp.asarray(scales.typical, jnp.float32)),
+        centre=response.centre(jnp.asarray(scales.typical, jnp.float32), jnp.asarray(sign, jnp.float32)),
         beliefs=jnp.asarray(cfg.beliefs),
     )
 
@@ -201,7 +211,7 @@ def support(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig) -> pd.
     Returns:
         channel; idle, the share of rows with next to no spend (below 5 % of the typical one); top, the largest spend of
         a row in the table's units per unit of size; explained, the R2 of spend given covariates and last period's
-        outcome, linearly.
+        outcome, linearly. Of the `response` head `fit` adds moved and learned, see `posterior.learned`.
     """
     series = prepare.series(panel, scales, cfg)
     rows = np.asarray(series.observed) & split.train

@@ -114,12 +114,15 @@ def forecast(world: MediaWorld, panel: Panel, window: slice, *, feedback: bool, 
 
     Args:
         window: periods of the panel.
-        feedback: whether drawn outcomes are fed back into the history.
+        feedback: whether drawn outcomes are fed back into the history, as `simulate` does.
         first: first period of the window that any plan changes; not made use of.
     """
     cfg, history, plan = world.cfg.network, world.history(panel), jnp.asarray(panel.arrays.actions)
     members, residual = world.params, jnp.asarray(world.residual, jnp.float32)
     if feedback:
+        # As `simulate` has it: a forecast does not know what is only observed when it happens.
+        late = prepare.unforeseen(history.series, panel, world.cfg, world.scales, window.start)
+        history = history._replace(series=late)
         return PlansForecast(cfg, window.start, True), PlansData(members, history, plan, residual)
     members = programs.ready(world.params, history, cfg=cfg)
     kept = 0

@@ -1,6 +1,6 @@
 """Training of one member: two players who move in turn on the same batch, averaged parameters, an epoch in one scan.
 
-    adversary:          spend_loss(G_A(Phi of the averaged encoder), spend)
+    adversary:          loss(G_A, Phi of the averaged encoder, spend)           see `adversary`
     encoder, outcome:   outcome_loss + alpha_e confusion(averaged G_A, Phi) + priors
     alpha_e = alpha (2 / (1 + exp(-10 e / epochs)) - 1)
 
@@ -20,10 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from wmjax.core.keys import key_for
 from wmjax.train import ema
-from wmjax.transformer import losses, network, response
+from wmjax.transformer import beliefs, losses, network, response
 from wmjax.transformer.network import Forecast, Series
 from wmjax.transformer.response import Curves
 from wmjax.transformer.tokens import Channels
+from wmjax.worlds.media import adversary
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.luck import Luck
 
@@ -35,9 +36,9 @@ class LearnData(NamedTuple):
     """What all members learn from.
 
     series: see `Series`, leaves [units, time, ..]. train, val: bool [units, time], the rows that teach and that are
-    watched. spend_target: [units, time, channels], what the adversary predicts. confusion: [channels], what it is made
-    to say. size: [units]. exchange: [channels], outcome for a unit of spend at a scaled ratio of 1. beliefs: [beliefs,
-    2], see `MediaConfig.beliefs`: an argument, so that other lift tests compile nothing.
+    watched. spend_target: [units, time, channels], spend as the adversary sees it. confusion: [channels], what one that
+    predicts is made to say. size: [units]. exchange: [channels], outcome for a unit of spend at a scaled ratio of 1.
+    beliefs: see `MediaConfig.beliefs`: an argument, so that other lift tests compile nothing.
     """
 
     series: Series
@@ -49,7 +50,7 @@ class LearnData(NamedTuple):
     size: Float[Array, " units"]
     exchange: Float[Array, " channels"]
     centre: Curves
-    beliefs: Float[Array, "beliefs 2"]
+    beliefs: Float[Array, "beliefs numbers"]
 
 
 class MediaState(NamedTuple):
@@ -119,6 +120,7 @@ def init(key: Key[Array, ""], luck: Luck, data: LearnData, *, learner: Learner) 
         num_static=series.static.shape[-1],
         # All start from the common centre: which basin is found must not hang on the draw.
         curves=data.centre,
+        discriminates=cfg.confusion == "shuffle",
     )
     outcome, spend = learner.optimizers()
     return MediaState(
@@ -224,23 +226,13 @@ def believed(
 ) -> Float[Array, ""]:
     """Give minus the log density of returns under what is believed of them, see `roi_of`."""
     value = jnp.zeros(())
-    for prior, (a, b) in zip(learner.cfg.roi, data.beliefs, strict=True):
-        at = learner.channels.index(prior.channel)
-        moved = _moved(prior.family, b * luck.beliefs[at], returns[at])
+    for prior, numbers in zip(learner.cfg.roi, data.beliefs, strict=True):
+        at, density = learner.channels.index(prior.channel), prior.distribution(numbers)
+        moved = beliefs.moved(density, luck.beliefs[at], returns[at])
         # A channel that this step did not drop has no return, and no say.
         known = jnp.where(jnp.isnan(moved), 1.0, moved)
-        density = losses.distribution(prior.family, a, b)
         value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))
     return value
-
-
-def _moved(family: losses.Family, offset: Array, value: Array) -> Array:
-    """Move a return against this member's draw of the belief's centre; a half-normal one has none to move."""
-    if family == "normal":
-        return value - offset
-    if family == "lognormal":
-        return jnp.maximum(value, 1e-6) * jnp.exp(-offset)
-    return jnp.maximum(value, 0.0)
 
 
 def sign_loss(params: Any, batch: Batch, data: LearnData, *, learner: Learner) -> Float[Array, ""]:
@@ -272,8 +264,16 @@ def outcome_loss(
     value = error + priors(params, batch, found, error, state, data, key, learner=learner)
     confusion = jnp.zeros(())
     if cfg.alpha > 0:
-        said = network.predict_spend(against, found.representation, data.known)
-        confusion = losses.by_channel(said, data.confusion, batch.weights)
+        confusion = adversary.confusion(
+            against,
+            found.representation,
+            batch.spend_target,
+            data.confusion,
+            batch.weights,
+            data.known,
+            key_for(key, "confuse"),
+            kind=cfg.confusion,
+        )
         value += alpha * confusion
     if cfg.network.head == "free" and cfg.prior_weight > 0:
         value += 0.1 * cfg.prior_weight * sign_loss(params, batch, data, learner=learner)
@@ -294,12 +294,10 @@ def update(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: 
             return state, jnp.zeros(())
         phi = forward(state.average["outcome"], batch.series, data.known, None, cfg=cfg).representation
 
-        def loss(params: Any) -> Array:
-            said = network.predict_spend(params, jax.lax.stop_gradient(phi), data.known)
-            return losses.by_channel(said, batch.spend_target, batch.weights)
-
         own = state.params["spend"]
-        value, grads = jax.value_and_grad(loss)(own)
+        value, grads = jax.value_and_grad(partial(adversary.loss, kind=cfg.confusion))(
+            own, phi, batch.spend_target, batch.weights, data.known, key_for(key, "shuffle")
+        )
         change, opt = spend_optimizer.update(grads, state.opt_state[1], own)
         own = optax.apply_updates(own, jax.tree.map(lambda u: state.rate * u, change))
         return state._replace(
@@ -342,10 +340,35 @@ class Epoch:
         def step(state: MediaState, t: Array) -> tuple[MediaState, dict[str, Array]]:
             return update(key_for(key, "step", t), state, data, learner=self.learner)
 
+        cfg = self.learner.cfg
         state, told = jax.lax.scan(step, state, jnp.arange(self.learner.steps))
-        found = forward(state.average["outcome"], data.series, data.known, None, cfg=self.learner.cfg)
+        found, slope = _sloped(state.average["outcome"], data, cfg=cfg)
         val = losses.squared(found.outcome, data.series.outcome, data.val.astype(jnp.float32))
-        return state, {**{name: value.mean() for name, value in told.items()}, "val_loss": val}
+        balance = adversary.readouts(
+            state.average["spend"],
+            found.representation,
+            data.spend_target,
+            data.train.astype(jnp.float32),
+            data.known,
+            key_for(key, "readouts"),
+            kind=cfg.confusion if cfg.alpha > 0 else "",
+        )
+        told = {name: value.mean() for name, value in told.items()} | {"val_loss": val}
+        return state, told | {f"watched_{name}": value for name, value in (balance | {"outcome_slope": slope}).items()}
+
+
+def _sloped(params: Any, data: LearnData, *, cfg: MediaConfig) -> tuple[Forecast, Float[Array, ""]]:
+    """Forecast all rows, and measure how steeply outcomes hang on spend: the root mean square slope of their sum."""
+    series, rows = data.series, data.train.astype(jnp.float32)
+
+    def total(spend: Array) -> tuple[Array, Forecast]:
+        found = forward(params, series._replace(spend=spend), data.known, None, cfg=cfg)
+        # In the response form spend works through its curves alone.
+        told = found.media.sum(-1) if cfg.network.head == "response" else found.outcome
+        return jnp.sum(told * rows), found
+
+    slopes, found = jax.grad(total, has_aux=True)(series.spend)
+    return found, jnp.sqrt(losses.mean(jnp.square(slopes).mean(-1), rows))
 
 
 def averaged(state: MediaState) -> Any:

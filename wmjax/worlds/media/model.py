@@ -74,16 +74,18 @@ def respond(
     start: Int[Array, ""] | int,
     *,
     cfg: MMMConfig,
+    feed: bool = True,
 ) -> Float[Array, "units time"]:
     """Expect the outcome had the spend been another one from `start` on, in the table's units, all else as it happened.
 
-    The free form feeds its own predictions back from `start` on; the response form needs not, see `network`.
+    The free form feeds its own predictions back from `start` on, or with `feed` off sees the observed outcomes (see
+    `network.respond`); the response form needs neither.
     """
     scaled = on_scale(history, spend)
     if cfg.head == "response":
         add = jax.vmap(lambda s: response.media(member.params["curves"], s, history.known.sign, cfg=cfg).sum(-1))
         return in_units(history, member.base + add(scaled))
-    roll = jax.vmap(lambda s, x: network.respond(member.params, s, x, history.known, start, cfg=cfg))
+    roll = jax.vmap(lambda s, x: network.respond(member.params, s, x, history.known, start, cfg=cfg, feed=feed))
     return in_units(history, roll(history.series, scaled))
 
 
@@ -115,7 +117,7 @@ def respond_now(
     before, own = on_scale(history, plan), on_scale(history, now)
     stock = jax.vmap(lambda s: response.adstock(s, theta, cfg.carry))(before) + first * (own - before)
     raised = response.hill(stock, jnp.exp(curves.half), jnp.exp(curves.slope))
-    media = jnp.sum(history.known.sign * jnp.exp(curves.size) * raised, axis=-1)
+    media = jnp.sum(response.amplitude(curves.size, history.known.sign) * raised, axis=-1)
     return in_units(history, member.base + media)
 
 

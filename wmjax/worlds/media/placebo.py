@@ -116,8 +116,9 @@ def check(
     check_key(key)
     if world.members < 2:
         raise UserError("a world of one member has no intervals to compare with placebos; fit with two members or more")
-    marked = tuple(name + MARK for name in world.cfg.negative)
-    cfg = replace(world.cfg, members=min(world.members, MEMBERS), negative=(*world.cfg.negative, *marked))
+    own = {name: getattr(world.cfg, name) for name in ("negative", "unknown")}
+    marked = {name: (*names, *(channel + MARK for channel in names)) for name, names in own.items()}
+    cfg = replace(world.cfg, members=min(world.members, MEMBERS), **marked)
     both = beside(panel, copies(key_for(key, "copies"), panel, cfg))
     creative = np.concatenate([world.creative, world.creative]) if world.creative.shape[-1] else None
     other = fitting.fit(

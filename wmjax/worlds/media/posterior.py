@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from wmjax.core import draws as drawn
-from wmjax.transformer import network, response
+from wmjax.transformer import beliefs, network, response
 from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.response import Curves
 from wmjax.worlds.consumer.intervals import bounds as spread_of
@@ -97,7 +97,7 @@ def covariance(
     taken = jnp.minimum(width + flat.shape[0] + rows.any(1).sum(), 0.9 * rows.sum())
     sigma2 = jnp.sum(residual**2) / (rows.sum() - taken)
     told = jnp.einsum("utc,utd->cd", slopes, slopes) / sigma2
-    prior = jnp.diag(jnp.concatenate([jnp.full(len(channels), 1 / sd**2) for sd in response.SPREAD]))
+    prior = _precision(len(channels))
     believed = cfg.prior_weight * (prior + _beliefs(by_channel, flat, data, rows, cfg, channels))
     # A trace of the prior stays where there is none, so that C exists.
     believed += 1e-3 * prior
@@ -106,21 +106,24 @@ def covariance(
 
 
 def _beliefs(by_channel: Any, flat: Array, data: LearnData, rows: Array, cfg: MediaConfig, channels: Any) -> Array:
-    """Give the precision that beliefs about returns add (of a half-normal one, as of a normal one around 0)."""
-    weights = rows * data.size[:, None]
-    spent = jnp.einsum("utk,ut->k", data.series.spend, weights)
-
-    def returns(values: Array) -> Array:
-        return data.exchange * jnp.einsum("utk,ut->k", by_channel(values), weights) / jnp.where(spent > 0, spent, 1.0)
-
+    """Give the precision that beliefs about returns add, see `transformer.beliefs.precision`."""
+    returns = _returns(by_channel, data, rows)
     total = jnp.zeros((flat.shape[0], flat.shape[0]))
     if cfg.roi:
         now, slopes = returns(flat), jax.jacfwd(returns)(flat)
-        for belief, (_, b) in zip(cfg.roi, data.beliefs, strict=True):
+        for belief, numbers in zip(cfg.roi, data.beliefs, strict=True):
             at = channels.index(belief.channel)
-            slope = slopes[at] / now[at] if belief.family == "lognormal" else slopes[at]
-            total += jnp.outer(slope, slope) / b**2
+            bend = beliefs.precision(belief.distribution(numbers), now[at])
+            total += bend * jnp.outer(slopes[at], slopes[at])
     return total
+
+
+def _returns(by_channel: Any, data: LearnData, rows: Array) -> Any:
+    """Give the function that gives each channel's return over the rows, in the table's units."""
+    weights = rows * data.size[:, None]
+    spent = jnp.einsum("utk,ut->k", data.series.spend, weights)
+    per = data.exchange / jnp.where(spent > 0, spent, 1.0)
+    return lambda values: per * jnp.einsum("utk,ut->k", by_channel(values), weights)
 
 
 @partial(jax.jit, static_argnames=("cfg", "channels", "noisy"))
@@ -133,6 +136,48 @@ def spread(
     return jnp.linalg.cholesky(
         jax.lax.map(lambda p: covariance(p, data, cfg=cfg, channels=channels, noisy=noisy), params)
     )
+
+
+@partial(jax.jit, static_argnames=("cfg", "channels"))
+def learned(
+    params: Any,
+    factors: Float[Array, "members curves curves"],
+    data: LearnData,
+    *,
+    cfg: MediaConfig,
+    channels: tuple[str, ...],
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Say how far the data moved each channel's return from its prior: means over members.
+
+    Returns:
+        moved, from the return of the prior's centre, in standard deviations that the prior leaves it; learned, the
+        share of that variance which the data remove. Both by the slopes of the return at the member's curves.
+    """
+    rows = data.train.astype(jnp.float32)
+
+    def member(own: tuple[Any, Array]) -> tuple[Array, Array]:
+        flat, unflat = ravel_pytree(own[0]["outcome"]["curves"])
+
+        def by_channel(values: Array) -> Float[Array, "units time channels"]:
+            curves = unflat(values)
+            return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(data.series.spend)
+
+        prior = _precision(len(channels))
+        believed = cfg.prior_weight * (prior + _beliefs(by_channel, flat, data, rows, cfg, channels)) + 1e-3 * prior
+        returns = _returns(by_channel, data, rows)
+        slopes, away = jax.jacfwd(returns)(flat), returns(flat) - returns(ravel_pytree(data.centre)[0])
+        before = jnp.einsum("ki,ij,kj->k", slopes, jnp.linalg.inv(believed), slopes)
+        after = jnp.square(slopes @ own[1]).sum(1)
+        some = jnp.maximum(before, 1e-12)
+        return away / jnp.sqrt(some), 1 - after / some
+
+    moved, told = jax.lax.map(member, (params, factors))
+    return moved.mean(0), told.mean(0)
+
+
+def _precision(channels: int) -> Float[Array, "curves curves"]:
+    """Give the precision of the default prior of all curves."""
+    return jnp.diag(jnp.concatenate([jnp.full(channels, 1 / sd**2) for sd in response.SPREAD]))
 
 
 @partial(jax.jit, static_argnames=("cfg",))

@@ -20,6 +20,8 @@ from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.proxies import Errors, Seen
 
 YEAR = 365.25
+ALL_UNITS = ", all units"
+"""Ends the name of a covariate's mean over units."""
 PEERS = 5
 """Units from which their mean is worth a covariate."""
 
@@ -99,8 +101,9 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
     values = panel.arrays.outcomes[..., panel.outcome_index(name)][rows]
     if len(values) and (values == values[0]).all():
         problems.append(f"column {name!r}: the outcome is {values[0]:g} in all train rows; there is nothing to explain")
-    for wrong in (n for n in cfg.negative if n not in panel.action_names):
-        problems.append(f"negative names {wrong!r}, which is no channel; {near(wrong, panel.action_names)}")
+    for field in ("negative", "unknown"):
+        for wrong in (n for n in getattr(cfg, field) if n not in panel.action_names):
+            problems.append(f"{field} names {wrong!r}, which is no channel; {near(wrong, panel.action_names)}")
     for wrong in (p.channel for p in cfg.roi if p.channel not in panel.action_names):
         problems.append(f"an ROI prior names {wrong!r}, which is no channel; {near(wrong, panel.action_names)}")
     if len(problems) == 1:
@@ -173,9 +176,18 @@ def covariate_names(panel: Panel, cfg: MediaConfig, scales: Scales) -> list[str]
     """Name the columns of `covariates`; those of one thing (a categorical column, its error, the seasons) share one."""
     own, noisy = own_names(panel), scales.errors.columns.tolist()
     peers = own if cfg.peers and panel.num_units >= PEERS else []
-    exact = [f"{name}, all units" for at, name in enumerate(peers) if at not in noisy]
+    exact = [f"{name}{ALL_UNITS}" for at, name in enumerate(peers) if at not in noisy]
     seasons = 2 * cfg.seasons if isinstance(panel.times, pd.DatetimeIndex) else 0
     return [*own, *exact, *["the trend"] * cfg.trend, *["the seasons"] * seasons, *(own[at] for at in noisy)]
+
+
+def unforeseen(series: Series, panel: Panel, cfg: MediaConfig, scales: Scales, start: int) -> Series:
+    """Set what is only observed when it happens to its mean of the train periods, from period `start` on."""
+    own = [name.removesuffix(ALL_UNITS) for name in covariate_names(panel, cfg, scales)]
+    schema = {name: panel.schema.column(name).future for name in panel.covariate_names}
+    late = jnp.asarray([schema.get(name) == "observed" for name in own], bool)
+    hidden = (jnp.arange(panel.num_times) >= start)[:, None] & late
+    return series._replace(covariates=jnp.where(hidden, 0.0, series.covariates))
 
 
 def as_measured(series: Series, scales: Scales) -> np.ndarray:

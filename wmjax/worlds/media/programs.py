@@ -42,8 +42,8 @@ def simulate(
     return jax.lax.map(member, (params, residual))
 
 
-def _ask(history: History, start: Any, cfg: MMMConfig) -> attribution.Respond:
-    return lambda member, plan: pure.respond(member, history, plan, start, cfg=cfg)
+def _ask(history: History, start: Any, cfg: MMMConfig, feed: bool = True) -> attribution.Respond:
+    return lambda member, plan: pure.respond(member, history, plan, start, cfg=cfg, feed=feed)
 
 
 def _terms(history: History, cfg: MMMConfig) -> attribution.Terms:
@@ -77,25 +77,36 @@ def effect(members: Ready, history: History, plan: Array, at: Any, t0: Any, t1: 
     return jax.lax.map(member, members)
 
 
-@partial(jax.jit, static_argnames=("cfg", "chunk"))
+@partial(jax.jit, static_argnames=("cfg", "chunk", "feed"))
 def attribute(
-    members: Ready, history: History, plan: Array, over: Window, grid: Array, start: Any, *, cfg: MMMConfig, chunk: int
+    members: Ready,
+    history: History,
+    plan: Array,
+    over: Window,
+    grid: Array,
+    start: Any,
+    *,
+    cfg: MMMConfig,
+    chunk: int,
+    feed: bool = True,
 ) -> Any:
     """Attribute by every member."""
     if cfg.head == "response":
         terms = _terms(history, cfg)
         return jax.lax.map(lambda own: attribution.attribute_terms(terms, own, plan, over, grid, chunk=chunk), members)
-    ask = _ask(history, start, cfg)
+    ask = _ask(history, start, cfg, feed)
     return jax.lax.map(lambda own: attribution.attribute(ask, own, plan, over, grid, chunk=chunk), members)
 
 
-@partial(jax.jit, static_argnames=("cfg", "chunk"))
-def contributions(members: Ready, history: History, plan: Array, over: Window, *, cfg: MMMConfig, chunk: int) -> Any:
+@partial(jax.jit, static_argnames=("cfg", "chunk", "feed"))
+def contributions(
+    members: Ready, history: History, plan: Array, over: Window, *, cfg: MMMConfig, chunk: int, feed: bool = True
+) -> Any:
     """Give every member's contributions by period, and its expectation."""
     if cfg.head == "response":
         terms = _terms(history, cfg)
         return jax.lax.map(lambda own: attribution.contribution_terms(terms, own, plan, over), members)
-    respond = _ask(history, 0, cfg)
+    respond = _ask(history, 0, cfg, feed)
 
     def member(own: Ready) -> Any:
         return attribution.contributions(respond, own, plan, over, chunk=chunk), respond(own, plan)

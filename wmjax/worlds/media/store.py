@@ -23,7 +23,7 @@ from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.proxies import Errors
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save(world: MediaWorld, path: str | Path) -> None:
@@ -90,6 +90,7 @@ def _like(cfg: MediaConfig, scales: Scales, creative: np.ndarray) -> Any:
             num_covariates=len(scales.covariate_centre),
             num_static=len(scales.static_centre),
             curves=response.centre(jnp.ones(count)),
+            discriminates=cfg.confusion == "shuffle",
         )
         return jax.tree.map(lambda x: jnp.zeros((cfg.members, *x.shape), x.dtype), own)
 

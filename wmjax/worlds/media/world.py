@@ -97,7 +97,7 @@ class MediaWorld(contract.Named):
             raise UserError(f"column {self.channels[at]!r}: spend is negative")
         chosen = np.array([place[u] for u in panel.units])
         own = self.scales.of(chosen)
-        sign = tuple(-1.0 if name in self.cfg.negative else 1.0 for name in self.channels)
+        sign = tuple(self.cfg.sign(name) for name in self.channels)
         known = tokens.channels(len(sign), cfg=self.cfg.network, creative=self.creative, sign=sign)
         numbers = (own.size, own.outcome_centre, own.outcome_scale, own.spend)
         return History(prepare.series(panel, own, self.cfg), known, *(jnp.asarray(x, jnp.float32) for x in numbers))
@@ -115,7 +115,14 @@ class MediaWorld(contract.Named):
         return self._by_row(panel, {"mean": found.mean(0), "lo": lo, "hi": hi}, alpha=alpha)
 
     def simulate(
-        self, key: Key[Array, ""], panel: Panel, actions: Float[Any, "unit time action"], *, start: int, draws: int = 1
+        self,
+        key: Key[Array, ""],
+        panel: Panel,
+        actions: Float[Any, "unit time action"],
+        *,
+        start: int,
+        draws: int = 1,
+        as_happened: bool = False,
     ) -> xr.Dataset:
         """Roll the panel out from period `start` under `actions`, feeding drawn outcomes back into the history.
 
@@ -124,6 +131,8 @@ class MediaWorld(contract.Named):
             actions: the whole panel's actions; those before `start` are read from the panel instead.
             start: position of the first simulated period.
             draws: independent roll-outs of each member.
+            as_happened: read covariates that are only observed when they happen from `start` on too, as for a what-if
+                of the past. Otherwise they stand at the unit's mean of the train periods: a forecast cannot know them.
 
         Returns:
             `drawn` and `mean` (expected given the drawn past) over (member, draw, outcome, unit, time).
@@ -133,12 +142,14 @@ class MediaWorld(contract.Named):
             raise UserError("the plan has negative spend")
         plan = np.array(panel.arrays.actions)
         plan[:, start:] = np.asarray(actions)[:, start:]
-        noise = programs.noise(key, (draws, *panel.arrays.mask.shape))
+        noise, history = programs.noise(key, (draws, *panel.arrays.mask.shape)), self.history(panel)
+        if not as_happened:
+            history = history._replace(series=prepare.unforeseen(history.series, panel, self.cfg, self.scales, start))
         found = programs.simulate(
             noise,
             jnp.asarray(self.residual, jnp.float32),
             self.params,
-            self.history(panel),
+            history,
             jnp.asarray(plan),
             start,
             cfg=self.cfg.network,
@@ -203,6 +214,7 @@ class MediaWorld(contract.Named):
         carry: int | None = None,
         alpha: float = 0.1,
         chunk: int = 16,
+        feed: bool = True,
     ) -> xr.Dataset:
         """Attribute the outcome to the channels; see `wmjax.evaluate.attribution` for the one definition behind it.
 
@@ -211,6 +223,8 @@ class MediaWorld(contract.Named):
             grid: multiples of each channel's spend for its response curve.
             carry: periods after `times` in which the outcome still counts; the network's own carry-over if not given.
             alpha: `lo` and `hi` hold with probability `1 - alpha`.
+            feed: let the `free` head feed predicted outcomes back. Otherwise it sees the observed ones (the published
+                form): what past spend did to them is in them, so carry-over is counted in part. `response` needs none.
 
         Returns:
             Over (channel, unit), unit `"all"` being the sum, and the only one where there is one series: `contribution`
@@ -223,7 +237,7 @@ class MediaWorld(contract.Named):
         over, plan = self.window(panel, times, carry), jnp.asarray(panel.arrays.actions)
         history, start = self.history(panel), times.indices(panel.num_times)[0]
         args = (history, plan, over, jnp.asarray(grid, jnp.float32), start)
-        found, drawn = self.asked(programs.attribute, history, *args, chunk=chunk)
+        found, drawn = self.asked(programs.attribute, history, *args, chunk=chunk, feed=feed)
         units = planning.geos(panel)
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
         change = np.asarray(over.change) > 0
@@ -285,8 +299,10 @@ class MediaWorld(contract.Named):
             alpha=alpha,
         )
 
-    def contributions(self, panel: Panel, *, alpha: float = 0.1, chunk: int = 16) -> xr.Dataset:
+    def contributions(self, panel: Panel, *, alpha: float = 0.1, chunk: int = 16, feed: bool = True) -> xr.Dataset:
         """Give each period's contribution of each channel, and the baseline that is left without any spend.
+
+        `feed` as in `attribute`.
 
         Returns:
             Over (channel, unit, time) `contribution`, `lo`, `hi`, and over (unit, time) `baseline` and `interaction`
@@ -296,7 +312,8 @@ class MediaWorld(contract.Named):
         """
         over, plan = self.window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
         history = self.history(panel)
-        (found, base), drawn = self.asked(programs.contributions, history, history, plan, over, chunk=chunk)
+        asked = self.asked(programs.contributions, history, history, plan, over, chunk=chunk, feed=feed)
+        (found, base), drawn = asked
         labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
         by = tuple(labels)
         parts: dict[str, tuple[str, tuple[str, ...], Any]] = {
@@ -367,7 +384,7 @@ class MediaWorld(contract.Named):
 
     def doubts(self) -> Doubts:
         """Say of which channels the data tell little, and why."""
-        return doubts.of(self.support, self.facts, self.cfg.negative)
+        return doubts.of(self.support, self.facts, self.cfg.negative, self.cfg.unknown)
 
     def warnings(self, among: frozenset[str] | None = None) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model, of all or of those given."""
