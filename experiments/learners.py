@@ -48,7 +48,7 @@ class Learners:
         names: of the learners.
         forests: of the meta-learners, and of the nuisances of the causal forest.
         trees: of the causal forest, a multiple of 4.
-        rows: that forests learn from, at most; None is all.
+        rows, peer_rows: that forests learn from, and that the causal forest does, at most; None is all.
         tarnet: the network with two heads.
         networks: of the meta-learners on networks.
         alpha: the causal forest's intervals hold with probability `1 - alpha`.
@@ -58,6 +58,7 @@ class Learners:
     forests: ForestConfig = field(default_factory=ForestConfig)
     trees: int = 1000
     rows: int | None = 60_000
+    peer_rows: int | None = 60_000
     tarnet: TarnetConfig = field(default_factory=TarnetConfig)
     networks: MetaConfig = field(default_factory=MetaConfig)
     alpha: float = 0.1
@@ -104,7 +105,7 @@ def scores(
     out: Scores = {}
     for done, name in enumerate(cfg.names):
         observer(Event("learners", done, len(cfg.names), unit="learner"))
-        setting_of = {"tarnet": cfg.tarnet} | dict.fromkeys(NETWORKS, cfg.networks)
+        setting_of = {"tarnet": cfg.tarnet, PEER: cfg.peer_rows} | dict.fromkeys(NETWORKS, cfg.networks)
         own = fingerprint(owner, cfg.forests, setting_of.get(name, cfg.rows), cfg.trees, cfg.alpha)
         kept = folder / f"{name}-{setting}.json"
         if (found := read_scores(kept, own)) is None and name in cfg.able:
@@ -118,8 +119,9 @@ def scores(
 def _score(key: jax.Array, setting: str, name: str, data: ConsumerData, *, cfg: Learners, observer: Observer) -> Scores:
     train, val, test = (Table(*data.rows(part)[:3]) for part in range(3))
     both = Table(*(np.concatenate(pair) for pair in zip(train, val, strict=True)))
-    if cfg.rows is not None and len(both.labels) > cfg.rows:
-        drawn = np.random.default_rng(cfg.forests.seed).choice(len(both.labels), cfg.rows, replace=False)
+    most = cfg.peer_rows if name == PEER else cfg.rows
+    if most is not None and len(both.labels) > most:
+        drawn = np.random.default_rng(cfg.forests.seed).choice(len(both.labels), most, replace=False)
         both = Table(*(x[drawn] for x in both))
     action, outcome = consumer_data.question(setting)
     asked: dict[str, Any] = {

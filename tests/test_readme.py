@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import jax
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -202,9 +203,8 @@ def test_help_answers(words, capsys):
 
 def test_the_readmes_python_runs_as_written(run, table, monkeypatch):
     """Only the size of the fit is cut down, to the run's, whose programs are compiled already."""
-    first, swept, _ = re.findall(
-        r"```python\n(.*?)```", TEXT, re.DOTALL
-    )  # the last is the graph world's, run by its tests
+    # The last is the graph world's, run by its tests.
+    first, swept, own, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     monkeypatch.chdir(table)
     cfg = Run(run).world().model.cfg
     monkeypatch.setattr(consumer, "ConsumerConfig", lambda members: cfg)
@@ -214,6 +214,13 @@ def test_the_readmes_python_runs_as_written(run, table, monkeypatch):
     assert scope["world"].members == cfg.members
     assert scope["found"]["gain"].dims == ("coupon", "member", "unit", "outcome")
     assert isinstance(scope["world"].params.machine.weights[0], jax.Array)
+    # Two units over 12 periods; what they bring is spend, here.
+    scope |= {"simulate": lambda key, params, history, actions: params * actions.sum((1, 2))}
+    scope |= {"params": 2.0, "history": (), "actions": np.ones((2, 12, 2), np.float32)}
+    exec(compile(own, "README.md", "exec"), scope)
+    brought = scope["found"]["mean"].transpose("tv", "start", ...)
+    assert brought.sizes == {"tv": 10, "start": 8} | {d: 2 for d in brought.dims[2:]}
+    assert brought.values.max() > brought.values.min()
 
 
 def test_the_two_commands_stand_in_the_readme_and_in_ci():

@@ -64,6 +64,16 @@ def test_effects_of_a_continuous_outcome_are_in_its_own_units(learner):
     np.testing.assert_allclose(effects.response.mean(0)[truth < 2].mean(), 1.0, atol=0.4)
 
 
+@pytest.mark.parametrize("learner", ["dr_learner", "r_learner"])
+def test_an_action_that_the_features_determine_gives_nothing_absurd(learner):
+    """The propensity is 0 or 1; what is left to learn from is bounded by `1 / floor`."""
+    train, _ = table(2000, seed=0)
+    certain = train._replace(actions=np.column_stack([train.actions[:, 0], train.features[:, 1]]))
+    asked = {"contrast": Contrast(action_index=1), "learner": learner, "cfg": CFG}
+    found = meta_networks.effects(jax.random.key(0), certain, certain, certain, **asked)
+    assert np.abs(found.response).max() < 2 / CFG.floor
+
+
 def test_a_seed_is_the_same_whatever_trains_beside_it():
     alone, _ = found("s_learner", dataclasses.replace(CFG, seeds=1))
     both, _ = found("s_learner")

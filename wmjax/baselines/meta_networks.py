@@ -240,6 +240,8 @@ def _dr(own: _Problem) -> Effects:
 
 def _r(own: _Problem) -> Effects:
     def target(arms: Arms, mean: Rows, share: Rows) -> pseudo.Target:
+        # Where the action is all but certain a residual of nothing would be divided by nothing.
+        share = np.clip(share, own.cfg.floor, 1 - own.cfg.floor)
         return pseudo.residual(arms.y, arms.treated, mean=mean, share=share)
 
     return _cross_fitted(own, "r-learner", ("mean", "share"), target)
