@@ -32,6 +32,7 @@ from wmjax.core.provenance import fingerprint
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 
 PEER = "causal_forest"
+FORESTS = ("x_learner", "dr_learner", PEER)
 NETWORKS: dict[str, meta_networks.Learner] = {
     "t_network": "t_learner",
     "x_network": "x_learner",

@@ -79,7 +79,8 @@ class Study:
         machine, machine_epochs: whose belief is read.
         network: of the adapter on the belief, and of the MLP.
         learners: other learners.
-        compared: settings in which networks, adapters and other learners are asked.
+        compared: settings in which adapters and networks are asked.
+        forests: settings in which the learners on forests are asked too, which take minutes each.
     """
 
     panel: ConsumerSimConfig = field(default_factory=ConsumerSimConfig)
@@ -91,6 +92,12 @@ class Study:
     network: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     learners: Learners = field(default_factory=Learners)
     compared: tuple[str, ...] = ("push", "sale_randomised", "sale_targeted")
+    forests: tuple[str, ...] = ("sale_randomised",)
+
+    def learners_of(self, setting: str) -> Learners:
+        """Give the other learners of a setting."""
+        kept = (n for n in self.learners.names if setting in self.forests or n not in learners.FORESTS)
+        return dataclasses.replace(self.learners, names=tuple(kept) if setting in self.compared else ())
 
 
 FULL = Study()
@@ -317,7 +324,7 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
         scores |= found
     if setting in study.compared:
         kept = {"folder": folder, "observer": observer, "owner": own}
-        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners, **kept)
+        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners_of(setting), **kept)
     return scores
 
 
@@ -341,7 +348,7 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
 def left_out(rows: list[Row], study: Study) -> list[str]:
     """Name the learners that have no rows, setting by setting."""
     there = {(r.setting, r.method) for r in rows}
-    asked = [(setting, name) for setting in study.compared for name in study.learners.names]
+    asked = [(setting, name) for setting in study.compared for name in study.learners_of(setting).names]
     return [f"{setting}: {name}" for setting, name in asked if (setting, name) not in there]
 
 
