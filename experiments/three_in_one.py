@@ -63,7 +63,8 @@ class Study:
         learning, epochs, patience: of the fine-tuning, stopped by the sampled reconstruction of validation rows.
         adapter: of every network that forecasts.
         t_learners: questions that a T-learner answers too; each takes two networks.
-        learners: that are fitted once: on forests from all train and validation rows, as published, and on networks.
+        learners: that are fitted once: on forests from all train and validation rows, as published (the causal forest
+            from 60,000 of them), and on networks.
         seeds: how many where the command line does not say; the panel is the same for all.
     """
 

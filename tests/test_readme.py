@@ -219,7 +219,7 @@ def test_the_readmes_python_runs_as_written(run, table, monkeypatch):
     scope |= {"params": 2.0, "history": (), "actions": np.ones((2, 12, 2), np.float32)}
     exec(compile(own, "README.md", "exec"), scope)
     brought = scope["found"]["mean"].transpose("tv", "start", ...)
-    assert brought.sizes == {"tv": 10, "start": 8} | {d: 2 for d in brought.dims[2:]}
+    assert brought.sizes == {"tv": 10, "start": 9} | dict.fromkeys(brought.dims[2:], 2)
     assert brought.values.max() > brought.values.min()
 
 

@@ -86,3 +86,22 @@ def test_what_fits_no_simulation_is_refused():
     evaluate = simulating.of_simulate(simulate, one, (*NAMES, "print"))
     with pytest.raises(UserError, match=r"actions have shape \(2, 5, 2\), must be \(units, periods, 3\)"):
         engine.sweep(evaluate, one, key=KEY, data=(PARAMS, HISTORY, ACTIONS))
+
+
+def test_another_simulation_of_the_same_name_is_another_sweep(tmp_path):
+    """What a function closes over, and its code, are its identity; the same one is answered from disk."""
+    grid = axes.axis("tv", [0.0, 1.0])
+
+    def times(factor):
+        def inner(key, params, history, actions):
+            return factor * actions.sum()
+
+        return inner
+
+    asked = {"key": KEY, "data": ({}, (), ACTIONS), "out": tmp_path / "s.zarr"}
+    first = engine.sweep(simulating.of_simulate(times(1.0), grid, NAMES), grid, **asked)["value"]
+    again = engine.sweep(simulating.of_simulate(times(1.0), grid, NAMES), grid, **asked)["value"]
+    np.testing.assert_array_equal(first, again)
+    for other in (times(10.0), times(np.float32(2.0)), lambda key, params, history, actions: actions.max()):
+        with pytest.raises(UserError, match="another sweep"):
+            engine.sweep(simulating.of_simulate(other, grid, NAMES), grid, **asked)

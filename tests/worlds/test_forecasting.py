@@ -28,8 +28,8 @@ WINDOW = slice(START, START + PERIODS)
 
 
 @pytest.fixture(scope="module")
-def channels():
-    return test_media.simulated.panel(test_media.simulated.simulate(3, test_media.SIM))
+def channels(geos):
+    return geos
 
 
 @pytest.fixture(scope="module", params=["response", "free"])

@@ -96,7 +96,7 @@ def test_a_region_among_many_is_what_it_is_alone(fitted, panel, at):
 def test_returns_by_region_stand_in_one_table(fitted, panel):
     table = fitted.roi(panel)
     assert set(table["geo"]) == set(panel.units)
-    assert len(table) == 6 * 2 * 4
+    assert len(table) == 6 * 2 * 5
     one = table.query("geo == @panel.units[2] and quantity == 'roi'").set_index("channel")["mean"]
     own = fitted[panel.units[2]].attribute(panel.select(units=[panel.units[2]]), grid=(0.0, 1.0))
     np.testing.assert_allclose(one, own.roi.sel(unit="all").to_series()[one.index])

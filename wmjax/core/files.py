@@ -150,6 +150,9 @@ def write_parts(path: str | Path, parts: Iterable[pd.DataFrame], provenance: dic
         for part in parts:
             table = pa.Table.from_pandas(part, schema=writer and writer.schema, preserve_index=False)
             if writer is None:
+                # A column of nothing yet may hold text later.
+                fields = [f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]
+                table = table.cast(pa.schema(fields, metadata=table.schema.metadata))
                 table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"wmjax": about})
                 writer = opened.enter_context(pq.ParquetWriter(beside, table.schema, compression="zstd"))
             writer.write_table(table.cast(writer.schema))
@@ -186,6 +189,8 @@ def _plain(value: Any) -> Any:
     """Turn a cell into what strict JSON holds: dates as text, what is missing or infinite as None."""
     if isinstance(value, list | tuple):
         return [_plain(own) for own in value]
+    if value is pd.NaT or value is pd.NA:
+        return None
     if isinstance(value, float):
         return finite(value)
     if isinstance(value, pd.Timestamp):

@@ -20,6 +20,10 @@ from wmjax.sweep.plans import near
 from wmjax.sweep.reduce import Segments
 from wmjax.worlds import sweep_segments, sweeping
 from wmjax.worlds.consumer.intervals import bounds
+from wmjax.worlds.sweep_segments import REACHED
+
+TAKEN = ("unit", "units", "value", "cost", "lo", "hi", "supported", "supported_share")
+"""Names of the columns of a table of choices."""
 
 VALUES = ("profit", "gain", "total")
 
@@ -85,7 +89,7 @@ def best(
     luck = _luck(found)
     dims = [d for d in values.dims if d != "unit" and d not in luck]
     gain = _plans_by_units(values.mean([d for d in luck if d in values.dims], skipna=False), dims)
-    priced = _costs(found, gain, cost, dims, budget)
+    priced = _costs(found, values, gain, cost, dims, budget)
     who = Targets(
         gain["unit"].values.astype(object),
         np.ones(gain.sizes["unit"], int),
@@ -94,6 +98,8 @@ def best(
         _by_member(values, luck, dims),
         None if "supported" not in found else _supported(found["supported"], values, dims).astype(np.float64),
     )
+    if by in TAKEN:
+        raise UserError(f"a column named {by!r} cannot be told from the table's own; rename it to choose by it")
     if by is not None:
         who = _grouped(who, _labels(found, by))
     everyone = len(who.names)
@@ -302,7 +308,7 @@ def _values(found: xr.Dataset, outcome: str | None) -> xr.DataArray:
 
 
 def _costs(
-    found: xr.Dataset, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None
+    found: xr.Dataset, values: xr.DataArray, gain: xr.DataArray, cost: str, dims: list[Any], budget: float | None
 ) -> np.ndarray | None:
     """Lay out what each plan costs each unit: `[plans, units]`, or nothing where neither prices nor costs are known."""
     own = [n for n in found.data_vars if str(n).split("_")[-1] == "cost" and set(found[n].dims) >= {*dims, "unit"}]
@@ -322,7 +328,9 @@ def _costs(
         if name not in _axes(found, dims):
             raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
         total += price * np.asarray(gain[name].values, np.float64)
-    return np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
+    paid = np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
+    # A plan of some units costs nothing for others.
+    return paid * _supported(found[REACHED], values, dims) if REACHED in found else paid
 
 
 def _supported(marks: xr.DataArray, values: xr.DataArray, dims: list[Any]) -> np.ndarray:

@@ -142,9 +142,11 @@ def sweep(
         if place is not None and about is None:
             labels = results.labelled(grid, {}, coords or {}, attrs, full_dims, words)
             about = store.begin(place, attrs["sweep"], run.arrays, labels, words)
+            if about["identity"] != identity:
+                raise store.another(place, whole=False)
+            # Another worker may have been first, on other devices or with another budget.
+            job = _as_begun(job, about, worker[1])
             if (about["chunk"], about["devices"]) != (tiling.chunk, run.lanes):
-                # Another worker was first, on other devices or with another budget.
-                job = _as_begun(job, about, worker[1])
                 run = Run(job, _tiling(job, about, chunk, None), place, worker, observer, save_seconds)
                 attrs["sweep"] = about
         states = run.all_steps()

@@ -127,6 +127,8 @@ def write_tidy(result: xr.Dataset, path: str | Path) -> None:
 
 def _parts(result: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame]:
     """Lay a result out as rows, the last dimension counting fastest, a run of rows at a time."""
+    # A dimension without labels of its own is counted over the whole, and not anew in every run.
+    result = result.assign_coords({dim: np.arange(result.sizes[dim]) for dim in dims if dim not in result.coords})
     for place in _runs(tuple(result.sizes[dim] for dim in dims)):
         table = result.isel(dict(zip(dims, place, strict=False))).to_dataframe(dim_order=list(dims))
         yield table.reset_index()

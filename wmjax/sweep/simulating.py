@@ -8,16 +8,41 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from wmjax.core.errors import UserError
-from wmjax.core.provenance import to_plain
+from wmjax.core.provenance import fingerprint, to_plain
 from wmjax.sweep import plan_reading, plans
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plans import Plan, near
 
 Simulate = Callable[..., Any]
 """`simulate(key, params, history, actions)`: an array, or arrays by name; pure."""
+
+
+def _identity(function: Any) -> list[Any]:
+    """Tell a function from others of its name: by its place, its code, and what it closes over.
+
+    Of an object that is called, and of what it closes over, as far as `to_plain` can tell.
+    """
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return [name, {key: _plain(value) for key, value in getattr(function, "__dict__", {}).items()}]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [name, *_code(code), [_plain(cell) for cell in cells]]
+
+
+def _code(code: Any) -> list[Any]:
+    inside = [_code(const) if hasattr(const, "co_code") else repr(const) for const in code.co_consts]
+    return [code.co_code.hex(), inside, code.co_names]
+
+
+def _plain(value: Any) -> Any:
+    if callable(value):
+        return _identity(value)
+    return fingerprint(np.asarray(value)) if hasattr(value, "dtype") else to_plain(value)
 
 
 @dataclass(frozen=True)
@@ -44,7 +69,7 @@ class Simulated:
         own = self.simulate
         bound = [to_plain(own.args), to_plain(own.keywords)] if isinstance(own, partial) else []
         inner = own.func if isinstance(own, partial) else own
-        return [getattr(inner, "__qualname__", type(inner).__qualname__), *bound, to_plain(self.plan), self.names]
+        return [*_identity(inner), *bound, to_plain(self.plan), self.names]
 
     def __call__(
         self,

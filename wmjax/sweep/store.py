@@ -94,13 +94,18 @@ def find(out: str | Path, identity: str) -> tuple[Store, dict[str, Any] | None, 
     else:
         about = read_json(store.folder / "sweep.json")
     if about["identity"] != identity:
-        raise UserError(
-            f"{store.out}: holds {'the result' if whole else 'the beginning'} of another sweep "
-            "(its grid, world, reductions or key differ); choose another place or remove it"
-        )
+        raise another(store, whole=whole)
     if whole:
         shutil.rmtree(store.folder, ignore_errors=True)
     return store, about, whole
+
+
+def another(store: Store, *, whole: bool) -> UserError:
+    """Say that another sweep stands at a place."""
+    return UserError(
+        f"{store.out}: holds {'the result' if whole else 'the beginning'} of another sweep "
+        "(its grid, world, reductions or key differ); choose another place or remove it"
+    )
 
 
 def begun(out: str | Path) -> dict[str, Any] | None:

@@ -22,13 +22,32 @@ from wmjax.sweep.results import Label
 from wmjax.worlds.consumer.rows import unit_labels
 from wmjax.worlds.sweep_support import MOST_CELLS
 
+FOLDED = (
+    "mean",
+    "variance",
+    "count",
+    "quantile",
+    "value",
+    "index",
+    "margin",
+    "score",
+    "gain",
+    "cost",
+    "profit",
+    "total",
+)
+"""What reductions call their numbers."""
 REACHED = "reached"
 """Variable that marks, for plans of some units alone, the units that each plan may change."""
 
 
 def labels(panel: Panel, taken: set[str]) -> dict[str, Label]:
-    """Label the units by every static column of the panel, as `unit_labels` does, but for names that are `taken`."""
-    return {name: Label("unit", unit_labels(panel, name)) for name in panel.static_names if name not in taken}
+    """Label the units by every static column of the panel, as `unit_labels` does, but for names that are `taken`.
+
+    Names that reductions give their own numbers (`mean`) would not fit beside them.
+    """
+    free = [name for name in panel.static_names if name not in taken and name not in FOLDED]
+    return {name: Label("unit", unit_labels(panel, name)) for name in free}
 
 
 def averaged(

@@ -76,7 +76,7 @@ def some_rows(count: int, limit: int) -> np.ndarray:
 
 
 def unit_labels(panel: Panel, by: str | None) -> np.ndarray:
-    """Label each unit by its level of a static column; real values are cut at their quintiles."""
+    """Label each unit by its level of a static column; real values are cut at their quintiles, equal ones are one."""
     if by is None:
         return np.full(panel.num_units, "all", dtype=object)
     if by not in panel.static_names:
@@ -86,6 +86,8 @@ def unit_labels(panel: Panel, by: str | None) -> np.ndarray:
         return np.asarray(panel.levels[by], dtype=object)[values.astype(int)]
     if panel.schema.column(by).kind == "binary":
         return np.where(values > 0.5, "yes", "no").astype(object)
+    if (values == values[0]).all():
+        return np.full(panel.num_units, f"{values[0]:g}", dtype=object)
     cut: Any = pd.qcut(pd.Series(values), 5, duplicates="drop")
     return cut.astype(str).to_numpy(dtype=object)
 

@@ -141,7 +141,7 @@ def fit_each(
                 folder=None if folder is None else Path(folder) / name,
                 observer=observer,
                 stage=stage,
-                fingerprint=fingerprint(cfg, panel.schema, units) + panel.fingerprint,
+                fingerprint=fingerprint(cfg, panel.schema, units, *begun[0].drawn) + panel.fingerprint,
             )
         except DivergedError as error:
             failed |= dict.fromkeys(units, str(error))
