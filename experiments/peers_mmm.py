@@ -61,7 +61,8 @@ def read(folder: Path, setting: str) -> Table:
     if setting == "mmm_roas_data":
         table = pd.read_csv(folder / "mmm_roas_data.csv")
         truth = np.array([(table["y"] - table["y01"]).sum(), (table["y"] - table["y02"]).sum()])
-        frame = table[["date", "y", "x1", "x2", "trend"]].assign(date=pd.to_datetime(table["date"]))
+        chosen: Any = table[["date", "y", "x1", "x2", "trend"]]
+        frame = chosen.assign(date=pd.to_datetime(table["date"]))
         return Table(frame, "date", "y", ["x1", "x2"], ["trend"], truth)
     told = json.loads((folder / "national_truth.json").read_text())
     roles = told["notes"]["roles"]
@@ -74,7 +75,8 @@ def read(folder: Path, setting: str) -> Table:
     long = pd.read_csv(folder / "national_mff.csv")
     wide = long.pivot_table(index="Period", columns="VariableName", values="VariableValue", aggfunc="sum")
     wide = wide.reset_index().rename_axis(columns=None)
-    frame = wide.assign(Period=pd.to_datetime(wide["Period"]))[["Period", "Sales", *told["channels"], *controls]]
+    chosen: Any = wide[["Period", "Sales", *told["channels"], *controls]]
+    frame = chosen.assign(Period=pd.to_datetime(wide["Period"]))
     truth = np.array([told["true_contribution"][c] for c in told["channels"]])
     return Table(frame, "Period", "Sales", list(told["channels"]), controls, truth)
 
@@ -113,8 +115,8 @@ def result(peer: str, setting: str, values: dict[str, float], *, version: str, o
 
 def pymc_marketing(table: Table, options: argparse.Namespace) -> Fit:
     """Fit PyMC-Marketing."""
-    import pymc_marketing.mmm as pm
-    from pymc_marketing.mmm.mmm import MMM
+    import pymc_marketing.mmm as pm  # pyright: ignore[reportMissingImports]
+    from pymc_marketing.mmm.mmm import MMM  # pyright: ignore[reportMissingImports]
 
     model: Any = MMM(
         date_column=table.time,
@@ -148,9 +150,9 @@ def pymc_marketing(table: Table, options: argparse.Namespace) -> Fit:
 
 def meridian(table: Table, options: argparse.Namespace) -> Fit:
     """Fit Meridian's national model; spend stands for media units, as the other methods see it."""
-    from meridian.analysis.analyzer import Analyzer
-    from meridian.data.data_frame_input_data_builder import DataFrameInputDataBuilder
-    from meridian.model.model import Meridian
+    from meridian.analysis.analyzer import Analyzer  # pyright: ignore[reportMissingImports]
+    from meridian.data.data_frame_input_data_builder import DataFrameInputDataBuilder  # pyright: ignore[reportMissingImports]
+    from meridian.model.model import Meridian  # pyright: ignore[reportMissingImports]
 
     frame = table.frame.assign(**{table.time: table.frame[table.time].dt.strftime("%Y-%m-%d"), "revenue_per_kpi": 1.0})
     built = (
