@@ -54,6 +54,7 @@ from wmjax.report.run import Run
 from wmjax.worlds import media
 from wmjax.worlds.media import programs
 from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.world import MediaWorld
 
 NAME = "mmm_public"
 PUBLISHED = {
@@ -229,15 +230,14 @@ def lagged(table: MediaTable, observed: np.ndarray) -> MediaTable:
     return table._replace(covariates=np.concatenate([table.covariates, before[..., None]], axis=-1))
 
 
-def rolled(seed: int, asked: Asked, cfg: MediaConfig) -> Found:
-    """Fit a world, and roll it out over the held-out weeks with its own predictions for outcomes."""
-    world = media.fit(jax.random.key(seed), asked.panel, cfg, seed=seed)
+def rolled(world: MediaWorld, asked: Asked) -> np.ndarray:
+    """Roll a world out over the held-out weeks with its own predictions for outcomes: `[units, time]`."""
     start = int(asked.split.train.sum() + asked.split.val.sum())
     quiet = jnp.zeros((1, *asked.panel.arrays.mask.shape))
     residual, plan = jnp.asarray(world.residual, jnp.float32), jnp.asarray(asked.panel.arrays.actions)
     history = world.history(asked.panel)
-    mean = programs.simulate(quiet, residual, world.params, history, plan, start, cfg=cfg.network)[1]
-    return media_methods.NOTHING._replace(outcome=np.asarray(mean, np.float64).mean((0, 1)))
+    mean = programs.simulate(quiet, residual, world.params, history, plan, start, cfg=world.cfg.network)[1]
+    return np.asarray(mean, np.float64).mean((0, 1))
 
 
 def by_command(seed: int, asked: Asked, cfg: MediaConfig, folder: Path) -> tuple[Found, dict[str, Any]]:
@@ -266,7 +266,8 @@ def run_method(
     if method == "media" and setting in REPORTED:
         return by_command(seed, asked, cfg, options.out / "runs" / setting)
     if method == "media_rolled":
-        return rolled(seed, asked, cfg), {}
+        world = media.fit(jax.random.key(seed), asked.panel, cfg, seed=seed)
+        return media_methods.NOTHING._replace(outcome=rolled(world, asked)), {}
     if method.endswith(LAG):
         plain = dataclasses.replace(cfg, errors_in_variables=False)
         table = lagged(media_methods.table_of(asked, plain), asked.panel.arrays.mask)

@@ -62,7 +62,8 @@ def read(folder: Path, setting: str) -> Table:
     if setting == "mmm_roas_data":
         table = pd.read_csv(folder / "mmm_roas_data.csv")
         truth = np.array([(table["y"] - table["y01"]).sum(), (table["y"] - table["y02"]).sum()])
-        frame = table[["date", "y", "x1", "x2", "trend"]].assign(date=pd.to_datetime(table["date"]))
+        chosen: Any = table[["date", "y", "x1", "x2", "trend"]]
+        frame = chosen.assign(date=pd.to_datetime(table["date"]))
         return Table(frame, "date", "y", ["x1", "x2"], ["trend"], truth)
     told = json.loads((folder / "national_truth.json").read_text())
     roles = told["notes"]["roles"]

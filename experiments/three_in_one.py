@@ -228,7 +228,9 @@ def run_seeds(
 
     `without` are methods left out; `trained` is a file of machines that were trained elsewhere (`machines.keep`).
     """
-    owner, scored = fingerprint(study, seeds), fingerprint(study, seeds, sorted(without))
+    # What the other learners are does not concern the seeds.
+    own = {f.name: getattr(study, f.name) for f in dataclasses.fields(study) if f.name != "learners"}
+    owner, scored = fingerprint(own, seeds), fingerprint(own, seeds, sorted(without))
     kept = [folder / f"seed-{seed}.json" for seed in seeds]
     known = [read_scores(path, scored) for path in kept]
     if all(scores is not None for scores in known):

@@ -16,6 +16,7 @@ from wmjax.baselines import bayesian_mmm
 from wmjax.baselines import media as regressions
 from wmjax.baselines.media import MediaTable
 from wmjax.core.errors import UserError
+from wmjax.report.run import Run
 from wmjax.simulate import media as simulated
 
 SIZE = mmm_recovery.SMALLEST
@@ -280,3 +281,16 @@ def test_a_table_is_fitted_and_reported_as_the_commands_do(public_tables):
     assert found.outcome.shape == (1, 20)
     assert found.roi.shape == (1, 2)
     assert (found.roi > 0).all()
+    # Rolled out, the world is told no outcome that was held out, as it is one step ahead; what came before it knows.
+    world, panel = Run(public_tables / "runs" / "x" / "run").open("report")
+
+    def told_other(week):
+        outcomes = np.array(panel.arrays.outcomes)
+        outcomes[:, week] *= 2
+        other = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=outcomes))
+        return mmm_public.rolled(world, asked._replace(panel=other)), world.predict(other)["mean"].to_numpy()[0]
+
+    (rolled, ahead), (late, late_ahead), (early, _) = (told_other(week) for week in ([], 17, 15))
+    np.testing.assert_array_equal(rolled, late)
+    assert not np.array_equal(ahead[:, 18:], late_ahead[:, 18:])
+    assert not np.array_equal(rolled[:, 16:], early[:, 16:])
