@@ -336,7 +336,9 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
     others = [
-        (setting, name) for setting in study.compared for name in ("constant", "dbm_adapter", *study.learners.able)
+        (setting, name)
+        for setting in study.compared
+        for name in ("constant", "dbm_adapter", *study.learners_of(setting).able)
     ]
     for setting, method in others:
         own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
