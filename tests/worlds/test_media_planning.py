@@ -348,3 +348,21 @@ def test_the_estimator_of_average_effects_answers_as_the_world_does(world, panel
     told = table[(table["channel"] == "all") & (table["geo"] != "all")]
     for end in ("mean", "lo", "hi"):
         np.testing.assert_allclose(getattr(moved, end), told[end], atol=2e-3)
+
+
+@pytest.mark.parametrize("idle", [2, 4])
+def test_a_geo_without_spend_has_no_budget_of_its_own(world, panel, idle):
+    """In the middle and the last: money moves within the others, each of which keeps its total, and its name."""
+    gone = panel.arrays.actions.copy()
+    gone[idle] = 0
+    asked = panel.with_actions(gone)
+    table, numbers = world.optimize_budget(asked, move="within")
+    by_geo = table[table["channel"] == "all"].set_index("geo")
+    np.testing.assert_allclose(by_geo["new_spend"], by_geo["spend"], rtol=1e-6)
+    assert by_geo.loc[f"geo_{idle:02}", "new_spend"] == 0
+    assert numbers["value"] > numbers["start"]
+    assert np.isfinite(numbers["price"])
+    last = {4: "geo_03", 2: "geo_04"}[idle]
+    narrow = {(c, last): (0.1, 0.2) for c in world.channels}
+    with pytest.raises(UserError, match=f"a budget of {last} of .* cannot be met"):
+        world.optimize_budget(asked, bounds=narrow, move="within")

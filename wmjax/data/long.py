@@ -41,7 +41,7 @@ def declared(table: pd.DataFrame, schema: LongSchema) -> pd.DataFrame:
     if absent := [c.table_name for c in schema.columns if c.table_name not in present]:
         told = "; and no variable ".join(f"{n!r} ({near(n, present)})" for n in absent)
         raise UserError(f"{where}: {len(table)} rows, and no variable {told}")
-    kept = table[names.isin(columns).to_numpy()].reset_index(drop=True)
+    kept = table.loc[names.isin(columns).to_numpy()].reset_index(drop=True)
     unit = None if schema.unit is None else convert.series(table, schema.unit)
     if unit is not None and isinstance(unit.dtype, pd.CategoricalDtype):
         # A unit of other variables alone is none; a category without any row is still told of.

@@ -185,7 +185,10 @@ def optimize(
         )
     low, high = budgets.limits(bounds, world.channels, places, own, money=money, default=rest)
     some = own > 0
-    group = np.broadcast_to(np.arange(own.shape[1]) if move == "within" and by_geo else 0, own.shape)[some]
+    within = move == "within" and by_geo
+    # Geos without spend have no budget to split.
+    filled, group = np.unique(np.nonzero(some)[1] * within, return_inverse=True)
+    named = [places[at] for at in filled] if within else [""]
     wanted = np.bincount(group, own[some]) * (1.0 if budget is None else budget / own.sum())
     history, start = world.history(panel), times.indices(panel.num_times)[0]
     members = programs.ready(world.params, history, cfg=world.cfg.network)
@@ -200,7 +203,7 @@ def optimize(
         r, g = programs.value(jnp.asarray(spread(m)), members, history, plan, over, start, cfg=world.cfg.network)
         return float(r), np.asarray(g, np.float64)[:, 0].T[some]
 
-    found = budgets.best(value, own[some], low[some], high[some], wanted, group, places if len(wanted) > 1 else ("",))
+    found = budgets.best(value, own[some], low[some], high[some], wanted, group, named)
     factors = jnp.where((over.change > 0)[:, None], spread(found.factors), 1.0)
     table = changes(world, panel, plan * factors, over, times, alpha, range(len(world.channels)))
     names = np.array(world.channels)[np.nonzero(some)[0]]
