@@ -81,6 +81,37 @@ def test_a_static_variable_needs_one_row_a_unit():
         read_panel(gone, LONG)
 
 
+@pytest.mark.parametrize("categorical", [False, True])
+def test_what_is_not_read_sets_neither_calendar_nor_units(categorical):
+    """Unread variables on later, off-calendar and unreadable dates and of another unit; static rows at any time."""
+    wide = read_panel(media(), MEDIA)
+    extra = [(g, w, "temperature", 3.0) for g, w in (("north", "2025-01-06"), ("south", "2024-01-03"), ("C", "?"))]
+    kinds = [("north", "2023-12-04", "size", 5.0), ("south", None, "size", 7.0), ("south", None, "size", 7.0)]
+    asked = {**MEDIA, "columns": {**MEDIA["columns"], "size": {"role": "static", "kind": "continuous"}}}
+    long = pd.concat([pd.DataFrame(extra + kinds, columns=media().columns), media()], ignore_index=True)
+    got = read_panel(long.astype({"geo": "category"}) if categorical else long, asked).select(units=wide.units)
+    assert got.times.equals(wide.times)
+    np.testing.assert_array_equal(got.arrays.actions, wide.arrays.actions)
+    assert got.arrays.mask.all()
+    np.testing.assert_array_equal(got.arrays.static[:, 0], [5, 7])
+    if categorical:
+        empty = long.assign(geo=pd.Categorical(long["geo"], [*long["geo"].unique(), "D"]))
+        with pytest.raises(UserError, match="'D'"):
+            read_panel(empty, asked)
+
+
+@pytest.mark.parametrize("value", ["east", 7.0])
+def test_a_static_value_is_kept_where_the_first_row_lacks_it(value):
+    kind = "categorical" if isinstance(value, str) else "continuous"
+    asked = {**MEDIA, "columns": {**MEDIA["columns"], "size": {"role": "static", "kind": kind}}}
+    weeks = ("2024-01-01", "2024-01-08")
+    rows = [(g, w, "size", None if (g, w) == ("north", weeks[0]) else value) for g in ("north", "south") for w in weeks]
+    rows = pd.DataFrame(rows, columns=media().columns).astype({"much": object})
+    got = read_panel(pd.concat([media().astype({"much": object}), rows], ignore_index=True), asked)
+    assert got.arrays.static[0, 0] == got.arrays.static[1, 0]
+    assert got.arrays.static[0, 0] == (value if kind == "continuous" else got.levels["size"].index(value))
+
+
 def test_what_is_wrong_is_one_line_with_variable_unit_time_and_count():
     good = media()
     at = (good["geo"] == "south") & (good["week"] >= "2024-02-26") & (good["what"] == "radio")

@@ -106,7 +106,9 @@ def test_answers_go_by_default_into_the_run(run, capsys):
     table = pd.read_parquet(run / "budget.parquet").query("geo == 'all'").set_index("channel")
     assert table.loc["channel_0", "factor"] == pytest.approx(1)
     assert table["low"].tolist()[:3] == [1, 0.9, 0.9]
-    assert "At a bound" not in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "At a bound" not in out
+    assert "by the old split, scaled to the budget and moved into the bounds, " in out
     cli.main(["shift", str(run), "--source", "channel_0", "--target", "channel_1"])
     assert len(json.loads((run / "shift_channel_0_channel_1.json").read_text())["rows"]) == 3 * 6
 
@@ -139,6 +141,7 @@ def test_a_budget_in_money_and_from_a_file(run, geos, tmp_path, capsys):
         (["optimize", "--bounds", "channel_0@geo_00=0:1"], "need geos to move by"),
         (["optimize", "--low", "2", "--high", "1"], "bounds of all channels are 2 to 1"),
         (["optimize", "--budget", "1"], "a budget of 1 cannot be met"),
+        (["optimize", "--money"], "--money says that --bounds are amounts, and there are none"),
         (["shift", "--source", "channel_0", "--target", "channel_1", "--share", "2"], "share is 2"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,6 +131,24 @@ def test_a_search_that_rounding_misleads_gives_up_nothing():
     assert got.residual.max() > 0.5
 
 
+def test_the_best_split_seen_is_given_and_not_the_last():
+    """R of a million that falls, by less than is told from rounding, beyond where its slope still points up.
+
+    The third spend has its own budget and stays; its large return makes the first step a short one.
+    """
+    seen = []
+
+    def value(m):
+        seen.append(1e6 + (m[0] - 1 if m[0] < 1.1 else 0.1 - 0.1 * (m[0] - 1.1)))
+        return float(seen[-1]), np.array([1.0, -1.0, 10.0])
+
+    group = np.array([0, 0, 1])
+    got = budget.best(value, np.ones(3), np.zeros(3), np.full(3, 2.0), np.array([2.0, 1.0]), group, ("a", "b"))
+    assert got.start < seen[-1] < max(seen)
+    assert got.value == max(seen)
+    assert value(got.factors)[0] == got.value
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +176,20 @@ def test_bounds_are_of_channels_and_geos_in_multiples_or_money():
             budget.limits(wrong, *names, cost, money=False)
 
 
+def test_amounts_that_could_not_be_kept_are_refused():
+    """Of a channel and one of its geos at once, and where there is no spend to scale; as multiples both are clear."""
+    cost = np.array([[10.0, 0.0, 20.0], [5.0, 5.0, 5.0]])
+    names = (("tv", "radio"), ("north", "mid", "south"))
+    both = {"tv": (0.0, 10.0), ("tv", "north"): (0.0, 9.0)}
+    with pytest.raises(UserError, match="bounds of tv are amounts of all its geos and of north alone"):
+        budget.limits(both, *names, cost, money=True)
+    with pytest.raises(UserError, match="bounds of tv in mid are from 100, where no spend is"):
+        budget.limits({("tv", "mid"): (100, 200)}, *names, cost, money=True)
+    budget.limits({("tv", "mid"): (0, 200), "radio": (0.0, 15.0)}, *names, cost, money=True)
+    low, high = budget.limits(both | {("tv", "mid"): (0.5, 2)}, *names, cost, money=False)
+    np.testing.assert_allclose((low[0], high[0]), [[0, 0.5, 0], [9, 2, 10]])
+
+
 def test_bounds_are_read_from_words_and_tables(tmp_path):
     assert budget.read_bounds("tv=0.5:1.5  search@north=0:2") == {
         "tv": (0.5, 1.5),
@@ -168,6 +201,17 @@ def test_bounds_are_read_from_words_and_tables(tmp_path):
     assert budget.read_bounds(str(path)) == want
     pd.DataFrame({"channel": ["tv"], "low": [0.0], "high": [1.0]}).to_parquet(tmp_path / "b.parquet")
     assert budget.read_bounds(str(tmp_path / "b.parquet")) == {"tv": (0.0, 1.0)}
+    path.write_text("channel,geo,low,high\nNA,NA,0.5,1.5\ntv,,1,1\n")
+    assert budget.read_bounds(str(path)) == {("NA", "NA"): (0.5, 1.5), "tv": (1.0, 1.0)}
+    lacking = pd.DataFrame({"channel": ["tv"], "low": pd.Series([None], dtype=object), "high": [1.0]})
+    for table in (lacking, lacking.astype({"low": "Float64"})):
+        table.to_parquet(tmp_path / "b.parquet")
+        with pytest.raises(UserError, match="row 1 has no numbers"):
+            budget.read_bounds(str(tmp_path / "b.parquet"))
+    for name in ("b.parquet", "b.csv"):
+        (tmp_path / name).write_bytes(b"\xff\xfe")
+        with pytest.raises(UserError, match=f"{name}: cannot be read"):
+            budget.read_bounds(str(tmp_path / name))
     for wrong in ("tv", "tv=1", "tv=a:b", "=1:2", "tv@=1:2", ""):
         with pytest.raises(UserError, match=r"tv=0\.5:1\.5"):
             budget.read_bounds(wrong)
@@ -176,6 +220,7 @@ def test_bounds_are_read_from_words_and_tables(tmp_path):
     for text, words in (
         ("channel,low\ntv,1\n", "no column 'high'"),
         ("channel,low,high\ntv,1,x\n", "row 1 has no numbers"),
+        ("channel,low,high\ntv,1,\n", "row 1 has no numbers"),
         ("channel,geo,low,high\ntv,,0,1\ntv,all,0,2\n", "row 2 says twice"),
     ):
         path.write_text(text)
@@ -348,3 +393,47 @@ def test_the_estimator_of_average_effects_answers_as_the_world_does(world, panel
     told = table[(table["channel"] == "all") & (table["geo"] != "all")]
     for end in ("mean", "lo", "hi"):
         np.testing.assert_allclose(getattr(moved, end), told[end], atol=2e-3)
+
+
+@pytest.mark.parametrize("idle", [2, 4])
+def test_a_geo_without_spend_has_no_budget_of_its_own(world, panel, idle):
+    """In the middle and the last: money moves within the others, each of which keeps its total, and its name."""
+    gone = panel.arrays.actions.copy()
+    gone[idle] = 0
+    asked = panel.with_actions(gone)
+    table, numbers = world.optimize_budget(asked, move="within")
+    by_geo = table[table["channel"] == "all"].set_index("geo")
+    np.testing.assert_allclose(by_geo["new_spend"], by_geo["spend"], rtol=1e-6)
+    assert by_geo.loc[f"geo_{idle:02}", "new_spend"] == 0
+    assert numbers["value"] > numbers["start"]
+    assert np.isfinite(numbers["price"])
+    last = {4: "geo_03", 2: "geo_04"}[idle]
+    narrow = {(c, last): (0.1, 0.2) for c in world.channels}
+    with pytest.raises(UserError, match=f"a budget of {last} of .* cannot be met"):
+        world.optimize_budget(asked, bounds=narrow, move="within")
+
+
+def test_questions_that_would_not_be_answered_as_asked_are_refused(world, panel, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    with pytest.raises(UserError, match="move is 'betwen', must be one of channels, within, between; did you mean 'b"):
+        world.optimize_budget(panel, move="betwen")
+    with pytest.raises(UserError, match="money is said of no bounds"):
+        world.optimize_budget(panel, money=True)
+    one = panel.select(units=["geo_00"])
+    with pytest.raises(UserError, match="name a geo, and there is one series"):
+        world.optimize_budget(one, bounds={("channel_0", "geo_00"): (0.5, 2)}, move="within")
+
+
+def test_the_names_of_sums_are_refused(world, panel):
+    columns = [dataclasses.replace(c, name="all") if c.name == "channel_0" else c for c in panel.schema.columns]
+    channel = dataclasses.replace(panel, schema=dataclasses.replace(panel.schema, columns=tuple(columns)))
+    unit = dataclasses.replace(panel, units=("all", *panel.units[1:]))
+    with pytest.raises(UserError, match="a channel is named 'all'"):
+        planning.geos(channel)
+    with pytest.raises(UserError, match="a unit is named 'all'"):
+        world.contributions(unit)
+
+
+def test_rows_beyond_are_counted_of_the_periods_asked_about(world, panel):
+    told = world.shift(panel, "channel_2", "channel_1", 1.0, times=slice(40, 44))["warnings"]
+    assert "channel_2 is put below the least in 20 of 20 rows" in told[0]

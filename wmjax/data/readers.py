@@ -15,7 +15,7 @@ import xarray as xr
 
 from wmjax.core.errors import UserError
 from wmjax.data import calendar, convert, long, validate
-from wmjax.data.panel import ARRAY_OF, Panel, PanelArrays
+from wmjax.data.panel import ARRAY_OF, Panel, PanelArrays, show_time
 from wmjax.data.schema import LongSchema, PanelSchema, near, read_schema
 
 _LARGEST = 2_000_000_000
@@ -55,17 +55,23 @@ def read_panel(
     table, known = _load(source, schema)
     if table.empty:
         raise UserError("the table has no rows")
+    if isinstance(schema, LongSchema):
+        table = long.declared(table, schema)
     unit, units = convert.units(table, schema.unit, known)
     if schema.time is None:
         placed = calendar.Placed("step", *_row_order(unit))
+    elif isinstance(schema, LongSchema):
+        raw, moving = convert.series(table, schema.time), np.flatnonzero(long.moves(table, schema))
+        describe = lambda r: f"unit {units[unit[r]]!r}, time {show_time(raw.iloc[r])}"  # noqa: E731
+        placed = calendar.place(raw.iloc[moving], unit[moving], schema.frequency, lambda r: describe(int(moving[r])))
+        position = np.zeros(len(table), np.int64)
+        position[moving] = placed.position
+        rows = validate.Rows(unit, position, {}, units, placed.times, {})
+        table, unit, position = long.widen(table, schema, rows, describe)
+        placed = placed._replace(position=position)
     else:
         raw = convert.series(table, schema.time)
         placed = calendar.place(raw, unit, schema.frequency, lambda r: f"unit {units[unit[r]]!r}, time {raw.iloc[r]}")
-    if isinstance(schema, LongSchema):
-        table, unit, position = long.widen(
-            table, schema, validate.Rows(unit, placed.position, {}, units, placed.times, {})
-        )
-        placed = placed._replace(position=position)
     if len(units) * len(placed.times) * (len(schema.columns) + 1) > _LARGEST:
         raise UserError(
             f"time column {schema.time!r}: {len(units)} units over {len(placed.times)} periods are too many for "

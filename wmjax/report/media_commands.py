@@ -39,7 +39,8 @@ def fit_media(
         out: folder of the run; the same command goes on with a run that was killed.
         seed: seed of everything random.
         overwrite: begin anew where the folder holds another run.
-        placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given.
+        placebos: see, by a second and smaller fit, what copies of the channels that do nothing are given; not done
+            with `--each`.
         each: fit a world to each unit, as a series of its own, all in one program; `roi.parquet` then tells every
             unit's returns, `fits.parquet` how well each was fitted, and `worlds` holds the worlds, for `wmjax.load`.
         head: form of the network's head, as `--network.head`; `free` is the published one.
@@ -222,9 +223,12 @@ def optimize(
         out: `.parquet` or `.json` file; by default `budget.parquet` in the run's folder.
         alpha: the gain's interval holds with probability 1 - alpha.
     """
+    from wmjax.core.errors import UserError
     from wmjax.report import console
     from wmjax.worlds.media import budget as budgets
 
+    if money and not bounds:
+        raise UserError("--money says that --bounds are amounts, and there are none; give --bounds")
     given = budgets.read_bounds(bounds) if bounds else (low, high)
     path, world, panel = _opened("optimize", run, out, "budget.parquet")
     table, numbers = world.optimize_budget(
@@ -252,7 +256,8 @@ def optimize(
         warned = [*warned, "the interval of the gain holds 0: the data do not tell this split from what was done"]
         console.warning(warned[-1])
     console.say(
-        f"Expected in all: {number(numbers['start'])} by the split as it was, {number(numbers['value'])} by this one; "
+        f"Expected in all: {number(numbers['start'])} by the old split, scaled to the budget and moved into the "
+        f"bounds, {number(numbers['value'])} by this one; "
         f"one more of budget would bring {number(numbers['price'])} (optimality residual {numbers['residual']:.2g})"
     )
     question = {"budget": budget, "low": low, "high": high, "bounds": bounds, "money": money, "move": move}

@@ -80,9 +80,6 @@ def best(
     begin = _project((budgets / (member @ cost))[group], np.ones(len(cost)), cost, low, high, budgets, group)
     start, slope = value(begin)
     end, reached, gradient = _climb(value, (begin, start, slope), cost, low, high, budgets, group)
-    if not reached >= start:
-        # Rounding: the plan that it began from is never given up for less.
-        end, reached, gradient = begin, start, slope
     at_low, at_high = end <= low + 1e-6, end >= high - 1e-6
     returns, fixed = gradient / cost, high - low < 1e-9
     price = np.array([_price(returns, cost, at_low, at_high, own & ~fixed) for own in member])
@@ -110,7 +107,7 @@ def _climb(
     R of channels that do not interact has none, and the steps are Newton's; else they still climb. SciPy's SLSQP finds
     the same in ten times as many evaluations, and takes minutes of its own for 400 spends.
     """
-    m, r, g = at
+    m, r, g = highest = at
     curve = cost * max(float(np.abs(g / cost).max()), 1e-12) / np.maximum(0.5 * (high - low), 1e-12)
     floor = 1e-3 * curve
     for _ in range(STEPS):
@@ -119,7 +116,7 @@ def _climb(
         if rise <= 1e-10 * float(np.abs(g) @ m):
             break
         step, there = 1.0, value(m + move)
-        # Near the top what is won is less than float32 can tell.
+        # Near the top what is won is less than float32 can tell; of the points seen the best is given.
         while there[0] < r + 1e-4 * step * rise - 2e-7 * abs(r) and step > 1e-3:
             step /= 2
             there = value(m + step * move)
@@ -129,7 +126,9 @@ def _climb(
         told = np.where(moved, (g - there[1]) / np.where(moved, step * move, 1.0), curve)
         curve = np.maximum(np.clip(told, curve / 10, curve * 10), floor)
         m, (r, g) = m + step * move, there
-    return m, r, g
+        if r >= highest[1]:
+            highest = m, r, g
+    return highest
 
 
 def _project(
@@ -164,11 +163,13 @@ def limits(
         channels, geos: their names.
         cost: what was spent.
         money: whether pairs of a mapping are amounts: of a channel, all its geos together, in proportion to what was
-            spent there; of a channel and geo, there.
+            spent there, and none of its geos is named too; of a channel and geo, there. Where nothing was spent there
+            is nothing to scale, and bounds have no effect.
         default: multiples of what a mapping leaves out.
 
     Raises:
-        UserError: names that there are not, or bounds that are not 0 <= low <= high.
+        UserError: names that there are not, bounds that are not 0 <= low <= high, amounts both of a channel and of one
+            of its geos, an amount asked for where nothing was spent, or money without named channels.
     """
     whole = not isinstance(bounds, Mapping)
     given: dict[tuple[str, str | None], Pair] = {}
@@ -179,6 +180,17 @@ def limits(
         if geo is not None and geo not in geos:
             raise UserError(f"bounds of {channel!r} name {geo!r}, which is no geo; {near(geo, geos)}")
         given[channel, geo] = _checked(pair, channel if geo is None else f"{channel} in {geo}")
+        if money and geo is not None and pair[0] > 0 and not cost[channels.index(channel), geos.index(geo)] > 0:
+            raise UserError(
+                f"bounds of {channel} in {geo} are from {pair[0]:g}, where no spend is that could be scaled"
+            )
+    if money and (mixed := [key for key in given if key[1] is not None and (key[0], None) in given]):
+        raise UserError(
+            f"bounds of {mixed[0][0]} are amounts of all its geos and of {mixed[0][1]} alone; in money, bound a "
+            "channel or its geos"
+        )
+    if money and whole:
+        raise UserError("money is said of no bounds: amounts are of named channels, one pair for all is of multiples")
     rest = _checked(bounds if whole else default, "all channels")
     found = np.empty((2, *cost.shape))
     for i, channel in enumerate(channels):
@@ -231,7 +243,16 @@ def read_bounds(source: str) -> dict[str | tuple[str, str], Pair]:
 def _table(path: Path) -> dict[str | tuple[str, str], Pair]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    table = pd.read_csv(path, dtype={"geo": str}) if path.suffix == ".csv" else pd.read_parquet(path)
+    try:
+        if path.suffix == ".csv":
+            # A geo may be called NA; only an empty one is none.
+            table = pd.read_csv(
+                path, dtype={"channel": str, "geo": str}, keep_default_na=False, na_values={"geo": [""]}
+            )
+        else:
+            table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     for name in ("channel", "low", "high"):
         if name not in table:
             raise UserError(f"{path}: no column {name!r}; {near(name, table.columns)}")
@@ -242,7 +263,7 @@ def _table(path: Path) -> dict[str | tuple[str, str], Pair]:
     ):
         try:
             pair = float(low), float(high)
-        except ValueError:
+        except (TypeError, ValueError):
             raise UserError(f"{path}: row {row + 1} has no numbers ({low!r}, {high!r})") from None
         everywhere = pd.isna(geo) or str(geo) in ("", "all")
         _add(found, str(channel) if everywhere else (str(channel), str(geo)), pair, f"{path}: row {row + 1}")

@@ -8,7 +8,7 @@ the row of all. Money says nothing where no such spend was learnt from, so each 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
+from wmjax.data.schema import near
 from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.worlds import contract
@@ -39,8 +40,10 @@ def geos(panel: Panel) -> list[str]:
     """Name the geos that are answered for by themselves: none where there is one series, which is its own sum.
 
     Raises:
-        UserError: a geo by the name of the sum.
+        UserError: a geo or a channel by the name of the sum.
     """
+    if ALL in panel.schema.names("action"):
+        raise UserError(f"a channel is named {ALL!r}, which names the sum over channels; rename it")
     names = [str(u) for u in panel.units] if panel.num_units > 1 else []
     if ALL in names:
         raise UserError(f"a unit is named {ALL!r}, which names the sum over units; rename it")
@@ -72,7 +75,7 @@ def shift(
     moved = attribution.shifted(plan, i, j, share, over.change)
     table = changes(world, panel, moved, over, times, alpha, [i, j])
     beyond = outside(world, panel, moved, over)
-    warned = [_told(world, panel, at, beyond[:, at]) for at in (i, j) if beyond[:, at].any()]
+    warned = [_told(world, panel, at, beyond[:, at], over) for at in (i, j) if beyond[:, at].any()]
     support = world.support.set_index("channel")["explained"]
     alone = [c for c in (source, target) if c in world.doubts().unidentified]
     warned += [
@@ -149,9 +152,9 @@ def outside(world: MediaWorld, panel: Panel, plan: Array, over: Window) -> Int[n
     return np.stack([(asked & there).sum(1).T for there in beyond])
 
 
-def _told(world: MediaWorld, panel: Panel, at: int, beyond: Int[np.ndarray, "ends units"]) -> str:
-    words = ("below the least", "above the largest")
-    ends = [f"{w} in {n} of {panel.arrays.mask.sum()} rows" for w, n in zip(words, beyond.sum(1), strict=True) if n]
+def _told(world: MediaWorld, panel: Panel, at: int, beyond: Int[np.ndarray, "ends units"], over: Window) -> str:
+    words, rows = ("below the least", "above the largest"), panel.arrays.mask[:, np.asarray(over.change) > 0].sum()
+    ends = [f"{w} in {n} of {rows} rows" for w, n in zip(words, beyond.sum(1), strict=True) if n]
     there = [name for at, name in enumerate(geos(panel)) if beyond[:, at].any()]
     where = f", in {len(there)} of {panel.num_units} geos, first {there[0]}" if there else ""
     return f"extrapolated: {world.channels[at]} is put {' and '.join(ends)} of the spends that were learnt from{where}"
@@ -170,6 +173,8 @@ def optimize(
     alpha: float = 0.1,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Split a budget for the largest expected outcome; see `MediaWorld.optimize_budget`."""
+    if move not in get_args(Move):
+        raise UserError(f"move is {move!r}, must be one of {', '.join(get_args(Move))}; {near(move, get_args(Move))}")
     over, plan = world.window(panel, times, None), jnp.asarray(panel.arrays.actions)
     cost = np.einsum("utk,t->ku", np.asarray(plan, np.float64), np.asarray(over.change, np.float64))
     if not (cost.sum(1) > 0).all():
@@ -180,12 +185,16 @@ def optimize(
     places = geos(panel) if by_geo else [ALL]
     own = cost if by_geo else cost.sum(1, keepdims=True)
     if not by_geo and isinstance(bounds, Mapping) and (named := [k for k in bounds if isinstance(k, tuple)]):
-        raise UserError(
-            f'bounds of {named[0][0]!r} in {named[0][1]!r} need geos to move by: move = "within" or "between"'
-        )
+        why = 'need geos to move by: move = "within" or "between"'
+        if panel.num_units == 1:
+            why = "name a geo, and there is one series; leave the geo out"
+        raise UserError(f"bounds of {named[0][0]!r} in {named[0][1]!r} {why}")
     low, high = budgets.limits(bounds, world.channels, places, own, money=money, default=rest)
     some = own > 0
-    group = np.broadcast_to(np.arange(own.shape[1]) if move == "within" and by_geo else 0, own.shape)[some]
+    within = move == "within" and by_geo
+    # Geos without spend have no budget to split.
+    filled, group = np.unique(np.nonzero(some)[1] * within, return_inverse=True)
+    named = [places[at] for at in filled] if within else [""]
     wanted = np.bincount(group, own[some]) * (1.0 if budget is None else budget / own.sum())
     history, start = world.history(panel), times.indices(panel.num_times)[0]
     members = programs.ready(world.params, history, cfg=world.cfg.network)
@@ -200,7 +209,7 @@ def optimize(
         r, g = programs.value(jnp.asarray(spread(m)), members, history, plan, over, start, cfg=world.cfg.network)
         return float(r), np.asarray(g, np.float64)[:, 0].T[some]
 
-    found = budgets.best(value, own[some], low[some], high[some], wanted, group, places if len(wanted) > 1 else ("",))
+    found = budgets.best(value, own[some], low[some], high[some], wanted, group, named)
     factors = jnp.where((over.change > 0)[:, None], spread(found.factors), 1.0)
     table = changes(world, panel, plan * factors, over, times, alpha, range(len(world.channels)))
     names = np.array(world.channels)[np.nonzero(some)[0]]

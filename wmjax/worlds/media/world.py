@@ -310,6 +310,7 @@ class MediaWorld(contract.Named):
             is expected. Of all observed units together `total` over (channel, time), and over time `baseline_total`
             and `interaction_total`, with bounds. Over (unit, time) `observed`.
         """
+        planning.geos(panel)  # refuses what is named as the sums are
         over, plan = self.window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
         history = self.history(panel)
         asked = self.asked(programs.contributions, history, history, plan, over, chunk=chunk, feed=feed)
@@ -372,8 +373,9 @@ class MediaWorld(contract.Named):
             A table: channel, geo (`all` is the sum), spend, new_spend, factor; mean, lo, hi: what the channel's own
             change adds, in `unit`, with bounds of level `1 - alpha`; extrapolated: beyond what was learnt from; and
             where money moves low, high, bound (`low`, `high` or empty), return (of the last unit spent) and residual
-            (of the optimality conditions). The channel `all` is all together. And the numbers `start`, `value`, `price`
-            (marginal return), `residual` (the largest), and `gain`, `lo`, `hi`: what the split adds to what was done,
+            (of the optimality conditions). The channel `all` is all together. And the numbers `start` (expected by the
+            old split, scaled to the budget and moved into the bounds), `value` (by this one), `price` (marginal
+            return), `residual` (the largest), and `gain`, `lo`, `hi`: what the split adds to what was done,
             as if it had not been chosen for it.
         """
         return planning.optimize(
