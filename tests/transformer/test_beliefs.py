@@ -70,6 +70,45 @@ def test_a_return_beyond_the_support_is_pulled_back(words):
     assert slope(jnp.float32(3.0)) < 0
 
 
+@pytest.mark.parametrize(
+    ("belief", "returns"),
+    [
+        (dist.LogNormal(0.0, 2.0), (0.01, 0.05, 1.0, 50.0)),
+        (dist.LogNormal(0.0, 3.0), (1e-3, 0.1, 1.0, 8.0)),
+        (dist.LogUniform(1e-3, 1e3), (0.01, 0.1, 1.0)),
+    ],
+    ids=("two", "three", "uniform"),
+)
+def test_a_heavy_tail_leaves_the_bulk_as_it_is(belief, returns):
+    """Its slope is the density's own, from a median on down; below the support it still rises towards it."""
+    slope = jax.grad(lambda x: beliefs.log_density(belief, x))
+    for x in returns:
+        bent = np.log(x) / float(belief.scale) ** 2 if isinstance(belief, dist.LogNormal) else 0.0
+        assert float(slope(jnp.float32(x))) == pytest.approx(-(1 + bent) / x, rel=1e-4)
+    assert slope(jnp.float32(-1.0)) > 0.05
+
+
+@pytest.mark.parametrize(
+    "belief",
+    [
+        dist.LogNormal(0.3, 0.4),
+        dist.LogNormal(-2.0, 1.0),
+        dist.HalfNormal(2.0),
+        dist.Uniform(0.5, 3.0),
+        dist.TruncatedNormal(1.0, 0.5, low=0.0),
+        dist.Gamma(2.0, 1.0),
+    ],
+    ids=lambda d: type(d).__name__,
+)
+def test_an_ordinary_belief_is_left_a_thousandth_of_its_spread_from_the_end(belief):
+    sd = beliefs.spread(belief)
+    low = belief.support.lower_bound
+    for x in (low - sd, low + 5e-4 * sd, low + 2e-3 * sd, low + sd):
+        inside = jnp.maximum(x, low + 1e-3 * sd)
+        want = belief.log_prob(inside) - 0.5 * jnp.square((x - inside) / sd)
+        np.testing.assert_allclose(beliefs.log_density(belief, x), want, rtol=1e-5)
+
+
 def test_precisions_are_second_derivatives():
     normal, gamma = dist.Normal(1.0, 0.5), dist.Gamma(3.0, 2.0)
     assert float(beliefs.precision(normal, jnp.float32(3.0))) == pytest.approx(4.0, rel=1e-4)
@@ -97,11 +136,23 @@ def test_a_members_draw_moves_the_centre_where_there_is_one():
         ("Poisson(3)", "density of one number"),
         ("Dirichlet([1, 2])", "density of one number"),
         ("__import__(1)", "no distribution of NumPyro"),
+        ("Normal(1, 2, 3)", r"'Normal\(1, 2, 3\)', which NumPyro does not take"),
+        ("Normal(scal=1.0)", "does not take.*'scal'"),
+        ("MixtureSameFamily(1, 2)", "does not take"),
+        ("Normal(loc=1.0, loc=2.0)", "gives loc twice"),
+        ("Uniform(3, 1)", "no finite log density"),
+        ("Delta(1.0)", "no finite log density"),
+        ("Delta(0.5)", "no finite log density"),
     ],
 )
 def test_nonsense_is_refused(words, told):
     with pytest.raises(ValueError, match=told):
         ROIPrior(channel="tv", density=words)
+
+
+@pytest.mark.parametrize("words", ["Normal(1e4, 1e-3)", "LogNormal(9, 0.01)", "Beta(0.5, 0.5)", "HalfCauchy(1)"])
+def test_beliefs_far_from_where_they_are_probed_are_taken(words):
+    assert ROIPrior(channel="tv", density=words).call == words
 
 
 def test_doors_refuse_nonsense():

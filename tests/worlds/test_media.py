@@ -429,6 +429,12 @@ def test_what_copies_are_given_is_kept_told_and_saved(world, panel, tmp_path):
     cfg = dataclasses.replace(world.cfg, negative=world.channels)
     lowering = dataclasses.replace(world, cfg=cfg, facts={**world.facts, "placebo": minus})
     assert set(lowering.doubts().like_placebos) == {name}
+    # Of either sign: a copy is given as much on any side.
+    flipped = {**high, name: {**high[name], "placebo": -high[name]["placebo"]}}
+    for signs, found in ({"unknown": world.channels}, {name}), ({}, set()):
+        cfg = dataclasses.replace(world.cfg, **signs)
+        either = dataclasses.replace(world, cfg=cfg, facts={**world.facts, "placebo": flipped})
+        assert set(either.doubts().like_placebos) == found
     alone = dataclasses.replace(world, cfg=dataclasses.replace(world.cfg, members=1))
     with pytest.raises(UserError, match="one member has no intervals"):
         placebo.check(jax.random.key(0), alone, panel)

@@ -251,9 +251,10 @@ def test_the_command_fits_and_asks_it(panel, tmp_path, capsys):
     roi, curves = (pd.read_parquet(tmp_path / "run" / f"{name}.parquet") for name in ("roi", "curves"))
     assert set(roi["channel"]) == {"channel_0", "channel_1"}
     assert np.isfinite(curves["mean"]).all()
-    with pytest.raises(SystemExit):
-        cli.main(["fit", "media", *asked.split(), "--overwrite", "--belief", "channel_0=Gama(2, 1)"])
-    assert "no distribution of NumPyro" in capsys.readouterr().err
+    for belief, words in (("Gama(2, 1)", "no distribution of NumPyro"), ("Gamma(1, 2, 3)", "NumPyro does not take")):
+        with pytest.raises(SystemExit):
+            cli.main(["fit", "media", *asked.split(), "--overwrite", "--belief", f"channel_0={belief}"])
+        assert words in capsys.readouterr().err
 
 
 def test_creatives_are_read_or_refused(panel):

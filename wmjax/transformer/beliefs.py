@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -48,7 +50,7 @@ class ROIPrior:
             if (self.family, self.a, self.b) != ("normal", 0.0, 1.0):
                 raise ValueError(f"ROI prior of {self.channel!r}: give a density, or a family with a and b; not both")
             if HOLE not in _names(_call(self.density)):
-                _check(self.channel, self.distribution())
+                _check(self)
             return
         if self.family not in ("normal", "lognormal", "halfnormal"):
             raise ValueError(f"family is {self.family!r}, must be normal, lognormal or halfnormal")
@@ -87,14 +89,31 @@ def log_density(belief: Any, value: Float[Array, ""]) -> Float[Array, ""]:
     """Give a distribution's log density, going on beyond its support as a normal one of its spread falls.
 
     A return may be where a belief has no density, a negative one under a log-normal: it is then pulled back.
+    The density holds to a thousandth of the spread from the end of the support, or of the mass where that is nearer: a
+    heavy tail spreads so widely that the first alone would cut half of the mass away.
     """
     low, high = (getattr(belief.support, end, None) for end in ("lower_bound", "upper_bound"))
     if low is None and high is None:
         return belief.log_prob(value)
-    sd = spread(belief)
-    ends = None if low is None else low + 1e-3 * sd, None if high is None else high - 1e-3 * sd
-    inside = jnp.clip(value, *ends)
+    sd = _least(spread(belief), *(3 * _from(belief, 0.5, end) for end in (low, high)))
+    above, below = (_least(1e-3 * sd, _from(belief, part, end)) for part, end in ((1e-3, low), (1 - 1e-3, high)))
+    inside = jnp.clip(value, None if low is None else low + above, None if high is None else high - below)
     return belief.log_prob(inside) - 0.5 * jnp.square((value - inside) / sd)
+
+
+def _from(belief: Any, part: float, end: Any) -> Float[Array, ""]:
+    """Give how far the quantile of a part of the mass is from an end of the support; infinite where not known."""
+    try:
+        return jnp.full((), jnp.inf) if end is None else jnp.abs(belief.icdf(jnp.float32(part)) - end)
+    except (NotImplementedError, ImportError):
+        return jnp.full((), jnp.inf)
+
+
+def _least(first: Float[Array, ""], *others: Float[Array, ""]) -> Float[Array, ""]:
+    """Give the smallest; of the others only those above 0, as a quantile may round to the end."""
+    for other in others:
+        first = jnp.where(other > 0, jnp.minimum(first, other), first)
+    return first
 
 
 def spread(belief: Any) -> Float[Array, ""]:
@@ -211,8 +230,15 @@ def _hollow(told: str) -> str:
 
 def _build(node: ast.AST, given: Iterator[Any] | None) -> Any:
     if isinstance(node, ast.Call):
+        make, names = _maker(node), [str(k.arg) for k in node.keywords]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"a belief is {ast.unparse(node)!r}, which gives {twice[0]} twice")
         args = [_build(child, given) for child in node.args]
-        return _maker(node)(*args, **{str(k.arg): _build(k.value, given) for k in node.keywords})
+        own = {name: _build(k.value, given) for name, k in zip(names, node.keywords, strict=True)}
+        try:
+            return make(*args, **own)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"a belief is {ast.unparse(node)!r}, which NumPyro does not take: {error}") from None
     if isinstance(node, ast.List | ast.Tuple):
         return jnp.stack([jnp.asarray(_build(child, given)) for child in node.elts])
     return _value(node) if given is None else next(given)
@@ -229,8 +255,22 @@ def _maker(node: ast.Call) -> Callable[..., Any]:
     return known[name.lower()]
 
 
-def _check(channel: str, belief: Any) -> None:
-    """Refuse what is no density of one number; numbers that it must not have NumPyro has refused."""
+def _check(prior: ROIPrior) -> None:
+    """Refuse what is no density of one number; most numbers that it must not have NumPyro has refused."""
+    from numpyro.distributions import biject_to
+
+    # As a fit has them: arrays, which may be divided by 0.
+    belief = prior.distribution(jnp.asarray(prior.numbers, jnp.float32))
     one = belief.batch_shape == () and belief.event_shape == ()
     if not one or belief.support.is_discrete:
-        raise ValueError(f"ROI prior of {channel!r}: must be a density of one number; got {type(belief).__name__}")
+        raise ValueError(
+            f"ROI prior of {prior.channel!r}: must be a density of one number; got {type(belief).__name__}"
+        )
+    # Two points of the support, so that a point mass lies in one of them at most.
+    for at in (-0.5, 0.5):
+        point = biject_to(belief.support)(jnp.float32(at))
+        with warnings.catch_warnings():  # of what is refused anyway
+            warnings.simplefilter("ignore")
+            told = jax.value_and_grad(partial(log_density, belief))(point)
+        if not np.isfinite(told).all():
+            raise ValueError(f"ROI prior of {prior.channel!r}: {prior.call} has no finite log density at {point:.3g}")

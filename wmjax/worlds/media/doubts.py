@@ -84,10 +84,11 @@ def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...], unknown:
     for channel, told in found.items():
         if None in told.values():
             continue
-        # Of either sign: on the side on which the channel was found.
-        lowers = told["roi"] < 0 if channel in unknown else channel in negative
-        sign = -1 if lowers else 1
-        if sign * told["placebo"] >= min(sign * told["lo"], sign * told["hi"]):
+        # Of either sign: on the side on which the channel was found, and its copy, whose side is chance, of any.
+        either = channel in unknown
+        sign = -1 if (told["roi"] < 0 if either else channel in negative) else 1
+        copy = abs(told["placebo"]) if either else sign * told["placebo"]
+        if copy >= min(sign * told["lo"], sign * told["hi"]):
             out[channel] = (
                 f"in a second, smaller fit of the train periods a copy that does nothing is given a return of "
                 f"{told['placebo']:.3g}, the channel beside it {told['roi']:.3g} ({1 - told['alpha']:.0%} interval "
