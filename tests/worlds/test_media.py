@@ -249,6 +249,21 @@ def test_members_learn_from_every_week_equally_often_and_their_priors_have_the_p
         assert abs(noise.var(1, ddof=1).mean() - 1) < 0.35
 
 
+def test_each_belief_has_a_luck_of_its_own():
+    """Another one about a channel moves nothing that was there, and both are in balance."""
+    train = np.arange(50) < 43
+    shape = {"channels": 2, "members": 5, "block": 8}
+    few, more = (luck.balanced(jax.random.key(0), train, **shape, further=n) for n in (0, 2))
+    for one, other in zip((few.weights, *few.curves), (more.weights, *more.curves), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(few.beliefs, more.beliefs[:, :2])
+    assert more.beliefs.shape == (5, 4)
+    np.testing.assert_allclose(more.beliefs.sum(0), 0, atol=1e-5)
+    assert len(np.unique(more.beliefs)) == 20
+    assert luck.lots([1, 0], 2) == [1, 0]
+    assert luck.lots([1, 1, 0, 1], 2) == [1, 2, 0, 3]
+
+
 def test_one_member_has_no_luck():
     train = np.arange(50) < 43
     weights, curves, beliefs = luck.balanced(jax.random.key(0), train, channels=2, members=1, block=8)

@@ -109,7 +109,12 @@ def prepared(
     data = learn_data(panel, scales, split, cfg, vectors)
     taught = np.any(data.train, axis=0)
     luck = balanced(
-        key_for(key, "luck"), np.asarray(taught), channels=len(panel.action_names), members=cfg.members, block=cfg.block
+        key_for(key, "luck"),
+        np.asarray(taught),
+        channels=len(panel.action_names),
+        members=cfg.members,
+        block=cfg.block,
+        further=len(cfg.roi) - len({p.channel for p in cfg.roi}),
     )
     return Prepared(
         split=split,

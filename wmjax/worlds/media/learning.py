@@ -26,7 +26,7 @@ from wmjax.transformer.response import Curves
 from wmjax.transformer.tokens import Channels
 from wmjax.worlds.media import adversary
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.luck import Luck
+from wmjax.worlds.media.luck import Luck, lots
 
 SLOW = ("curves", "controls")
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
@@ -184,13 +184,13 @@ def roi_of(
     spent = jnp.where(spent > 0, spent, 1.0)
     if learner.cfg.network.head == "response":
         return data.exchange * jnp.einsum("utk,ut->k", media, weights) / spent, jnp.ones(())
-    believed = jnp.asarray([learner.channels.index(p.channel) for p in learner.cfg.roi])
-    at = believed[jax.random.randint(key_for(key, "channel"), (), 0, len(learner.cfg.roi))]
+    believed = list(dict.fromkeys(learner.channels.index(p.channel) for p in learner.cfg.roi))
+    at = jnp.asarray(believed)[jax.random.randint(key_for(key, "channel"), (), 0, len(believed))]
     without = batch.series._replace(spend=batch.series.spend.at[..., at].set(0.0))
     pair = [forward(params, s, data.known, None, cfg=learner.cfg).outcome for s in (batch.series, without)]
     total = jnp.sum((pair[0] - pair[1]) * weights)
     one = jnp.arange(spent.shape[0]) == at
-    return jnp.where(one, data.exchange * total / spent, jnp.nan), jnp.asarray(len(learner.cfg.roi), jnp.float32)
+    return jnp.where(one, data.exchange * total / spent, jnp.nan), jnp.asarray(len(believed), jnp.float32)
 
 
 def priors(
@@ -226,9 +226,10 @@ def believed(
 ) -> Float[Array, ""]:
     """Give minus the log density of returns under what is believed of them, see `roi_of`."""
     value = jnp.zeros(())
-    for prior, numbers in zip(learner.cfg.roi, data.beliefs, strict=True):
+    places = lots([learner.channels.index(prior.channel) for prior in learner.cfg.roi], len(learner.channels))
+    for prior, numbers, place in zip(learner.cfg.roi, data.beliefs, places, strict=True):
         at, density = learner.channels.index(prior.channel), prior.distribution(numbers)
-        moved = beliefs.moved(density, luck.beliefs[at], returns[at])
+        moved = beliefs.moved(density, luck.beliefs[place], returns[at])
         # A channel that this step did not drop has no return, and no say.
         known = jnp.where(jnp.isnan(moved), 1.0, moved)
         value += jnp.where(jnp.isnan(moved), 0.0, factor * losses.roi(known[None], {0: density}))

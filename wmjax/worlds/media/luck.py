@@ -9,6 +9,7 @@ of the members is, to first order, that of many.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,16 +26,37 @@ class Luck(NamedTuple):
     """One member's, or with a leading axis all members'.
 
     weights: [time], of the periods. curves: how far the centres of its curves' priors are moved, in their standard
-    deviations. beliefs: [channels], the same of its beliefs about returns. Over members both have variance 1 where
-    squares are divided by one less than there are members, as intervals have it.
+    deviations. beliefs: [lots], the same of its beliefs about returns, see `lots`. Over members both have variance 1
+    where squares are divided by one less than there are members, as intervals have it.
     """
 
     weights: Float[Array, "*m time"]
     curves: Curves
-    beliefs: Float[Array, "*m channels"]
+    beliefs: Float[Array, "*m lots"]
 
 
-def balanced(key: Key[Array, ""], train: Bool[np.ndarray, " time"], *, channels: int, members: int, block: int) -> Luck:
+def lots(believed: Sequence[int], channels: int) -> list[int]:
+    """Say where in `Luck.beliefs` each belief's is: of the first about a channel its own, of others after the channels.
+
+    Two tests of one channel err apart; another belief about it leaves the first's luck, and all else's, as it was.
+
+    Args:
+        believed: the channel that each belief is about.
+        channels: how many.
+    """
+    more = iter(range(channels, channels + len(believed)))
+    return [next(more) if at in believed[:n] else at for n, at in enumerate(believed)]
+
+
+def balanced(
+    key: Key[Array, ""],
+    train: Bool[np.ndarray, " time"],
+    *,
+    channels: int,
+    members: int,
+    block: int,
+    further: int = 0,
+) -> Luck:
     """Draw all members' luck; one alone has none.
 
     Args:
@@ -43,14 +65,21 @@ def balanced(key: Key[Array, ""], train: Bool[np.ndarray, " time"], *, channels:
         channels: how many.
         members: how many.
         block: most periods in a block; 0 lets every member learn from all periods once.
+        further: beliefs beyond the first about their channel.
     """
-    shape = (5, channels)
-    noise = draws.normal(key_for(key, "priors"), (members, *shape)) if members > 1 else jnp.zeros((1, *shape))
-    noise -= noise.mean(0)
+
+    def noise_of(name: str, *shape: int) -> Float[Array, "members ..."]:
+        drawn = draws.normal(key_for(key, name), (members, *shape)) if members > 1 else jnp.zeros((1, *shape))
+        return drawn - drawn.mean(0)
+
+    noise = noise_of("priors", 5, channels)
+    told = noise[:, 4]
+    if further:
+        told = jnp.concatenate([told, noise_of("beliefs", further)], axis=1)
     weights = jnp.tile(jnp.asarray(train, jnp.float32), (members, 1))
     if members > 1 and block:
         weights = _blocks(key_for(key, "blocks"), train, members, block)
-    return Luck(weights, Curves(*jnp.moveaxis(noise[:, :4], 1, 0)), noise[:, 4])
+    return Luck(weights, Curves(*jnp.moveaxis(noise[:, :4], 1, 0)), told)
 
 
 def _blocks(
