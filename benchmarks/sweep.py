@@ -6,8 +6,8 @@ scikit-learn, called once a plan, as a user would without a sweep. `consumer_def
 told otherwise, whose actions add on the logit scale, so that a plan costs a sum over the actions and a sigmoid; floor:
 the sigmoids alone; peer: the same adapter in scikit-learn, network and linear effects. Where EconML is installed (`pip
 install -e ".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one
-product of the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers
-against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
+product of the same beliefs with as many coefficients a treatment, called once a contrast. What it costs to lose
+nothing is in `storing`. Memory, and two workers against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
 weeks, the default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of
 simulated weeks.
 """
@@ -361,7 +361,6 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("consumer", "wmjax", "points_per_s"): count / seconds["wmjax"],
         Cell("consumer", "wmjax", "fraction_of_floor"): least / seconds["wmjax"],
         Cell("consumer", "wmjax", "ratio_to_loop"): plans * seconds["scikit-learn"] / seconds["wmjax"],
-        Cell("consumer", "wmjax", "resume_overhead"): seconds["stored"] / seconds["wmjax"] - 1,
     }
     took, plain, least = (seconds[f"{name}, default"] for name in ("wmjax", "scikit-learn", "floor"))
     scores |= {
