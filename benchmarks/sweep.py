@@ -6,10 +6,10 @@ scikit-learn, called once a plan, as a user would without a sweep. `consumer_def
 told otherwise, whose actions add on the logit scale, so that a plan costs a sum over the actions and a sigmoid; floor:
 the sigmoids alone; peer: the same adapter in scikit-learn, network and linear effects. Where EconML is installed (`pip
 install -e ".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one
-product of the same beliefs with as many coefficients a treatment, called once a contrast. What it costs to lose
-nothing is in `storing`. Memory, and two workers against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
+product of the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers
+against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
 weeks, the default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of
-simulated weeks.
+simulated weeks. What it costs a sweep to lose nothing is in `benchmarks.storing`.
 """
 
 from __future__ import annotations
