@@ -93,7 +93,7 @@ def resumed(module: str, *words: Any) -> dict[str, float]:
                     process.send_signal(signal.SIGKILL)
                     return said["evaluated"], time.perf_counter() - first
         if process.returncode or "seconds" not in said:
-            raise RuntimeError(f"a part of the benchmark failed: {command}")
+            raise RuntimeError(f"{command} ended with code {process.returncode}, last words {said}")
         return said["evaluated"], said["seconds"]
 
     with tempfile.TemporaryDirectory() as folder:

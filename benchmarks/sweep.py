@@ -9,7 +9,7 @@ install -e ".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, 
 product of the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers
 against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
 weeks, the default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of
-simulated weeks.
+simulated weeks. What it costs a sweep to lose nothing is in `benchmarks.storing`.
 """
 
 from __future__ import annotations
@@ -361,7 +361,6 @@ def work(options: common.Options, observer: Any) -> Any:
         Cell("consumer", "wmjax", "points_per_s"): count / seconds["wmjax"],
         Cell("consumer", "wmjax", "fraction_of_floor"): least / seconds["wmjax"],
         Cell("consumer", "wmjax", "ratio_to_loop"): plans * seconds["scikit-learn"] / seconds["wmjax"],
-        Cell("consumer", "wmjax", "resume_overhead"): seconds["stored"] / seconds["wmjax"] - 1,
     }
     took, plain, least = (seconds[f"{name}, default"] for name in ("wmjax", "scikit-learn", "floor"))
     scores |= {

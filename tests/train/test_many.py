@@ -139,6 +139,18 @@ def test_batches_of_any_size_map_and_share_the_same_arguments(batch_size):
     np.testing.assert_allclose(many.members(fn)(*own, shared)["y"], expected)
 
 
+def test_arrays_without_numbers_go_through_batches_too():
+    """A network without static inputs has weights of width 0."""
+    own = (jnp.arange(5.0), {"w": jnp.zeros((5, 0, 3)), "a": jnp.ones((5, 2))})
+
+    def fn(x, tree):
+        return {"y": x + tree["a"].sum(), "w": tree["w"] + x, "none": jnp.zeros((4, 0), jnp.int32)}
+
+    got, expected = many.members(fn, batch_size=2)(*own), many.members(fn)(*own)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), got) == jax.tree.map(lambda x: (x.shape, x.dtype), expected)
+    np.testing.assert_array_equal(got["y"], expected["y"])
+
+
 def test_batches_bound_the_memory():
     def wide(key, state, data):
         return state, jnp.sin(state[:, None] * data).sum()

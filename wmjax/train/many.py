@@ -41,7 +41,25 @@ class Members:
 
         if self.batch_size is None:
             return jax.vmap(one)(own)
-        return lax.map(one, own, batch_size=self.batch_size)
+        return _in_batches(one, own, self.batch_size)
+
+
+def _in_batches(one: Callable[[Any], Any], own: Any, size: int) -> Any:
+    """Map in batches, as `lax.map` does, which divides by zero where an array has no numbers: those are left out."""
+    leaves, tree = jax.tree.flatten(own)
+    told: dict[str, Any] = {}
+
+    def inner(some: list[Any]) -> list[Any]:
+        left = iter(some)
+        found = one(tree.unflatten(next(left) if x.size else jnp.zeros(x.shape[1:], x.dtype) for x in leaves))
+        flat, told["tree"] = jax.tree.flatten(found)
+        told["out"] = [None if jnp.size(x) else (jnp.shape(x), jnp.result_type(x)) for x in flat]
+        return [x for x in flat if jnp.size(x)]
+
+    done = iter(lax.map(inner, [x for x in leaves if x.size], batch_size=size))
+    count = leaves[0].shape[0]
+    empty = [None if x is None else jnp.zeros((count, *x[0]), x[1]) for x in told["out"]]
+    return told["tree"].unflatten(next(done) if x is None else x for x in empty)
 
 
 def members(fn: Callable[..., Any], mapped: int = 2, *, batch_size: int | None = None) -> Members:
