@@ -50,15 +50,14 @@ def overhead(sweep: Callable[[Path | None], Any], *, pairs: int) -> dict[str, An
 
 def tell(sweep: Callable[[Callable[[Event], None]], Any], lanes: int) -> None:
     """Be one life of a sweep: say each step on a line, and at the end how many points it evaluated and its seconds."""
-    seen: dict[str, int] = {}
+    seen = {"skipped": 0, "evaluated": 0}
     started = 0.0
 
     def say(event: Event) -> None:
         nonlocal started
         if "chunk" in event.metrics:
-            started, seen["step"] = time.perf_counter(), int(event.metrics["chunk"]) * lanes
+            started, seen["skipped"] = time.perf_counter(), event.done
             return
-        seen.setdefault("skipped", max(0, event.done - seen["step"]))
         seen["evaluated"] = event.done - seen["skipped"]
         print(json.dumps({"evaluated": seen["evaluated"], "share": event.done / event.total}), flush=True)
 

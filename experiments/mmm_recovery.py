@@ -98,7 +98,7 @@ SMALLEST = Size(
     MMMSettings(warmup=5, samples=5, chains=1, tree_depth=3, most_rhat=99.0, most_divergent=1.0),
     (2.0,),
     1,
-    2,
+    1,
 )
 
 

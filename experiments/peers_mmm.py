@@ -173,10 +173,14 @@ def meridian(table: Table, options: argparse.Namespace) -> Fit:
         n_keep=options.draws,
         seed=options.seed,
     )
-    analyzer = part("analysis.analyzer").Analyzer(model)
+    # By names: what it takes in their place differs between releases.
+    own = {"model_context": model.model_context, "inference_data": model.inference_data}
+    analyzer = part("analysis.analyzer").Analyzer(**own)
     added = np.asarray(analyzer.incremental_outcome(), np.float64)
-    rhat = max(float(np.nanmax(np.asarray(value))) for value in analyzer.get_rhat().values())
-    return Fit(added.reshape(-1, len(table.channels)), rhat, metadata.version("google-meridian"))
+    # Parameters that are held at a number have no R-hat.
+    rhat = np.concatenate([np.ravel(np.asarray(value)) for value in analyzer.get_rhat().values()])
+    largest = float(np.max(rhat[np.isfinite(rhat)]))
+    return Fit(added.reshape(-1, len(table.channels)), largest, metadata.version("google-meridian"))
 
 
 PEERS: dict[str, Callable[[Table, argparse.Namespace], Fit]] = {"pymc_marketing": pymc_marketing, "meridian": meridian}

@@ -186,8 +186,6 @@ def test_progress_is_told(toy):
     assert [e.done for e in events] == [0, 14, 28, 35, 49, 63, 70, 84, 98, 105]
     assert {e.total for e in events} == {105}
     assert events[0].metrics["chunk"] == 14
-    assert events[-1].metrics["plans_per_s"] > 0
-    assert events[-1].metrics["seconds_left"] == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -131,8 +132,8 @@ def test_cut_at_every_kind_of_disk_operation(toy, calm, tmp_path, monkeypatch):
 
         return called
 
-    for name in ("fsync", "rename", "replace"):
-        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (Path, "write_bytes"), (Path, "write_text")):
+        monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
     toy.run(toy.LIVED, out=place, save_seconds=0.0)
     undisturbed, whole = contents(place), count
     assert whole > 100
@@ -174,7 +175,7 @@ def test_what_is_torn_is_made_again(toy, calm, tmp_path, evaluated, harm):
     with pytest.raises(Killed):
         toy.run(out=out, observer=until, save_seconds=0.0)
     part = Store(out)
-    chunk = part.data / "all_sales" / "c" / "1" / "0" / "0" / "0"
+    chunk = part.data / "all_sales" / "c.1.0.0.0"
     if harm == "truncated":
         chunk.write_bytes(chunk.read_bytes()[:20])
     elif harm == "changed":

@@ -426,6 +426,35 @@ def test_units_that_no_plan_reaches_are_marked_and_get_none(run, world, panel, t
     assert table["unit"].tolist() == [unit for unit, one in zip(panel.units, inside, strict=True) if one]
 
 
+def test_a_unit_gets_a_plan_of_its_own_segment_or_none(run, panel, tmp_path, capsys):
+    """Other segments' plans change nothing for it, which may be worth more than any of its own."""
+    words = ["--by", "loyalty", "--grid", "segment=yes,no push=1 coupon=0,1", "--worth", "visit=1"]
+    kept = ["--cost", "push=0.05 coupon=0.02", "--reduce", "profit.full profit.best"]
+    cli.main(["sweep", str(run), *words, *kept, "--out", str(tmp_path / "s.zarr")])
+    found, loyal = store.read(tmp_path / "s.zarr"), panel.values("loyalty") > 0.5
+    own = np.where(loyal, found["profit"].values[0, 0], found["profit"].values[1, 0])  # coupon, unit
+    cli.main(["best", str(tmp_path / "s.zarr")])
+    table = pd.read_parquet(tmp_path / "s.best.parquet")
+    left = table["segment"].isna().to_numpy()
+    assert left[own.max(0) < 0].all()
+    assert not left[own.max(0) > 0].any()  # of one whose best is worth 0 it is as well to do nothing
+    assert 0 < left.sum() < len(left)
+    assert f"{left.sum()} units get no plan: none that is for them" in " ".join(capsys.readouterr().out.split())
+    assert table["push"].isna().tolist() == left.tolist()
+    assert table["segment"][~left].tolist() == np.where(loyal, "yes", "no")[~left].tolist()
+    assert table["coupon"][~left].tolist() == own.argmax(0)[~left].tolist()
+    np.testing.assert_allclose(table["value"], np.maximum(own.max(0), 0), atol=1e-7)
+    assert found["profit_best_reached"].values[own.max(0) > 0].all()
+    assert not found["profit_best_reached"].values[own.max(0) < 0].any()
+    planned = policies.planned(panel, dict(found.attrs), table)
+    start, k = found.attrs["provenance"]["setting"]["start"], panel.action_index("push")
+    was = panel.arrays.actions[:, start : start + 1]
+    np.testing.assert_array_equal(planned.actions[left], was[left])
+    assert planned.covered.all()
+    assert planned.decides[~left, :, k].all()
+    assert not planned.decides[left].any()
+
+
 def test_best_says_what_its_prices_count(run, swept, capsys):
     cli.main(["best", str(swept), "--outcome", "visit", "--cost", "push=1 coupon=0.5", "--out", str(run / "p.parquet")])
     assert "not what that is over what was done" in capsys.readouterr().out.replace("\n", " ")
@@ -470,7 +499,7 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
     cost = store.read(pushed)["cost"].values.reshape(2, -1)
     budget = str(0.6 * cost.max(0).sum() + 0.4 * cost.min(0).sum())
     for solver in ("greedy", "exact"):
-        words = ["--outcome", "visit", "--budget", budget, "--solver", solver]
+        words = ["--outcome", "visit", "--budget", budget, "--solver", solver, "--overwrite"]
         cli.main(["policy", str(run), str(pushed), *words])
     said = " ".join(capsys.readouterr().out.split())
     assert "in visit, probability" in said
@@ -505,6 +534,22 @@ def test_a_policys_value_from_rows_that_were_drawn_by_chance(run, pushed, world,
     # The world's own: the mean of its expectations, and its gain is that of the sweep.
     assert np.isnan(table.loc[("value", "the world"), "se"])
     assert table.loc[("gain", "the world"), "value"] * policy.size == pytest.approx(chosen["value"].sum(), rel=1e-3)
+
+
+def test_a_policy_of_one_plan_a_segment_is_judged_unit_by_unit(run, pushed, world, panel, capsys):
+    ask = ["--outcome", "visit", "--cost", "push=1", "--budget", "40", "--by", "income"]
+    cli.main(["policy", str(run), str(pushed), *ask])
+    chosen, _ = choosing.best(pushed, outcome="visit", cost="push=1", budget=40.0, by="income")
+    assert set(chosen["push"]) == {0, 1}
+    table = pd.read_parquet(run / "pushed.policy_income.parquet").set_index(["quantity", "by"])
+    own = choosing.each_unit(pushed, chosen)
+    assert own["unit"].tolist() == list(panel.units)
+    push = own["push"].to_numpy()
+    assert push.sum() == chosen["units"].to_numpy()[chosen["push"] == 1].sum() <= 40
+    assert table.loc[("gain", "the world"), "value"] * 7 * len(own) == pytest.approx(chosen["value"].sum(), rel=1e-3)
+    with pytest.raises(SystemExit):
+        cli.main(["policy", str(run), str(pushed), *ask])
+    assert "is there already; choose another --out, or --overwrite" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -766,6 +811,18 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (
             ["sweep", "RUN", "--grid", "push=0,1", "--reduce", "mean:income,loyalty", "--out", "x.zarr"],
             "units are averaged by one static column",
+        ),
+        (
+            ["sweep", "RUN", "--grid", "segment=yes,no push=0,1", "--out", "x.zarr"],
+            "say which (--by), there are",
+        ),
+        (
+            ["sweep", "RUN", "--grid", "segment=0:1 push=0,1", "--by", "loyalty", "--out", "x.zarr"],
+            "has numbers, must be names of levels; there are 'no', 'yes'",
+        ),
+        (
+            ["sweep", "RUN", "--grid", "segment=loyal push=0,1", "--by", "loyalty", "--out", "x.zarr"],
+            "has 'loyal', no level of the column; there are 'no', 'yes'",
         ),
     ],
 )

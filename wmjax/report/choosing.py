@@ -33,6 +33,7 @@ class Targets(NamedTuple):
 
     names: of them. units: how many each one is. gain, cost: of each plan; `members` of each member, None where the
     sweep has none. supported: the share of its units for which a plan is supported; None where the sweep does not tell.
+    reached: whether a plan may change any of its units; None where all may.
     """
 
     names: np.ndarray
@@ -41,6 +42,7 @@ class Targets(NamedTuple):
     cost: Float[np.ndarray, "plans targets"]
     members: Float[np.ndarray, "members plans targets"] | None
     supported: Float[np.ndarray, "plans targets"] | None
+    reached: Bool[np.ndarray, "plans targets"] | None
 
     def take(self, keep: Bool[np.ndarray, " targets"]) -> Targets:
         own: Any = (None if x is None else x[..., keep] for x in self)
@@ -76,12 +78,14 @@ def best(
         alpha: of the intervals.
 
     Returns:
-        A table of units (`by`: of segments, and how many `units` each has), their plan's levels and value, its cost
+        A table of units (`by`: of segments, and how many `units` each has), their plan's levels (none where no plan
+        that is for them is worth more than to leave them as they were) and value, its cost
         where costs are known, whether it is `supported` where the sweep tells (of a segment for all of its units;
         `supported_share` of them), and `lo` and `hi` of its value where the sweep has members, by Student's t over
         them, as if the plan had not been chosen for its value; without units absent in the sweep's periods, or that no
         plan reaches; among its attributes `of`, the sweep's variable, `unit`, in what the values are, `priced`, whether
-        costs are known, `by`, `targets`, how many units or segments there are to be given a plan, and `total`, bounds
+        costs are known, `by`, `targets`, how many units or segments there are to be given a plan, `left`, how many of
+        them are left as they were for want of a plan of their own that is worth more, and `total`, bounds
         of the sum over them where the sweep has members. And the allocation.
     """
     found = _there(store.read(path))
@@ -96,7 +100,8 @@ def best(
         gain.values.astype(np.float64),
         np.zeros(gain.shape) if priced is None else priced,
         _by_member(values, luck, dims),
-        None if "supported" not in found else _supported(found["supported"], values, dims).astype(np.float64),
+        None if "supported" not in found else _marks(found["supported"], values, dims).astype(np.float64),
+        None if REACHED not in found else _marks(found[REACHED], values, dims),
     )
     if by in TAKEN:
         raise UserError(f"a column named {by!r} cannot be told from the table's own; rename it to choose by it")
@@ -114,8 +119,9 @@ def best(
     chosen = getattr(policy, solver or ("greedy" if by is None else "exact"))(worth, paid, limit)
     at = np.arange(len(who.names))
     table = pd.DataFrame({"unit": who.names} if by is None else {by: who.names, "units": who.units})
+    left = None if who.reached is None else ~who.reached[chosen.plan, at]
     for name in _axes(found, dims):
-        table[name] = gain[name].values[chosen.plan]
+        table[name] = _levels(gain[name].values[chosen.plan], left)
     table["value"] = who.gain[chosen.plan, at]
     if priced is not None:
         table["cost"] = who.cost[chosen.plan, at]
@@ -129,9 +135,17 @@ def best(
         table["supported"] = share == 1
         if by is not None:
             table["supported_share"] = share
+    table.attrs["left"] = 0 if left is None else int(left.sum())
     table.attrs["of"], table.attrs["priced"] = str(values.name), priced is not None
     table.attrs["unit"], table.attrs["targets"], table.attrs["by"] = _unit(found, values), everyone, by
     return table, chosen
+
+
+def _levels(levels: np.ndarray, left: Bool[np.ndarray, " targets"] | None) -> pd.Series:
+    """Give the levels that are chosen; none to those who are left as they were, by a plan that is not for them."""
+    if left is None or not left.any():
+        return pd.Series(levels)
+    return pd.Series(levels, dtype="Int64" if levels.dtype.kind in "iu" else None).mask(left)
 
 
 def _there(found: xr.Dataset) -> xr.Dataset:
@@ -143,6 +157,17 @@ def _there(found: xr.Dataset) -> xr.Dataset:
     if sweep_segments.REACHED in found:
         keep &= found[sweep_segments.REACHED].values.astype(bool).reshape(-1, len(keep)).any(0)
     return found.isel(unit=keep)
+
+
+def each_unit(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Give the units of a segment, chosen by `best`, a row each with the segment's plan."""
+    by, found = table.attrs["by"], _there(store.read(path))
+    if by is None:
+        return table
+    units = pd.DataFrame({"unit": found["unit"].values.astype(object), by: _labels(found, by)})
+    rows = units.merge(table, on=by)
+    rows.attrs = table.attrs
+    return rows
 
 
 def unreached(found: xr.Dataset) -> int:
@@ -177,6 +202,7 @@ def _grouped(who: Targets, labels: np.ndarray) -> Targets:
         who.cost @ member,
         None if who.members is None else who.members @ member,
         None if who.supported is None else (who.supported @ member) / units,
+        None if who.reached is None else (who.reached @ member) > 0,
     )
 
 
@@ -229,7 +255,7 @@ def counted(table: pd.DataFrame) -> pd.DataFrame:
     if "lo" in table and table.attrs["of"].split("_")[-1] != "total":
         table = table.assign(zero=(table["lo"] <= 0) & (table["hi"] >= 0))
         told["interval holds 0"] = ("zero", "sum")
-    found: Any = table.groupby(levels, as_index=False).agg(**told)
+    found: Any = table.groupby(levels, as_index=False, dropna=False).agg(**told)
     return found.sort_values("units", ascending=False)
 
 
@@ -247,7 +273,7 @@ def at_the_end(path: Path, table: pd.DataFrame) -> list[str]:
         if levels.dtype.kind not in "iuf" or len(np.unique(levels)) < 3:
             continue
         for end in (levels.min(), levels.max()):
-            units = int(np.count_nonzero(table[name] == end))
+            units = int((table[name] == end).sum())
             if end and units:
                 said.append(f"{units:,} get {name} {end:g}, where the grid ends")
     return said
@@ -330,10 +356,10 @@ def _costs(
         total += price * np.asarray(gain[name].values, np.float64)
     paid = np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
     # A plan of some units costs nothing for others.
-    return paid * _supported(found[REACHED], values, dims) if REACHED in found else paid
+    return paid * _marks(found[REACHED], values, dims) if REACHED in found else paid
 
 
-def _supported(marks: xr.DataArray, values: xr.DataArray, dims: list[Any]) -> np.ndarray:
+def _marks(marks: xr.DataArray, values: xr.DataArray, dims: list[Any]) -> np.ndarray:
     """Lay the sweep's marks out as the plans are, along dimensions that no plan reads too."""
     plain = xr.DataArray(marks.values, dims=marks.dims)
     sizes = {d: values.sizes[d] for d in dims if d not in marks.dims}

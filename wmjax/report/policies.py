@@ -38,6 +38,7 @@ def judged(
     if told["setting"]["feedback"]:
         raise UserError(f"{sweep}: swept with --feedback; held-out rows tell of one period at a time, so sweep without")
     table, _ = choosing.best(sweep, alpha=alpha, **how)
+    table = choosing.each_unit(sweep, table)
     setting, unit = told["setting"], str(table.attrs["unit"])
     worth, cost = np.zeros(len(panel.outcome_names)), np.zeros(len(panel.action_names))
     if table.attrs["of"].split("_")[-1] == "profit":

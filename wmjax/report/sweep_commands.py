@@ -91,7 +91,7 @@ def sweep(
         if worker is not None or distributed:
             raise UserError("--processes starts workers here; --worker and --distributed are told by a cluster")
         _start(run, asked, out, panel, processes, env)
-        _finished(out, tidy)
+        _tables(out, tidy)
         return
     number = many.distributed_worker() if distributed else (0, 1) if worker is None else many.worker_of(worker)
     (world, table), notes = Run(run).open("sweep", panel), Run(run).doubts()
@@ -108,20 +108,19 @@ def sweep(
         told: dict[str, Any] = {"notes": notes, "warn": None if number[0] else _warn, "observer": observer}
         found = sweeping.run(world, table, asked, out, worker=number, **told)
     if found is not None:
-        _finished(out, tidy)
+        console.say(f"Sweep: {out}")
+        _tables(out, tidy)
 
 
-def _finished(out: Path, tidy: Path | None) -> None:
-    """Say where the result is, and write its tables where they are asked for."""
+def _tables(out: Path, tidy: Path | None) -> None:
+    """Write a sweep's tables where they are asked for, and say where."""
     from wmjax.report import console, sweeping
 
-    console.say(f"Sweep: {out}")
     for path, rows in sweeping.write_tidy(out, tidy) if tidy is not None else []:
         console.say(f"{rows:,} rows: {path}")
 
 
-Solver = Annotated[Literal["greedy", "exact"], tyro.conf.arg(aliases=["--method"])]
-SomeSolver = Annotated[Literal["greedy", "exact"] | None, tyro.conf.arg(aliases=["--method"])]
+Solver = Annotated[Literal["greedy", "exact"] | None, tyro.conf.arg(aliases=["--method"])]
 
 
 def best(
@@ -131,7 +130,7 @@ def best(
     cost: str = "",
     outcome: str | None = None,
     by: str | None = None,
-    solver: SomeSolver = None,
+    solver: Solver = None,
     supported_only: bool = False,
     alpha: float = 0.1,
     out: Path | None = None,
@@ -165,8 +164,7 @@ def best(
     from wmjax.report import choosing, console
     from wmjax.sweep import store
 
-    end = "best.parquet" if by is None else f"best_{by}.parquet"
-    path = files.parquet(out or sweep.with_name(f"{sweep.name.removesuffix('.zarr')}.{end}"))
+    path = files.parquet(out or _beside(sweep, "best", by))
     if path.exists() and not overwrite:
         raise UserError(f"{path} is there already; choose another --out, or --overwrite")
     how: dict[str, Any] = {"outcome": outcome, "solver": solver, "supported_only": supported_only, "alpha": alpha}
@@ -204,7 +202,9 @@ def best(
         console.warning(
             "the interval of the value holds 0: this is not clearly better than leaving things as they were"
         )
-    if of != "total" and (same := int(np.sum(table["value"] == 0))):
+    if left := table.attrs["left"]:
+        console.say(f"{left:,} {whom} get no plan: none that is for them is worth more than to leave them as they were")
+    if of != "total" and (same := int(np.sum(table["value"] == 0)) - left):
         console.say(f"{same:,} {whom} are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)
     attrs = dict(opened.attrs)
@@ -252,11 +252,13 @@ def policy(
     budget: float | None = None,
     cost: str = "",
     outcome: str | None = None,
-    solver: Solver = "greedy",
+    by: str | None = None,
+    solver: Solver = None,
     supported_only: bool = False,
     alpha: float = 0.05,
     panel: Path | None = None,
     out: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Say what the policy that `wmjax best` chooses would have brought, from held-out rows drawn by chance.
 
@@ -269,18 +271,27 @@ def policy(
         budget: the most that all units' plans may cost together; by default there is none.
         cost: prices of one unit of an axis's level, `"push=0.5"`; by default the sweep's own cost.
         outcome: which one, where there are several and no profit.
-        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming.
-        supported_only: pass over plans that go, for the unit, beyond what the data speak for.
+        by: a static column: one plan for all units of each of its levels, as of `wmjax best`.
+        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming; by
+            default greedy for units and exact for segments.
+        supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
+            for.
         alpha: intervals hold with probability 1 - alpha.
         panel: the table that was swept, where it is not the run's own.
-        out: Parquet file; by default `NAME.policy.parquet` beside the store `NAME.zarr`.
+        out: Parquet file; by default `NAME.policy.parquet` beside the store `NAME.zarr`, with `--by income`
+            `NAME.policy_income.parquet`.
+        overwrite: write over a file that is there.
     """
-    from wmjax.core.files import write_parquet
+    from wmjax.core import files
     from wmjax.core.provenance import to_plain
     from wmjax.report import console, policies
     from wmjax.report.run import Run, answered
 
-    how = {"budget": budget, "cost": cost, "outcome": outcome, "solver": solver, "supported_only": supported_only}
+    path = files.parquet(out or _beside(sweep, "policy", by))
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already; choose another --out, or --overwrite")
+    how: dict[str, Any] = {"budget": budget, "cost": cost, "outcome": outcome, "by": by}
+    how |= {"solver": solver, "supported_only": supported_only}
     world, table = Run(run).open("policy", panel)
     found, unit = policies.judged(world, table, sweep, how, alpha=alpha)
     console.table(found.table, title=f"Value of a row under the policy, and its gain over what was done; in {unit}")
@@ -289,10 +300,15 @@ def policy(
     )
     for line in found.warnings:
         console.warning(line)
-    path = out or sweep.with_name(sweep.name.removesuffix(".zarr") + ".policy.parquet")
     asked = to_plain({**how, "sweep": str(sweep), "alpha": alpha, "unit": unit, "warnings": found.warnings})
-    write_parquet(path, found.table, answered(world, table, **asked))
+    files.write_parquet(path, found.table, answered(world, table, **asked))
     console.say(f"{len(found.table):,} rows: {path}")
+
+
+def _beside(sweep: Path, what: str, by: str | None) -> Path:
+    """Name a table that stands beside a sweep."""
+    name = what if by is None else f"{what}_{by}"
+    return sweep.with_name(f"{sweep.name.removesuffix('.zarr')}.{name}.parquet")
 
 
 def _warn(lines: Sequence[str]) -> None:

@@ -40,6 +40,8 @@ def attributes(work: Work, grid: Grid, described: Mapping[str, Words]) -> dict[s
     for name, reduction in work.reductions:
         output = work.output_of(reduction)
         own = {"long_name": output, **described.get(output, {})}
+        if (segments := getattr(reduction, "segments", None)) is not None:
+            own["long_name"] += f", as the mean over the units of each level of {segments.dim.removeprefix('by_')}"
         for key, words in _reduced(own, grid).items():
             found[f"{name}_{key}" if name else key] = words
     found |= {variable: {"long_name": o, **described.get(o, {})} for o, variable in full_names(work).items()}

@@ -8,11 +8,12 @@
     best  best:income       the best plan for each unit; for each level of a static column, by its units' mean
 
 `gain.best` reads the output `gain`; without a name the output is the world's `total`. Which names are columns the world
-says that is swept.
+says that is swept. Numbers are named `gain_mean`, and where one kind is asked for in several ways, `gain_mean_income`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from wmjax.core.errors import UserError
@@ -36,6 +37,8 @@ def reduce_from_words(words: Iterable[str]) -> dict[str, Reduction]:
         head, _, options = word.partition(":")
         output, dot, kind = head.rpartition(".")
         name = f"{output}_{kind}" if dot else kind
+        if name in found:
+            name = "_".join([name, *re.findall(r"\w+", options)])
         if name in found:
             raise UserError(f"{word!r}: {kind} is asked for twice of one output")
         found[name] = _made(kind, output if dot else None, options, word)

@@ -95,7 +95,6 @@ class Run:
         """Take every step that is not done yet; give this worker's states, one a lane."""
         folded, begun = self._resume()
         self.kept = {} if self.place is not None else _room(self.arrays)
-        self.progress.begin()
         done, states = folded, begun
         try:
             for done, states in self._steps(folded, begun):
@@ -105,6 +104,8 @@ class Run:
             if done > folded and not any(x.is_deleted() for x in jax.tree.leaves(states)):
                 self._checkpoint(done, states, now=True)
             raise
+        if self.place is not None and self.worker[1] > 1:
+            store.settle(self.place)  # before the state says that this worker's share is done
         self._checkpoint(len(self.steps), states, now=True)
         self.progress.end()
         return _lanes(jax.device_get(states), self.lanes)
@@ -119,6 +120,7 @@ class Run:
             if not fold and (stored is not None or not self.arrays):
                 self.progress.skip(regions)
                 continue
+            self.progress.begin()
             start = self._start(regions)
             if stored is None or (fold and not self.stored):
                 values = self._evaluate(start)
@@ -270,16 +272,19 @@ def _room(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 class _Progress:
-    """How far a sweep is, how fast, and when it was last saved."""
+    """How far a sweep is, and when it was last saved."""
 
     def __init__(self, observer: Observer, total: int, size: int, chunk: int) -> None:
         self.observer, self.total, self.size, self.chunk = observer, total, size, chunk
         self.done = self.fresh = 0
-        self.start = self.save = time.monotonic()
+        self.begun = False
+        self.save = time.monotonic()
 
     def begin(self) -> None:
-        self.start = self.save = time.monotonic()
-        self._say({"chunk": float(self.chunk), "megabytes": self.size / 2**20})
+        """Say how far the sweep is, at the first step that is taken: those before it were done earlier."""
+        if not self.begun:
+            self.begun, self.save = True, time.monotonic()
+            self._say({"chunk": float(self.chunk), "megabytes": self.size / 2**20})
 
     def skip(self, regions: list[Region]) -> None:
         self.done += sum(r.count for r in regions)
@@ -287,8 +292,7 @@ class _Progress:
     def tell(self, regions: list[Region]) -> None:
         points = sum(r.count for r in regions)
         self.done, self.fresh = self.done + points, self.fresh + points
-        rate = self.fresh / max(time.monotonic() - self.start, 1e-9)
-        self._say({"plans_per_s": rate, "seconds_left": (self.total - self.done) / rate})
+        self._say({})
 
     def end(self) -> None:
         if self.fresh == 0:

@@ -73,14 +73,14 @@ def planned(panel: Panel, about: Mapping[str, Any], chosen: pd.DataFrame) -> Pla
     Args:
         panel: that was swept.
         about: attributes of the sweep.
-        chosen: a row a unit: `unit`, and the levels of the sweep's axes.
+        chosen: a row a unit: `unit`, and the levels of the sweep's axes; none where it is left as it was.
     """
     told, setting = about["provenance"], about["provenance"]["setting"]
     window = slice(setting["start"], setting["start"] + setting["periods"])
     plan, groups = plan_reading.read_plan(told["edits"]), sweeping.groups_of(panel, setting["by"])
     kinds = {name: kind for columns in about["sweep"]["axes"].values() for name, kind in columns.items()}
     axes = [str(name) for name in chosen if name in kinds]
-    choices = {n: tuple(sorted(set(chosen[n]))) for n in axes if kinds[n] == "choice"}
+    choices = {n: tuple(sorted(set(chosen[n].dropna()))) for n in axes if kinds[n] == "choice"}
     was = panel.arrays.actions[:, window]
     # A cell is decided where the plan gives it the same value had its action been another.
     other = np.where(was == 0, 1, 0).astype(was.dtype)
@@ -88,13 +88,14 @@ def planned(panel: Panel, about: Mapping[str, Any], chosen: pd.DataFrame) -> Pla
     if strange := [u for u in chosen["unit"] if u not in where]:
         raise UserError(f"the sweep has a unit {strange[0]!r}, which the panel has not; give the panel that was swept")
     actions, decides, covered = was.copy(), np.zeros(was.shape, bool), np.zeros(len(was), bool)
+    covered[[where[u] for u in chosen["unit"]]] = True
     values: Any
     for values, part in chosen.groupby(axes, sort=False):
         point = {n: _level(v, kinds[n], choices.get(n, ())) for n, v in zip(axes, values, strict=True)}
         scene: dict[str, Any] = {"names": panel.action_names, "groups": groups, "choices": choices}
         one, two = (np.asarray(plans.apply(plan, jnp.asarray(x), point, **scene)) for x in (was, other))
         at = [where[u] for u in part["unit"]]
-        actions[at], decides[at], covered[at] = one[at], (one == two)[at], True
+        actions[at], decides[at] = one[at], (one == two)[at]
     return Planned(actions, decides, covered)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from wmjax.sweep.reduce import Reduction
 HORIZON, MEMBER = "horizon", "member"
 
 
-def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
-    """Refuse axes that nothing reads, and members that there are not.
+def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int, groups: Collection[str]) -> None:
+    """Refuse axes that nothing reads, and members and groups of units that there are not.
 
     Args:
         members: how many the world has.
+        groups: of units, which plans may name.
 
     Raises:
         UserError: naming the axis and what it could have been.
@@ -29,6 +30,7 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int) -> None:
     read = {*plans.axes(plan), MEMBER, HORIZON}
     for edit in plan:
         _check_bits(edit, grid, panel)
+        _check_groups(edit, grid, panel, groups)
     for column in grid.columns:
         if column.name not in read and column.kind != "seed":
             known = plans.near(column.name, (*panel.action_names, *sorted(read)))
@@ -50,6 +52,25 @@ def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
             levels = _some_levels(column)
             if len(wrong := levels[~np.isin(levels, (0, 1))]):
                 raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
+
+
+def _check_groups(edit: plans.Edit, grid: Grid, panel: Panel, groups: Collection[str]) -> None:
+    """Refuse an axis of units whose levels are no groups of them."""
+    name = edit.units.name if isinstance(edit.units, Axis) else None
+    for column in grid.columns:
+        if column.name != name:
+            continue
+        if not groups:
+            columns = ", ".join(panel.static_names) or "none"
+            raise UserError(
+                f"the grid's axis {name!r} names units by a static column; say which (--by), there are {columns}"
+            )
+        known = f"there are {', '.join(map(repr, groups))}; levels with a comma or a blank are for a TOML grid"
+        if column.kind != "choice":
+            raise UserError(f"the grid's axis {name!r} has numbers, must be names of levels; {known}")
+        for level in map(str, column.labels()):
+            if level not in groups and level != plans.EVERYONE:
+                raise UserError(f"the grid's axis {name!r} has {level!r}, no level of the column; {known}")
 
 
 def _some_levels(column: Column) -> np.ndarray:

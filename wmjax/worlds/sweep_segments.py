@@ -20,7 +20,6 @@ from wmjax.sweep.ranks import Best
 from wmjax.sweep.reduce import Reduction, Segments, Variable
 from wmjax.sweep.results import Label
 from wmjax.worlds.consumer.rows import unit_labels
-from wmjax.worlds.sweep_support import MOST_CELLS
 
 FOLDED = (
     "mean",
@@ -39,6 +38,8 @@ FOLDED = (
 """What reductions call their numbers."""
 REACHED = "reached"
 """Variable that marks, for plans of some units alone, the units that each plan may change."""
+MOST_MARKS = 2**28
+"""Such marks, a byte each; beyond there are none."""
 
 
 def labels(panel: Panel, taken: set[str]) -> dict[str, Label]:
@@ -100,7 +101,7 @@ def reached(plan: Plan, grid: Grid, groups: Mapping[str, Any], num_units: int) -
     read = {units.name for units in named if isinstance(units, Axis)}
     parts = [part for part in grid.parts if read & {column.name for column in part.columns}]
     sizes = tuple(part.size for part in parts)
-    if math.prod(sizes) * num_units > MOST_CELLS:
+    if math.prod(sizes) * num_units > MOST_MARKS:
         return None
     marks = np.zeros((*sizes, num_units), bool)
     for units in named:
@@ -111,3 +112,18 @@ def reached(plan: Plan, grid: Grid, groups: Mapping[str, Any], num_units: int) -
         else:
             marks |= masks[str(units)]
     return None if marks.all() else ((*(part.dim for part in parts), "unit"), marks)
+
+
+def best_reached(marks: Variable | None, grid: Grid, index: Variable) -> Variable | None:
+    """Mark the units that their best plan may change; others are best left as they were.
+
+    Args:
+        marks: of `reached`.
+        index: dimensions, the first one the units, and the flat index of the best point; -1 where there is none.
+    """
+    if marks is None:
+        return None
+    flat = np.asarray(index[1])
+    digits = dict(zip(grid.dims, np.unravel_index(np.maximum(flat, 0), grid.sizes), strict=True))
+    unit = np.arange(len(flat)).reshape(-1, *(1 for _ in flat.shape[1:]))
+    return index[0], marks[1][(*(digits[dim] for dim in marks[0][:-1]), unit)] & (flat >= 0)

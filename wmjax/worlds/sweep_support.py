@@ -98,6 +98,27 @@ def lines(asked: Question, grid: Grid, facts: Mapping[str, Any], found: Iterable
     return list(dict.fromkeys(itertools.chain(*found, facts.get("warnings", []), again)))
 
 
+def too_many(asked: Question, grid: Grid) -> list[str]:
+    """Say that support of every plan is not kept, where there are too many."""
+    count = math.prod(grid.sizes[i] for i in _read(asked, grid))
+    if not _beyond(asked, count):
+        return []
+    return [
+        f"support is worked out for at most {MOST_PLANS:,} plans, and {MOST_CELLS:,} plans times units; of these "
+        f"{count:,} plans for {len(asked.factual):,} units the result will not tell which are supported"
+    ]
+
+
+def _beyond(asked: Question, count: int) -> bool:
+    return count > MOST_PLANS or count * len(asked.factual) > MOST_CELLS
+
+
+def _read(asked: Question, grid: Grid) -> list[int]:
+    """List the places of the grid's dimensions that the plan reads."""
+    read = set(plans.axes(asked.plan))
+    return [i for i, part in enumerate(grid.parts) if read & {column.name for column in part.columns}]
+
+
 def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
     for at, name in enumerate(asked.names):
         values = planned[..., at][cells[..., at]]
@@ -115,11 +136,10 @@ def supported(
         Dimensions, those of the grid that the plan reads and `unit`, and the marks, false for units without a row;
         cells after a horizon count like all others. None where they are too many.
     """
-    read = set(plans.axes(asked.plan))
-    at = [i for i, part in enumerate(grid.parts) if read & {column.name for column in part.columns}]
+    at = _read(asked, grid)
     sizes = tuple(grid.sizes[i] for i in at)
     count = math.prod(sizes)
-    if count > MOST_PLANS or count * len(asked.factual) > MOST_CELLS:
+    if _beyond(asked, count):
         return None
     lost = np.array([name in asked.reach.lost for name in asked.names])
     marks = np.empty((count, len(asked.factual)), bool)

@@ -34,6 +34,7 @@ def described(panel: Panel, grid: Grid, outcomes: Sequence[str]) -> dict[str, Ma
         "path": {"long_name": "expected outcome under the plan, in each period", "units": unit},
         "present": {"long_name": "whether the unit has a row in the periods; numbers of one that has none are 0"},
         "reached": {"long_name": "whether the plan may change the unit; others are left as they were"},
+        "best_reached": {"long_name": "whether the best plan may change the unit; others are best left as they were"},
         "unit": {"long_name": f"unit of the panel, {panel.schema.unit or 'the only one'}"},
         "outcome": {"long_name": "outcome that is expected"},
         "time": {"long_name": f"period of the panel, {panel.schema.time or 'counted from 0'}"},

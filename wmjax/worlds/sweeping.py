@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,7 +215,8 @@ def sweep(
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
-    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points))
+    many = sweep_support.too_many(asked, grid) if _full(options["reduce"]) else []
+    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points, many))
     if warn is not None:
         warn(lines)
     told = about | {
@@ -230,6 +231,7 @@ def sweep(
     beside = _beside(asked, grid, options, seen, observer)
     words = sweep_words.described(panel, grid, options["coords"]["outcome"])
     words |= {name: words["supported"] for name in beside if name.endswith("_supported")}
+    words |= {name: words["best_reached"] for name in beside if name.endswith("_reached")}
     return engine.sweep(
         evaluate,
         grid,
@@ -257,16 +259,24 @@ def _beside(asked: Question, grid: Grid, options: Any, seen: np.ndarray, observe
     reduce, data = options["reduce"], options["data"][0]
     named = reduce if isinstance(reduce, Mapping) else {"": reduce}
     found: dict[str, Any] = {}
+    marks = lru_cache(1)(lambda: sweep_segments.reached(asked.plan, grid, data.groups, len(seen)))
     if any(not isinstance(kept, Top) and getattr(kept, "segments", None) is None for kept in named.values()):
-        found[sweep_segments.REACHED] = lambda _: sweep_segments.reached(asked.plan, grid, data.groups, len(seen))
+        found[sweep_segments.REACHED] = lambda _: marks()
     for name, kept in named.items():
         if isinstance(kept, Best) and kept.segments is None:
             own, index = (f"{name}_{x}" if name else x for x in ("supported", "index"))
+            whom = f"{name or 'best'}_{sweep_segments.REACHED}"
             found[own] = lambda folded, index=index: sweep_support.best_supported(asked, grid, folded[index])
-    if any(isinstance(kept, Full) for kept in named.values()):
+            found[whom] = lambda folded, index=index: sweep_segments.best_reached(marks(), grid, folded[index])
+    if _full(reduce):
         found["supported"] = lambda folded: sweep_support.supported(asked, grid, observer=observer)
         found["present"] = lambda folded: (("unit",), seen)
     return found
+
+
+def _full(reduce: Any) -> bool:
+    """Tell whether every plan's numbers are kept."""
+    return any(isinstance(kept, Full) for kept in (reduce.values() if isinstance(reduce, Mapping) else (reduce,)))
 
 
 def plan_sweep(
@@ -289,7 +299,8 @@ def plan_sweep(
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     if warn is not None:
         asked = question(world, panel, evaluate, grid, setting)
-        warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid))))
+        many = sweep_support.too_many(asked, grid) if _full(options["reduce"]) else []
+        warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid), many)))
     return engine.plan_sweep(
         evaluate,
         grid,
@@ -317,7 +328,8 @@ def prepare(
     """Compute what all plans share, and name what is asked of each; `options` are those of the engine."""
     window = _window(panel, setting)
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
-    sweep_checks.check_axes(grid, plan, panel, world.members)
+    groups = groups_of(panel, setting.by)
+    sweep_checks.check_axes(grid, plan, panel, world.members, groups)
     sweep_checks.check_times(grid, plan, setting.periods)
     first = _first_changed(plan, grid, setting)
     room = import_module(forecasting(world))
@@ -334,7 +346,7 @@ def prepare(
         forecast=data,
         factual=factual,
         present=jnp.asarray(present),
-        groups=groups_of(panel, setting.by),
+        groups=groups,
         worth=jnp.asarray(_prices(setting.worth, outcomes, "outcome")),
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
         usual=usual,
