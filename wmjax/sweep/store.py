@@ -21,10 +21,10 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,9 +72,10 @@ class Store:
         return self.folder / "data.zarr"
 
     @cached_property
-    def arrays(self) -> Mapping[str, Any]:
-        """Arrays that grow, by name, opened once."""
-        return dict(zarr.open_group(self.data, mode="r+").arrays())
+    def array(self) -> Callable[[str], Any]:
+        """Open an array that grows, once."""
+        group = zarr.open_group(self.data, mode="r+")
+        return lru_cache(None)(lambda name: group[name])
 
     def marker(self, step: int) -> Path:
         return self.folder / "boxes" / f"{step}.json"
@@ -187,7 +188,7 @@ def write_box(store: Store, step: int, pieces: Sequence[Piece]) -> None:
     """
     about = []
     for name, slices, values in pieces:
-        array = store.arrays[name]
+        array = store.array(name)
         at = [(s.start or 0) // size for s, size in zip(slices, array.chunks, strict=False)]
         at += [0] * (len(array.chunks) - len(at))
         chunk = np.full(array.chunks, array.fill_value, array.dtype)
@@ -205,7 +206,7 @@ def read_box(store: Store, step: int) -> list[Piece] | None:
     try:
         for piece in read_json(store.marker(step)):
             slices = tuple(slice(*at) for at in piece["at"])
-            values = np.asarray(store.arrays[piece["name"]][slices])
+            values = np.asarray(store.array(piece["name"])[slices])
             if _sum(values) != piece["crc32"]:
                 return None
             pieces.append(Piece(piece["name"], slices, values))
