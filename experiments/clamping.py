@@ -2,11 +2,13 @@
 
 Eligible rows have no purchase in the last four days. Clamped, they have one on each, and no campaign or push; the
 free-energy difference is read. Set apart here, because the test mixes them: what the purchases alone do, what taking
-the promotions away alone does, and the interaction of both.
+the promotions away alone does, and the interaction of both. `conditional` scores the purchases of a row given all else
+in it, -log p by the variational free energy, so that how rare it is to have no promotion is no part of it.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from experiments.common import Cell, Scores
 from wmjax.core.visible import Visible
-from wmjax.dbm import clamp, energy, meanfield, scores
+from wmjax.dbm import clamp, conditional, energy, meanfield, scores
 from wmjax.dbm.types import DBMParams
 from wmjax.evaluate import metrics, rank
 
@@ -25,7 +27,9 @@ BOUGHT = {f"purchase_lag{k}": 1.0 for k in LAGS} | {"purchase_within_7d": 1.0}
 PROMOTED = tuple(f"{name}_lag{k}" for name in ("campaign", "push") for k in LAGS)
 UNPROMOTED = dict.fromkeys(PROMOTED, 0.0)
 ALL_PROMOTED = dict.fromkeys(PROMOTED, 1.0)
-KINDS = ("paper", "variational", "expected_energy")
+KINDS = ("paper", "variational", "expected_energy", "conditional")
+HISTORIES = np.array([(*lags, week) for lags in itertools.product((0, 1), repeat=4) for week in {any(lags), True}], int)
+"""Purchases that can occur together: in the last four days, and within the week, which they are part of."""
 CHUNK = 4096
 
 
@@ -43,6 +47,14 @@ def _terms(params: DBMParams, v: jax.Array, visible: Visible) -> dict[str, jax.A
         "variational": scores.terms(params, v, visible=visible, kind="variational"),
         "expected_energy": energy.collapsed_terms(params, dict(enumerate(layers)), visible=visible),
     }
+
+
+def given_the_rest(params: DBMParams, v: jax.Array, *, visible: Visible) -> jax.Array:
+    """Score the purchases of rows `[rows, units]` given all else in them: `[rows]`, in nats."""
+    at = clamp.units(BOUGHT, visible=visible)
+    part = np.isin(np.arange(visible.size), at)
+    # Alternatives come in the order of the layer.
+    return conditional.conditional(params, v, part, visible=visible, alternatives=HISTORIES[:, np.argsort(at)])
 
 
 @partial(jax.jit, static_argnames="visible")
@@ -71,7 +83,14 @@ def _chunk(params: DBMParams, v: jax.Array, *, visible: Visible) -> dict[str, ja
         }
         out |= {f"{kind}/{name}": c.sum(-1) for name, c in contrasts.items()}
         out |= {f"{kind}/original": t["original"].sum(-1), f"{kind}/both": t["both"].sum(-1)}
-    return out
+    # What purchases add within one row's promotions is as without the condition: what is summed over cancels.
+    t = dict(zip(rows, stacked["variational"], strict=True))
+    alone = partial(given_the_rest, params, visible=visible)
+    was, unpromoted = alone(v), alone(rows["unpromoted"])
+    both = unpromoted + (t["both"] - t["unpromoted"]).sum(-1)
+    out |= {f"conditional/{name}": out[f"variational/{name}"] for name in ("purchases_only", "interaction")}
+    out |= {"conditional/original": was, "conditional/both": both, "conditional/dF": both - was}
+    return out | {"conditional/promotions_off_only": unpromoted - was}
 
 
 def differences(params: DBMParams, bits: np.ndarray, *, visible: Visible) -> dict[str, np.ndarray]:

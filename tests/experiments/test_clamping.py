@@ -57,8 +57,39 @@ def test_without_couplings_the_biases_are_all_there_is(small_data, rows, machine
     bits = rows.bits[:40]
     found = clamping.differences(loose, bits, visible=small_data.visible)
     for kind in clamping.KINDS:
-        np.testing.assert_allclose(found[f"{kind}/dF"], found["bias_only"], atol=1e-5)
+        alone = kind == "conditional"  # promotions are no part of what is scored, and say nothing of it
+        want = found["conditional/purchases_only" if alone else "bias_only"]
+        np.testing.assert_allclose(found[f"{kind}/dF"], want, atol=1e-5)
         np.testing.assert_allclose(found[f"{kind}/interaction"], 0, atol=1e-5)
+    assert np.abs(found["conditional/dF"] - found["bias_only"]).max() > 0.1
+
+
+def test_the_condition_is_all_else_in_the_row(small_data, rows, machine):
+    """Against the exact probabilities of a machine of one hidden layer, by all histories of a row in turn."""
+    small = DBMParams((machine.weights[0] * 20,), machine.biases[:2])
+    bits = rows.bits[clamping.eligible(rows.bits, small_data.visible)][:40]
+    found = clamping.differences(small, bits, visible=small_data.visible)
+    v, at = np.asarray(bits, np.float64), clamp.units(clamping.BOUGHT, visible=small_data.visible)
+    off = clamp.units(clamping.PROMOTED, visible=small_data.visible)
+    weights, (visible_bias, hidden_bias) = np.asarray(small.weights[0], np.float64), map(np.asarray, small.biases)
+
+    def free_energy(x):
+        return -(x @ visible_bias) - np.logaddexp(0, x @ weights + hidden_bias).sum(-1)
+
+    def alone(x):
+        every = np.repeat(x[None], len(clamping.HISTORIES), axis=0)
+        every[:, :, at] = clamping.HISTORIES[:, None]
+        return free_energy(x) + np.log(np.exp(-free_energy(every)).sum(0))
+
+    unpromoted = v.copy()
+    unpromoted[:, off] = 0
+    both = unpromoted.copy()
+    both[:, at] = 1
+    np.testing.assert_allclose(found["conditional/original"], alone(v), atol=1e-4)
+    np.testing.assert_allclose(found["conditional/dF"], alone(both) - alone(v), atol=1e-4)
+    np.testing.assert_allclose(found["conditional/promotions_off_only"], alone(unpromoted) - alone(v), atol=1e-4)
+    assert (found["conditional/original"] > 0).all()
+    assert len(clamping.HISTORIES) == 17
 
 
 def test_a_machine_that_ties_purchases_to_promotions_shows_in_the_interaction(small_data, rows):
