@@ -9,7 +9,8 @@
   probability S and filled by its train mean, by a Gaussian's conditional mean, by a machine's mean field, or by Gibbs
   draws from it (forecasts averaged over the draws); the adapters are those of the ablation, which were fitted to whole
   rows. `bit_loss` is the log loss of the lost bits, every filling kept within .001 and .999, without bits that no train
-  row has on (a month that had not come yet).
+  row has on (a month that had not come yet). `root_pehe_prob` and `ate_error_prob` are of a push on visits, answered
+  from the filled rows, against the truth of the whole ones. `--missing` asks this alone, into a result of its own.
 
 `dbm` is the published machine, from a file (`three_in_one`); `centred` has its shape and the library's learning rule;
 `large` is one bigger machine. Nothing is chosen on test rows.
@@ -55,7 +56,7 @@ MACHINE_NAMES = ("dbm", "centred")
 BURN_IN, GAP, IMPUTATIONS = 50, 10, 8
 """Gibbs steps before the first complete row and from one to the next, and how many are drawn."""
 ASKED = ("rho_gamma_logit", "rho_gamma_logit_tiebroken", "rho_gamma_within_loyalty", "root_pehe_prob", "ate_error_prob")
-SCORING = 2
+SCORING = 3
 """Counts the changes of what is scored: scores kept under another number are made anew."""
 MACHINES = Path("experiments/results/three_in_one_machines.npz")
 
@@ -327,6 +328,17 @@ def forecast(one: Fitted, outcome: int, features: np.ndarray, actions: np.ndarra
     return np.mean([expit(one.logits(outcome, x, actions)) for x in features], axis=0)
 
 
+def push_errors(setting: str, method: str, one: Fitted, features: np.ndarray, data: ConsumerData) -> Scores:
+    """Score what a push changes in visits, averaged over several complete rows `[draws, rows, f]`."""
+    visit, push, actions = OUTCOMES.index("visit"), ACTIONS.index("push"), data.rows(2).actions
+    found = np.mean([one.effect(visit, push, x, actions)["prob"] for x in features], axis=0)
+    gap = found - data.truth("push", 2).probability
+    return {
+        Cell(setting, method, "root_pehe_prob"): float(np.sqrt(np.mean(gap**2))),
+        Cell(setting, method, "ate_error_prob"): float(abs(gap.mean())),
+    }
+
+
 def missing_inputs(sources: Sources, fitted: dict[str, list[Fitted]], share: float, seed: int) -> Scores:
     """Lose bits of test rows, fill them in several ways, and score what the whole-row adapters then forecast."""
     data, out = sources.data, Scores()
@@ -362,6 +374,7 @@ def missing_inputs(sources: Sources, fitted: dict[str, list[Fitted]], share: flo
             for at, outcome in enumerate(OUTCOMES):
                 area = metrics.auc(test.outcomes[:, at], forecast(one, at, x, test.actions))
                 out[Cell(setting, method, f"auc_{outcome}")] = float(area)
+            out |= push_errors(setting, method, one, np.asarray(x), data)
     return out
 
 
@@ -406,6 +419,7 @@ def checks(rows: list[Row], size: str) -> list[Check]:
         ("missing=0.5", "centred_full_gibbs", "raw_mean", "auc_visit", True),
         ("missing=0.5", "centred_full_gibbs", "raw_gaussian", "auc_visit", True),
         ("missing=0.5", "centred_gibbs", "gaussian", "bit_loss", False),
+        ("missing=0.5", "centred_full_gibbs", "raw_gaussian", "root_pehe_prob", False),
     )
     return [
         Check(
@@ -418,8 +432,10 @@ def checks(rows: list[Row], size: str) -> list[Check]:
     ]
 
 
-def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path, clock: common.Clock) -> list[Scores]:
-    """Run all pieces, each from where a killed run left it."""
+def run(
+    study: Study, seeds: int, folder: Path, observer: Observer, file: Path, clock: common.Clock, *, missing: bool
+) -> list[Scores]:
+    """Run all pieces, or those with missing inputs alone, each from where a killed run left it."""
     dbm = machines.kept(file, seeds)[0] if study.given else None
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
     owner = fingerprint(study, seeds)
@@ -437,10 +453,15 @@ def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path, 
     sources, out = Sources(study, data, stages, seeds, dbm), [Scores() for _ in range(seeds)]
     owner = fingerprint(SCORING, owner, *jax.tree.leaves(dbm))
     fitted: dict[str, list[Fitted]] = {}
-    asked = sources.features()
+    whole = ("raw", *(f"{machine}_full" for machine in MACHINE_NAMES))
+    asked = {name: make for name, make in sources.features().items() if name in whole or not missing}
     for done, (name, make) in enumerate(asked.items()):
         observer(Event("representations", done, len(asked), unit="representation"))
         features = cache(make)
+        if name in whole:
+            fitted[name] = fit(sources, name, features(), "mlp")
+        if missing:
+            continue
         paths = [folder / f"ablation-{name}-{at}.json" for at in range(seeds)]
         known = [read_scores(path, owner) for path in paths]
         if any(scores is None for scores in known):
@@ -452,8 +473,6 @@ def run(study: Study, seeds: int, folder: Path, observer: Observer, file: Path, 
             path = folder / f"labels-{name}-{at}.json"
             out[at] |= kept(path, owner, lambda n=name, f=features, s=at: few_labels(sources, n, f(), s))
         clock.read()
-        if name == "raw" or name in (f"{machine}_full" for machine in MACHINE_NAMES):
-            fitted[name] = fit(sources, name, features(), "mlp")
     for share in study.missing:
         for at in range(seeds):
             observer(Event(f"missing {share}", at, seeds, unit="seed"))
@@ -470,25 +489,27 @@ class UsesOptions(Options):
 
     Attributes:
         machines: a file of published machines, of `experiments.three_in_one`.
+        missing: only the rows that have lost inputs, into a result of their own.
     """
 
     machines: Path = MACHINES
+    missing: bool = False
 
 
 def main(options: UsesOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run the study and write its result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out / NAME), options.seeds or (5 if options.size == "full" else 1)
-    found = run(study, seeds, options.out / NAME, observer, options.machines, clock)
+    found = run(study, seeds, options.out / NAME, observer, options.machines, clock, missing=options.missing)
     rows = common.summarise(found)
     rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
     return common.write_result(
         options,
-        NAME,
+        f"{NAME}_missing" if options.missing else NAME,
         rows,
         seeds=list(range(seeds)),
         seconds=clock.read(),
-        checks=checks(rows, options.size),
+        checks=[c for c in checks(rows, options.size) if c.value is not None or not options.missing],
         facts={"study": dataclasses.asdict(study)},
     )
 
