@@ -48,7 +48,7 @@ def overhead(sweep: Callable[[Path | None], Any], *, pairs: int) -> dict[str, An
     return found | {"seconds": seconds, "processor_seconds": processor}
 
 
-def tell(sweep: Callable[[Callable[[Event], None]], Any], lanes: int) -> None:
+def tell(sweep: Callable[[Callable[[Event], None]], Any]) -> None:
     """Be one life of a sweep: say each step on a line, and at the end how many points it evaluated and its seconds."""
     seen = {"skipped": 0, "evaluated": 0}
     started = 0.0
@@ -57,7 +57,6 @@ def tell(sweep: Callable[[Callable[[Event], None]], Any], lanes: int) -> None:
         nonlocal started
         if "chunk" in event.metrics:
             started, seen["skipped"] = time.perf_counter(), event.done
-            return
         seen["evaluated"] = event.done - seen["skipped"]
         print(json.dumps({"evaluated": seen["evaluated"], "share": event.done / event.total}), flush=True)
 

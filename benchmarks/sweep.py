@@ -401,7 +401,7 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["--life"]:
         devices.use_cores()
         name, size, place = sys.argv[2:]
-        storing.tell(lambda say: kept_by(name, size, out=place, observer=say), jax.local_device_count())
+        storing.tell(lambda say: kept_by(name, size, out=place, observer=say))
     elif sys.argv[1:2] == ["--share"]:
         print(json.dumps(share(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])))
     else:
