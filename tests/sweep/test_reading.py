@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wmjax.core.errors import UserError
-from wmjax.sweep import axes, plan_reading, plans, reading
+from wmjax.sweep import axes, plan_reading, plans, reading, reduce_reading
 from wmjax.sweep.plans import Axis
 
 
@@ -30,6 +30,15 @@ def test_words_of_every_form():
     kinds = [c.kind for c in grid.columns]
     assert kinds == ["number", "integer", "integer", "number", "integer", "choice", "seed", "member"]
     assert grid.size == 31 * 2 * 7 * 11 * 3 * 2 * 4 * 2
+
+
+def test_one_kind_asked_for_in_several_ways_has_several_names():
+    found = reduce_reading.reduce_from_words(["gain.mean", "gain.mean:age,tv", "gain.best:age", "gain.full", "mean"])
+    assert list(found) == ["gain_mean", "gain_mean_age_tv", "gain_best", "gain_full", "mean"]
+    assert [getattr(one, "keep", None) for one in found.values()] == [(), ("age", "tv"), None, None, ()]
+    for words in (["gain.mean", "gain.mean"], ["mean:age", "mean:income", "mean:income"]):
+        with pytest.raises(UserError, match="mean is asked for twice of one output"):
+            reduce_reading.reduce_from_words(words)
 
 
 def test_words_of_negative_and_scientific_numbers():

@@ -118,6 +118,18 @@ def test_finished_boxes_are_never_computed_again(toy, tmp_path, evaluated):
         assert contents(out) == contents(tmp_path / "calm.zarr")
 
 
+def test_progress_goes_on_from_where_a_sweep_was_stopped(toy, tmp_path):
+    def until(event):
+        if event.done >= 35:
+            raise Killed
+
+    keep, told = {"all": Full(of="sales")}, []
+    with pytest.raises(Killed):
+        toy.run(keep, out=tmp_path / "s.zarr", observer=until)
+    toy.run(keep, out=tmp_path / "s.zarr", observer=told.append)
+    assert [event.done for event in told] == [35, 49, 63, 70, 84, 98, 105]
+
+
 def test_cut_at_every_kind_of_disk_operation(toy, calm, tmp_path, monkeypatch):
     """The process ends at its n-th write to disk, its renames and its syncs among them, n one in thirty-one."""
     place, count, at = tmp_path / "s.zarr", 0, -1

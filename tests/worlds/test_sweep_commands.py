@@ -27,7 +27,7 @@ from wmjax.report import choosing, sweeping
 from wmjax.report.run import Run
 from wmjax.simulate import consumer_numpy
 from wmjax.sweep import store
-from wmjax.worlds import policies
+from wmjax.worlds import policies, sweep_support
 from wmjax.worlds.sweep_support import looked_at
 
 GRID = ["--grid", "push=0,1 coupon=0,1"]
@@ -176,6 +176,19 @@ def test_every_plan_tells_for_whom_it_is_supported(run, doubtful, world, panel):
             own = own_best.sel(outcome=outcome, unit=unit)
             at = {name: own[f"gain_best_best_{name}"].item() for name in ("coupon", "sale1")}
             assert bool(best.sel(outcome=outcome, unit=unit)) == bool(marks.sel(**at, unit=unit))
+
+
+def test_too_many_plans_for_support_are_told_of(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_support, "MOST_PLANS", 3)
+    ask = ["sweep", str(run), "--grid", "coupon=0,1 push=0,1 member=0,1"]
+    told = "of these 4 plans for 96 units the result will not tell which are supported"
+    cli.main([*ask, "--reduce", "gain.full", "--dry-run", "--out", str(tmp_path / "s.zarr")])
+    assert told in " ".join(capsys.readouterr().err.split())
+    cli.main([*ask, "--reduce", "gain.full", "--out", str(tmp_path / "s.zarr")])
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert "supported" not in store.read(tmp_path / "s.zarr")
+    cli.main([*ask, "--reduce", "mean", "--dry-run", "--out", str(tmp_path / "m.zarr")])
+    assert told not in " ".join(capsys.readouterr().err.split())
 
 
 def test_best_says_and_heeds_what_is_supported(run, doubtful, panel, capsys):
