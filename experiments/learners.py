@@ -32,6 +32,8 @@ from wmjax.core.provenance import fingerprint
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 
 PEER = "causal_forest"
+SCORING = 2
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 FORESTS = ("x_learner", "dr_learner", PEER)
 NETWORKS: dict[str, meta_networks.Learner] = {
     "t_network": "t_learner",
@@ -107,7 +109,7 @@ def scores(
     for done, name in enumerate(cfg.names):
         observer(Event("learners", done, len(cfg.names), unit="learner"))
         setting_of = {"tarnet": cfg.tarnet, PEER: cfg.peer_rows} | dict.fromkeys(NETWORKS, cfg.networks)
-        own = fingerprint(owner, cfg.forests, setting_of.get(name, cfg.rows), cfg.trees, cfg.alpha)
+        own = fingerprint(SCORING, owner, cfg.forests, setting_of.get(name, cfg.rows), cfg.trees, cfg.alpha)
         kept = folder / f"{name}-{setting}.json"
         if (found := read_scores(kept, own)) is None and name in cfg.able:
             found = _score(key, setting, name, data, cfg=cfg, observer=observer)

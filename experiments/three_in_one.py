@@ -338,6 +338,7 @@ def oracles(data: ConsumerData) -> Scores:
     for setting in QUESTIONS:
         truth = data.truth(setting, 2)
         out |= recovery.effect_scores(setting, "oracle", data, {"logit": truth.logit, "prob": truth.probability})
+        out |= recovery.forecast_ceilings(setting, data)
     loyal = data.sim.statics.loyalty[rows.consumer].astype(float)
     gamma = data.sim.traits.gamma[rows.consumer]
     out[Cell("push", "loyalty_bit", "rho_gamma_logit")] = rank.spearman(loyal, gamma)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from wmjax.report.run import Run
 from wmjax.simulate import consumer_panel
 from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.simulate.consumer_numpy import simulate_numpy
+from wmjax.sweep import plan_reading, reading
 from wmjax.worlds import consumer
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +256,14 @@ def test_a_table_of_names_that_are_not_there_is_refused():
     ):
         with pytest.raises(ValueError, match=why):
             readme.fill(mark.format(words))
+
+
+def test_grids_and_plans_are_read_as_written():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = {name: re.search(rf"```toml\n# {name}.*\n((?:.*\n)*?)```", text) for name in ("grid.toml", "plan.toml")}
+    grid, plan = (tomllib.loads(found.group(1)) for found in blocks.values() if found)
+    assert reading.read_grid(grid).size == 2 * 2 * 256
+    assert [type(edit).__name__ for edit in plan_reading.read_plan(plan["edit"])] == ["Move", "Shift", "Clamp"]
 
 
 def test_every_mark_is_read():

@@ -1,4 +1,4 @@
-"""Every trainer takes keys, learning rates and subsets of the data together: each member is what it is alone."""
+"""Trainers take keys, learning rates and subsets of the data together: each member is what it is alone."""
 
 from __future__ import annotations
 
