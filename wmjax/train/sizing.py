@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,14 +65,6 @@ def side_by_side(
 
 def _bytes(first: Any, rule: Rule, call: Any, begin: tuple[Any, ...], key: Any, data: Any) -> tuple[int, int]:
     """Predict what stands whatever the size, arguments and results, and all: the larger of the start and an epoch."""
-    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda x: x, (begin, key, data)))
-    return _predicted(first, rule, call, tree, tuple((x.shape, x.dtype) for x in leaves))
-
-
-@lru_cache(maxsize=256)
-def _predicted(first: Any, rule: Rule, call: Any, tree: Any, leaves: tuple[Any, ...]) -> tuple[int, int]:
-    """Predict the bytes of programs by their arguments' shapes; what was predicted once is not lowered again."""
-    begin, key, data = tree.unflatten(jax.ShapeDtypeStruct(*leaf) for leaf in leaves)
     model = jax.eval_shape(partial(call, fn=first), *begin)
     train = jax.eval_shape(partial(states.begin, rule=rule), model)
     like = partial(_like, rule=rule)
