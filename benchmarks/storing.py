@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wmjax.core.observe import Event
+from wmjax.sweep.stepping import STAGE
 
 SAVE_SECONDS = 10.0
 
@@ -49,19 +50,25 @@ def overhead(sweep: Callable[[Path | None], Any], *, pairs: int) -> dict[str, An
 
 
 def tell(sweep: Callable[[Callable[[Event], None]], Any]) -> None:
-    """Be one life of a sweep: say each step on a line, and at the end how many points it evaluated and its seconds."""
-    seen = {"skipped": 0, "evaluated": 0}
-    started = 0.0
+    """Be one life of a sweep: say each step on a line, and at the end how many points it evaluated and its seconds.
+
+    What is read back at the beginning counts to the seconds.
+    """
+    seen = {"skipped": 0, "evaluated": 0, "done": 0, "total": 1}
+    started = None
 
     def say(event: Event) -> None:
         nonlocal started
-        if "chunk" in event.metrics:
-            started, seen["skipped"] = time.perf_counter(), event.done
-        seen["evaluated"] = event.done - seen["skipped"]
-        print(json.dumps({"evaluated": seen["evaluated"], "share": event.done / event.total}), flush=True)
+        started = time.perf_counter() if started is None else started
+        if event.stage == STAGE:
+            seen.update(done=event.done, total=event.total)
+            if "chunk" in event.metrics:
+                seen["skipped"] = event.done
+            seen["evaluated"] = event.done - seen["skipped"]
+        print(json.dumps({"evaluated": seen["evaluated"], "share": seen["done"] / seen["total"]}), flush=True)
 
     sweep(say)
-    print(json.dumps({"evaluated": seen["evaluated"], "seconds": time.perf_counter() - started}), flush=True)
+    print(json.dumps({"evaluated": seen["evaluated"], "seconds": time.perf_counter() - (started or 0.0)}), flush=True)
 
 
 def resumed(module: str, *words: Any) -> dict[str, float]:

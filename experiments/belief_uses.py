@@ -56,8 +56,8 @@ MACHINE_NAMES = ("dbm", "centred")
 BURN_IN, GAP, IMPUTATIONS = 50, 10, 8
 """Gibbs steps before the first complete row and from one to the next, and how many are drawn."""
 ASKED = ("rho_gamma_logit", "rho_gamma_logit_tiebroken", "rho_gamma_within_loyalty", "root_pehe_prob", "ate_error_prob")
-SCORING = 3
-"""Counts the changes of what is scored: scores kept under another number are made anew."""
+SCORING, MISSING_SCORING = 2, 3
+"""Count the changes of what is scored, of rows with lost inputs too: scores kept under another number are made anew."""
 MACHINES = Path("experiments/results/three_in_one_machines.npz")
 
 
@@ -478,7 +478,7 @@ def run(
             observer(Event(f"missing {share}", at, seeds, unit="seed"))
             path = folder / f"missing-{share}-{at}.json"
             work = lambda s=share, a=at: missing_inputs(sources, fitted, s, a)  # noqa: E731
-            out[at] |= kept(path, owner, work)
+            out[at] |= kept(path, fingerprint(MISSING_SCORING, owner), work)
             clock.read()
     return out
 
@@ -499,13 +499,14 @@ class UsesOptions(Options):
 def main(options: UsesOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run the study and write its result."""
     study = study or (FULL if options.size == "full" else SMOKE)
-    clock, seeds = common.Clock(options.out / NAME), options.seeds or (5 if options.size == "full" else 1)
+    name = f"{NAME}_missing" if options.missing else NAME
+    clock, seeds = common.Clock(options.out / name), options.seeds or (5 if options.size == "full" else 1)
     found = run(study, seeds, options.out / NAME, observer, options.machines, clock, missing=options.missing)
     rows = common.summarise(found)
     rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
     return common.write_result(
         options,
-        f"{NAME}_missing" if options.missing else NAME,
+        name,
         rows,
         seeds=list(range(seeds)),
         seconds=clock.read(),

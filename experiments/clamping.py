@@ -2,8 +2,9 @@
 
 Eligible rows have no purchase in the last four days. Clamped, they have one on each, and no campaign or push; the
 free-energy difference is read. Set apart here, because the test mixes them: what the purchases alone do, what taking
-the promotions away alone does, and the interaction of both. `conditional` scores the purchases of a row given all else
-in it, -log p by the variational free energy, so that how rare it is to have no promotion is no part of it.
+the promotions away alone does, and the interaction of both. `conditional` scores the purchases of a row, with the
+windows that hold them, given all else in it, -log p by the variational free energy over the histories that can occur;
+how rare it is to have no promotion is no part of it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ PROMOTED = tuple(f"{name}_lag{k}" for name in ("campaign", "push") for k in LAGS
 UNPROMOTED = dict.fromkeys(PROMOTED, 0.0)
 ALL_PROMOTED = dict.fromkeys(PROMOTED, 1.0)
 KINDS = ("paper", "variational", "expected_energy", "conditional")
-HISTORIES = np.array([(*lags, week) for lags in itertools.product((0, 1), repeat=4) for week in {any(lags), True}], int)
-"""Purchases that can occur together: in the last four days, and within the week, which they are part of."""
+WINDOWS = tuple(f"purchase_within_{days}d" for days in (7, 14, 30))
+WHOLE = BOUGHT | dict.fromkeys(WINDOWS, 1.0)
+"""The purchases with all windows that hold them, as they occur; the published clamp sets the first window alone."""
+HISTORIES = np.array(
+    [(*lags, 1, 1, 1) for lags in itertools.product((0, 1), repeat=4) if any(lags)]
+    + [(0, 0, 0, 0, *windows) for windows in ((0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1))]
+)
+"""Purchases that can occur together, in the order of `WHOLE`: on the last four days, and within 7, 14 and 30."""
 CHUNK = 4096
 
 
@@ -51,7 +58,7 @@ def _terms(params: DBMParams, v: jax.Array, visible: Visible) -> dict[str, jax.A
 
 def given_the_rest(params: DBMParams, v: jax.Array, *, visible: Visible) -> jax.Array:
     """Score the purchases of rows `[rows, units]` given all else in them: `[rows]`, in nats."""
-    at = clamp.units(BOUGHT, visible=visible)
+    at = clamp.units(WHOLE, visible=visible)
     part = np.isin(np.arange(visible.size), at)
     # Alternatives come in the order of the layer.
     return conditional.conditional(params, v, part, visible=visible, alternatives=HISTORIES[:, np.argsort(at)])
@@ -61,7 +68,7 @@ def given_the_rest(params: DBMParams, v: jax.Array, *, visible: Visible) -> jax.
 def _chunk(params: DBMParams, v: jax.Array, *, visible: Visible) -> dict[str, jax.Array]:
     """Score one chunk of rows `[rows, units]`: by score and contrast, `[rows]`."""
     apply = partial(clamp.apply, visible=visible)
-    bought = apply(v, BOUGHT)
+    bought, whole = apply(v, BOUGHT), apply(v, WHOLE)
     rows = {
         "original": v,
         "bought": bought,
@@ -69,8 +76,11 @@ def _chunk(params: DBMParams, v: jax.Array, *, visible: Visible) -> dict[str, ja
         "both": apply(bought, UNPROMOTED),
         "promoted": apply(v, ALL_PROMOTED),
         "bought_promoted": apply(bought, ALL_PROMOTED),
+        "whole": whole,
+        "whole_unpromoted": apply(whole, UNPROMOTED),
+        "whole_promoted": apply(whole, ALL_PROMOTED),
     }
-    # One pass over the stacked variants compiles one program instead of six.
+    # One pass over the stacked variants compiles one program instead of nine.
     stacked = _terms(params, jnp.stack(list(rows.values())), visible)
     out = {"bias_only": clamp.bias_only(params, v, rows["both"], visible=visible)}
     for kind, terms in stacked.items():
@@ -83,14 +93,16 @@ def _chunk(params: DBMParams, v: jax.Array, *, visible: Visible) -> dict[str, ja
         }
         out |= {f"{kind}/{name}": c.sum(-1) for name, c in contrasts.items()}
         out |= {f"{kind}/original": t["original"].sum(-1), f"{kind}/both": t["both"].sum(-1)}
-    # What purchases add within one row's promotions is as without the condition: what is summed over cancels.
+    # Within one row's promotions what is summed over cancels, and purchases add what they do without the condition.
     t = dict(zip(rows, stacked["variational"], strict=True))
-    alone = partial(given_the_rest, params, visible=visible)
-    was, unpromoted = alone(v), alone(rows["unpromoted"])
-    both = unpromoted + (t["both"] - t["unpromoted"]).sum(-1)
-    out |= {f"conditional/{name}": out[f"variational/{name}"] for name in ("purchases_only", "interaction")}
-    out |= {"conditional/original": was, "conditional/both": both, "conditional/dF": both - was}
-    return out | {"conditional/promotions_off_only": unpromoted - was}
+    given = {name: given_the_rest(params, rows[name], visible=visible) for name in ("original", "unpromoted")}
+    added = {"": "original", "_unpromoted": "unpromoted", "_promoted": "promoted"}
+    added = {name: (t[f"whole{end}"] - t[name]).sum(-1) for end, name in added.items()}
+    both = given["unpromoted"] + added["unpromoted"]
+    out |= {"conditional/original": given["original"], "conditional/both": both}
+    out |= {"conditional/dF": both - given["original"], "conditional/purchases_only": added["original"]}
+    out["conditional/promotions_off_only"] = given["unpromoted"] - given["original"]
+    return out | {"conditional/interaction": added["unpromoted"] - added["promoted"]}
 
 
 def differences(params: DBMParams, bits: np.ndarray, *, visible: Visible) -> dict[str, np.ndarray]:

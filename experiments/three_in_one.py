@@ -45,6 +45,8 @@ from wmjax.simulate.consumer import ConsumerSimConfig
 from wmjax.train import many
 
 NAME = "three_in_one"
+SCORING = 2
+"""Counts the changes of what is scored: scores kept under another number are made anew."""
 TRAINED, MACHINES = "trained.json", "machines.npz"
 """Where it is kept what trained all seeds, and how long that took, and the machines: the rest may be done elsewhere."""
 METHODS = ("dbm_adapter", "dbm_adapter_top", "mlp", "s_learner", "t_learner", "x_learner", "dr_learner")
@@ -230,7 +232,7 @@ def run_seeds(
     """
     # What the other learners are does not concern the seeds.
     own = {f.name: getattr(study, f.name) for f in dataclasses.fields(study) if f.name != "learners"}
-    owner, scored = fingerprint(own, seeds), fingerprint(own, seeds, sorted(without))
+    owner, scored = fingerprint(own, seeds), fingerprint(SCORING, own, seeds, sorted(without))
     kept = [folder / f"seed-{seed}.json" for seed in seeds]
     known = [read_scores(path, scored) for path in kept]
     if all(scores is not None for scores in known):

@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 
 from experiments import belief_uses, consistency, consumer_data, copula, representations
 from experiments.belief_uses import SMOKE
+from experiments.common import Cell
 from wmjax.core.visible import Visible
 from wmjax.dbm import exact, types
 
@@ -155,3 +156,18 @@ def test_a_sum_over_months_is_what_is_left_without_them(data):
     one = np.prod(1 - p[month]) * np.sum(p[month] / (1 - p[month]))
     expected = -(rows[:, rest] @ np.log(p[rest]) + (1 - rows[:, rest]) @ np.log1p(-p[rest])) - np.log(one)
     np.testing.assert_allclose(found, expected)
+
+
+def test_errors_of_a_push_are_of_the_mean_over_complete_rows(data):
+    truth = data.truth("push", 2).probability
+
+    class Known:
+        def effect(self, outcome, action, features, actions):
+            assert (outcome, action, actions.shape) == (0, 4, data.rows(2).actions.shape)
+            return {"prob": truth + features[:, 0]}
+
+    features = np.zeros((2, len(truth), 1))
+    features[0, ::2], features[1, ::2], features[:, 1::2] = 0.1, 0.3, -0.2
+    found = belief_uses.push_errors("missing=0.5", "m", Known(), features, data)
+    assert found[Cell("missing=0.5", "m", "root_pehe_prob")] == pytest.approx(0.2)
+    assert found[Cell("missing=0.5", "m", "ate_error_prob")] == pytest.approx(0.0, abs=1e-9)

@@ -69,7 +69,7 @@ def test_the_condition_is_all_else_in_the_row(small_data, rows, machine):
     small = DBMParams((machine.weights[0] * 20,), machine.biases[:2])
     bits = rows.bits[clamping.eligible(rows.bits, small_data.visible)][:40]
     found = clamping.differences(small, bits, visible=small_data.visible)
-    v, at = np.asarray(bits, np.float64), clamp.units(clamping.BOUGHT, visible=small_data.visible)
+    v, at = np.asarray(bits, np.float64), clamp.units(clamping.WHOLE, visible=small_data.visible)
     off = clamp.units(clamping.PROMOTED, visible=small_data.visible)
     weights, (visible_bias, hidden_bias) = np.asarray(small.weights[0], np.float64), map(np.asarray, small.biases)
 
@@ -89,7 +89,10 @@ def test_the_condition_is_all_else_in_the_row(small_data, rows, machine):
     np.testing.assert_allclose(found["conditional/dF"], alone(both) - alone(v), atol=1e-4)
     np.testing.assert_allclose(found["conditional/promotions_off_only"], alone(unpromoted) - alone(v), atol=1e-4)
     assert (found["conditional/original"] > 0).all()
-    assert len(clamping.HISTORIES) == 17
+    # Every history that occurs is among them, and they are all different.
+    seen = {tuple(row) for row in rows.bits[:, at].astype(int)}
+    assert seen <= {tuple(row) for row in clamping.HISTORIES}
+    assert len(np.unique(clamping.HISTORIES, axis=0)) == len(clamping.HISTORIES) == 19
 
 
 def test_a_machine_that_ties_purchases_to_promotions_shows_in_the_interaction(small_data, rows):

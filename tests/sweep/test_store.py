@@ -127,7 +127,8 @@ def test_progress_goes_on_from_where_a_sweep_was_stopped(toy, tmp_path):
     with pytest.raises(Killed):
         toy.run(keep, out=tmp_path / "s.zarr", observer=until)
     toy.run(keep, out=tmp_path / "s.zarr", observer=told.append)
-    assert [event.done for event in told] == [35, 49, 63, 70, 84, 98, 105]
+    assert [(e.done, e.total) for e in told if e.stage == "read back"] == [(1, 3), (2, 3), (3, 3)]
+    assert [e.done for e in told if e.stage == "sweep"] == [35, 49, 63, 70, 84, 98, 105]
 
 
 def test_cut_at_every_kind_of_disk_operation(toy, calm, tmp_path, monkeypatch):
@@ -288,6 +289,50 @@ def test_workers_share_a_place(toy, tmp_path, evaluated):
             np.testing.assert_allclose(found[name].values, alone[name].values, rtol=1e-6)
         else:
             np.testing.assert_array_equal(found[name].values, alone[name].values)
+
+
+@pytest.mark.parametrize(("at", "stop", "save"), [(3, Killed, 0.0), (4, KeyboardInterrupt, 30.0)])
+def test_a_worker_has_not_ended_before_its_boxes_are_there(toy, calm, tmp_path, monkeypatch, at, stop, save):
+    """What it folds is ahead of what it writes: killed, or stopped by hand, at its last boxes, it is waited for."""
+    out, real, count = tmp_path / "s.zarr", store.write_box, 0
+
+    def write(*args):
+        nonlocal count
+        count += 1
+        if count == at:
+            raise stop
+        real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_box", write)
+        with pytest.raises(stop):
+            toy.run(out=out, worker=(1, 2), save_seconds=save)
+    assert store.load_state(Store(out), 1).done == 4
+    with pytest.raises(UserError, match="worker 1 of 2 has given no sign"):
+        toy.run(out=out, worker=(0, 2), patience_seconds=0.5)
+    toy.run(out=out, worker=(1, 2))
+    Store(out).marker(3).unlink()
+    with pytest.raises(UserError, match="1 boxes of worker 1 are not there; start it again"):
+        toy.run(out=out, worker=(0, 2))
+    toy.run(out=out, worker=(1, 2))
+    found = toy.run(out=out, worker=(0, 2))
+    assert np.isfinite(found["all_sales"]).all()
+    np.testing.assert_array_equal(found["all_sales"], toy.run()["all_sales"])
+
+
+def test_what_an_earlier_version_began_is_not_gone_on_with(toy, tmp_path):
+    def until(event):
+        if event.done >= 35:
+            raise Killed
+
+    out = tmp_path / "s.zarr"
+    with pytest.raises(Killed):
+        toy.run(out=out, observer=until)
+    place = Store(out).folder / "sweep.json"
+    about = json.loads(place.read_text())
+    place.write_text(json.dumps({name: value for name, value in about.items() if name != "format"}))
+    with pytest.raises(UserError, match=r"s\.zarr\.part: begun by another version of wmjax"):
+        toy.run(out=out)
 
 
 @pytest.mark.parametrize("own", [None, 2], ids=["one device", "two devices"])

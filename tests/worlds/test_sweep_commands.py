@@ -442,7 +442,7 @@ def test_units_that_no_plan_reaches_are_marked_and_get_none(run, world, panel, t
 def test_a_unit_gets_a_plan_of_its_own_segment_or_none(run, panel, tmp_path, capsys):
     """Other segments' plans change nothing for it, which may be worth more than any of its own."""
     words = ["--by", "loyalty", "--grid", "segment=yes,no push=1 coupon=0,1", "--worth", "visit=1"]
-    kept = ["--cost", "push=0.05 coupon=0.02", "--reduce", "profit.full profit.best"]
+    kept = ["--cost", "push=0.2 coupon=0.02", "--reduce", "profit.full profit.best"]
     cli.main(["sweep", str(run), *words, *kept, "--out", str(tmp_path / "s.zarr")])
     found, loyal = store.read(tmp_path / "s.zarr"), panel.values("loyalty") > 0.5
     own = np.where(loyal, found["profit"].values[0, 0], found["profit"].values[1, 0])  # coupon, unit
@@ -466,6 +466,41 @@ def test_a_unit_gets_a_plan_of_its_own_segment_or_none(run, panel, tmp_path, cap
     assert planned.covered.all()
     assert planned.decides[~left, :, k].all()
     assert not planned.decides[left].any()
+
+
+def test_who_is_left_as_it_was_goes_with_what_was_done_and_gets_no_estimate(run, world, panel, tmp_path, capsys):
+    """Where the grid holds what was done, a unit's own plan is taken for it, and a policy by segment is one of all."""
+    means = {}
+    for name, words in {
+        "best": ["--grid", "push=0,1"],
+        "best by segment": ["--by", "loyalty", "--grid", "segment=yes,no push=0,1"],
+        "all": ["--grid", "push=1"],
+        "all by segment": ["--by", "loyalty", "--grid", "segment=yes,no push=1"],
+        "none by segment": ["--by", "loyalty", "--grid", "segment=yes,no push=0"],
+    }.items():
+        out = tmp_path / f"{name}.zarr"
+        cli.main(["sweep", str(run), *words, "--reduce", "gain.full", "--out", str(out)])
+        capsys.readouterr()
+        cli.main(["policy", str(run), str(out), "--outcome", "visit"])
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("as that depends on what was done, it tells nothing" in said) == name.startswith("none")
+        table = pd.read_parquet(tmp_path / f"{name}.policy.parquet").set_index(["quantity", "by"])
+        means[name] = table["value"]
+    np.testing.assert_allclose(means["best by segment"], means["best"], rtol=1e-5)
+    np.testing.assert_allclose(means["all by segment"], means["all"], rtol=1e-5)
+    assert means["none by segment"].isna()[[("value", "inverse propensity"), ("gain", "doubly robust")]].all()
+
+
+def test_what_bounds_the_choice_is_named_and_parts_of_levels_get_no_plan(run, tmp_path, capsys):
+    out = tmp_path / "s.zarr"
+    words = ["--by", "loyalty", "--grid", "segment=yes,no push=0,1", "--reduce", "gain.full"]
+    cli.main(["sweep", str(run), *words, "--out", str(out)])
+    cli.main(["best", str(out), "--outcome", "visit", "--cost", "push=1", "--budget", "3", "--overwrite"])
+    cli.main(["best", str(out), "--outcome", "visit", "--by", "loyalty"])
+    with pytest.raises(SystemExit):
+        cli.main(["best", str(out), "--outcome", "visit", "--by", "income"])
+    assert "are for other segments than the levels of income" in " ".join(capsys.readouterr().err.split())
+    cli.main(["sweep", str(run), "--grid", "segment=all push=0,1", "--reduce", "gain.full", "--out", str(out) + "2"])
 
 
 def test_best_says_what_its_prices_count(run, swept, capsys):

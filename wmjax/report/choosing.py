@@ -25,6 +25,8 @@ from wmjax.worlds.sweep_segments import REACHED
 TAKEN = ("unit", "units", "value", "cost", "lo", "hi", "supported", "supported_share")
 """Names of the columns of a table of choices."""
 
+TIE = 1e-6
+"""Of the largest value, by which two that differ are equal."""
 VALUES = ("profit", "gain", "total")
 
 
@@ -106,7 +108,7 @@ def best(
     if by in TAKEN:
         raise UserError(f"a column named {by!r} cannot be told from the table's own; rename it to choose by it")
     if by is not None:
-        who = _grouped(who, _labels(found, by))
+        who = _grouped(who, _labels(found, by), by)
     everyone = len(who.names)
     if supported_only:
         who = _supported_alone(who, by)
@@ -118,6 +120,9 @@ def best(
     limit = float(paid.max(0).sum()) if budget is None else budget
     chosen = getattr(policy, solver or ("greedy" if by is None else "exact"))(worth, paid, limit)
     at = np.arange(len(who.names))
+    if who.reached is not None:
+        plan = _own(chosen.plan, who.reached, worth, paid)
+        chosen = chosen._replace(plan=plan, gain=float(worth[plan, at].sum()), cost=float(paid[plan, at].sum()))
     table = pd.DataFrame({"unit": who.names} if by is None else {by: who.names, "units": who.units})
     left = None if who.reached is None else ~who.reached[chosen.plan, at]
     for name in _axes(found, dims):
@@ -139,6 +144,18 @@ def best(
     table.attrs["of"], table.attrs["priced"] = str(values.name), priced is not None
     table.attrs["unit"], table.attrs["targets"], table.attrs["by"] = _unit(found, values), everyone, by
     return table, chosen
+
+
+def _own(plan: np.ndarray, reached: np.ndarray, worth: np.ndarray, paid: np.ndarray) -> np.ndarray:
+    """Give those whose plan is not for them one of their own that is worth as much and costs no more, if there is one.
+
+    It changes as little for them: their own plan is then what was done, which is told to rounding.
+    """
+    at, out = np.arange(len(plan)), plan.copy()
+    same = reached & (worth >= worth[plan, at] - TIE * np.abs(worth).max()) & (paid <= paid[plan, at])
+    swap = ~reached[plan, at] & same.any(0)
+    out[swap] = same.argmax(0)[swap]
+    return out
 
 
 def _levels(levels: np.ndarray, left: Bool[np.ndarray, " targets"] | None) -> pd.Series:
@@ -190,11 +207,21 @@ def _labels(found: xr.Dataset, by: str) -> np.ndarray:
     return np.asarray(found[by].values, object)
 
 
-def _grouped(who: Targets, labels: np.ndarray) -> Targets:
-    """Sum what plans bring to units over those of each label; its plans are supported for a share of them."""
+def _grouped(who: Targets, labels: np.ndarray, by: str) -> Targets:
+    """Sum what plans bring to units over those of each label; its plans are supported for a share of them.
+
+    Raises:
+        UserError: plans that are for some of a label's units, and so no plans for all of them.
+    """
     segments = Segments.of(labels.tolist())
     member = segments.indicator().astype(np.float64)
     units = member.sum(0).astype(int)
+    inside = np.zeros(1) if who.reached is None else who.reached @ member
+    if ((inside > 0) & (inside < units)).any():
+        raise UserError(
+            f"the sweep's plans are for other segments than the levels of {by}, and so for a part of some of them; "
+            "choose by the column of --by of the sweep, or sweep without an axis of segments"
+        )
     return Targets(
         np.array(segments.names, object),
         units,

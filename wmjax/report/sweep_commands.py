@@ -203,7 +203,11 @@ def best(
             "the interval of the value holds 0: this is not clearly better than leaving things as they were"
         )
     if left := table.attrs["left"]:
-        console.say(f"{left:,} {whom} get no plan: none that is for them is worth more than to leave them as they were")
+        within = [*(["is supported"] if supported_only else []), *([] if budget is None else ["the budget allows"])]
+        which = f" and that {' and '.join(within)}" if within else ""
+        console.say(
+            f"{left:,} {whom} get no plan: none that is for them{which} is worth more than to leave them as they were"
+        )
     if of != "total" and (same := int(np.sum(table["value"] == 0)) - left):
         console.say(f"{same:,} {whom} are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)

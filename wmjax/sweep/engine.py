@@ -238,6 +238,7 @@ def _about(run: Run, identity: str) -> dict[str, Any]:
     key = _words(job.arguments[0]).tolist()
     return {
         "identity": identity,
+        "format": store.FORMAT,
         "grid": dict(zip(job.grid.dims, job.grid.sizes, strict=True)),
         "axes": {part.dim: {column.name: column.kind for column in part.columns} for part in job.grid.parts},
         "points": job.grid.size,

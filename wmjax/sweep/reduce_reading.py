@@ -33,18 +33,25 @@ def reduce_from_words(words: Iterable[str]) -> dict[str, Reduction]:
         UserError: a word that is not understood, or said twice.
     """
     found: dict[str, Reduction] = {}
-    for word in words:
-        head, _, options = word.partition(":")
-        output, dot, kind = head.rpartition(".")
-        name = f"{output}_{kind}" if dot else kind
-        if name in found:
+    read = [(word, *_parts(word)) for word in words]
+    for word, output, kind, options in read:
+        name = f"{output}_{kind}" if output else kind
+        ways = sum((output, kind) == others[1:3] for others in read)
+        if options and ways > 1:
             name = "_".join([name, *re.findall(r"\w+", options)])
         if name in found:
             raise UserError(f"{word!r}: {kind} is asked for twice of one output")
-        found[name] = _made(kind, output if dot else None, options, word)
+        found[name] = _made(kind, output or None, options, word)
     if not found:
         raise UserError(f"nothing is kept; write one of {', '.join(KINDS)}")
     return found
+
+
+def _parts(word: str) -> tuple[str, str, str]:
+    """Cut a word into the output that it reads, the kind of reduction, and its options."""
+    head, _, options = word.partition(":")
+    output, _, kind = head.rpartition(".")
+    return output, kind, options
 
 
 def _made(kind: str, of: str | None, options: str, word: str) -> Reduction:

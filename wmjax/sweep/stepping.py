@@ -24,7 +24,7 @@ from wmjax.sweep.sizing import Shapes
 from wmjax.sweep.store import Piece, Store
 from wmjax.sweep.tiles import Region, Tiling
 
-STAGE = "sweep"
+STAGE, READ = "sweep", "read back"
 POLL_SECONDS = 0.05
 """Between two looks for what another worker has finished."""
 
@@ -96,6 +96,8 @@ class Run:
         folded, begun = self._resume()
         self.kept = {} if self.place is not None else _room(self.arrays)
         done, states = folded, begun
+        if self.place is not None and self.arrays:
+            self.progress.known = sum(self.place.marker(step).exists() for step in self.steps)
         try:
             for done, states in self._steps(folded, begun):
                 self._checkpoint(done, states)
@@ -104,9 +106,9 @@ class Run:
             if done > folded and not any(x.is_deleted() for x in jax.tree.leaves(states)):
                 self._checkpoint(done, states, now=True)
             raise
-        if self.place is not None and self.worker[1] > 1:
-            store.settle(self.place)  # before the state says that this worker's share is done
-        self._checkpoint(len(self.steps), states, now=True)
+        if self.place is not None and self.worker[1] > 1 and self.arrays:
+            store.settle(self.place, self.steps)
+        self._checkpoint(len(self.steps), states, now=True, whole=True)
         self.progress.end()
         return _lanes(jax.device_get(states), self.lanes)
 
@@ -117,6 +119,8 @@ class Run:
             regions = self.regions(step)
             stored = store.read_box(self.place, step) if self.place is not None and self.arrays else None
             fold = self.folds and count >= folded
+            if stored is not None:
+                self.progress.read_back()
             if not fold and (stored is not None or not self.arrays):
                 self.progress.skip(regions)
                 continue
@@ -210,15 +214,16 @@ class Run:
 
     def _resume(self) -> tuple[int, Any]:
         found = store.load_state(self.place, self.worker[0]) if self.place is not None else None
-        return (0, self._put(self._empty())) if found is None else (found[0], self._put(self._tree(found[1])))
+        return (0, self._put(self._empty())) if found is None else (found.done, self._put(self._tree(found.leaves)))
 
     def _tree(self, leaves: list[np.ndarray]) -> Any:
         return jax.tree.structure(self._empty()).unflatten(leaves)
 
-    def _checkpoint(self, done: int, states: Any, *, now: bool = False) -> None:
+    def _checkpoint(self, done: int, states: Any, *, now: bool = False, whole: bool = False) -> None:
+        """Keep what is folded of the first `done` steps; their boxes are all written at the end alone, `whole`."""
         if self.place is not None and (now or self.progress.since_save() >= self.save):
             leaves = [np.asarray(x) for x in jax.tree.leaves(jax.device_get(states))]
-            store.save_state(self.place, self.worker[0], done, leaves)
+            store.save_state(self.place, self.worker[0], store.Folded(done, whole, leaves))
             self.progress.saved()
 
     def wait_for(self, other: int, patience: float) -> list[Any]:
@@ -227,8 +232,9 @@ class Run:
         sign, since = None, time.monotonic()
         while True:
             found = store.load_state(self.place, other)
-            if found is not None and found[0] == len(self.steps_of(other)):
-                return _lanes(self._tree(found[1]), self.lanes)
+            if found is not None and found.whole:
+                self._check(other)
+                return _lanes(self._tree(found.leaves), self.lanes)
             newest = store.last_sign(self.place, other)
             if newest != sign:
                 sign, since = newest, time.monotonic()
@@ -238,6 +244,13 @@ class Run:
                     "worker 0 again: what they finished is kept"
                 )
             time.sleep(min(POLL_SECONDS, patience / 4))
+
+    def _check(self, other: int) -> None:
+        """Refuse to end where boxes are not there that a worker has said it wrote."""
+        assert self.place is not None
+        lost = [step for step in self.steps_of(other) if not self.place.marker(step).exists()] if self.arrays else []
+        if lost:
+            raise UserError(f"{len(lost)} boxes of worker {other} are not there; start it again, and worker 0 again")
 
     def merged(self, states: list[Any]) -> Any:
         """Join the states of all lanes of all workers, in their order."""
@@ -278,6 +291,7 @@ class _Progress:
         self.observer, self.total, self.size, self.chunk = observer, total, size, chunk
         self.done = self.fresh = 0
         self.begun = False
+        self.read = self.known = 0
         self.save = time.monotonic()
 
     def begin(self) -> None:
@@ -285,6 +299,11 @@ class _Progress:
         if not self.begun:
             self.begun, self.save = True, time.monotonic()
             self._say({"chunk": float(self.chunk), "megabytes": self.size / 2**20})
+
+    def read_back(self) -> None:
+        """Say how many of the boxes that were there before have been looked at."""
+        self.read += 1
+        self.observer(Event(READ, self.read, max(self.known, self.read), "box"))
 
     def skip(self, regions: list[Region]) -> None:
         self.done += sum(r.count for r in regions)

@@ -21,8 +21,8 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -37,6 +37,8 @@ from wmjax.core.errors import UserError
 from wmjax.core.files import read_json, replacing, sync, write_json
 
 Slices = tuple[slice, ...]
+FORMAT = 2
+"""Of the folder that a sweep grows in; one that was begun in another cannot be gone on with."""
 
 
 class Growing(NamedTuple):
@@ -77,6 +79,13 @@ class Store:
         group = zarr.open_group(self.data, mode="r+")
         return lru_cache(None)(lambda name: group[name])
 
+    def chunk(self, name: str, starts: Sequence[int | None]) -> Path:
+        """Where an array keeps the box that begins there."""
+        array = self.array(name)
+        at = [(start or 0) // size for start, size in zip(starts, array.chunks, strict=False)]
+        at += [0] * (len(array.chunks) - len(at))
+        return self.data / name / array.metadata.encode_chunk_key(tuple(at))
+
     def marker(self, step: int) -> Path:
         return self.folder / "boxes" / f"{step}.json"
 
@@ -106,6 +115,8 @@ def find(out: str | Path, identity: str) -> tuple[Store, dict[str, Any] | None, 
         about = read_json(store.folder / "sweep.json")
     if about["identity"] != identity:
         raise another(store, whole=whole)
+    if not whole and about.get("format") != FORMAT:
+        raise UserError(f"{store.folder}: begun by another version of wmjax, which wrote it otherwise; remove it")
     if whole:
         shutil.rmtree(store.folder, ignore_errors=True)
     return store, about, whole
@@ -189,11 +200,9 @@ def write_box(store: Store, step: int, pieces: Sequence[Piece]) -> None:
     about = []
     for name, slices, values in pieces:
         array = store.array(name)
-        at = [(s.start or 0) // size for s, size in zip(slices, array.chunks, strict=False)]
-        at += [0] * (len(array.chunks) - len(at))
-        chunk = np.full(array.chunks, array.fill_value, array.dtype)
+        chunk = np.full(array.chunks, array.fill_value, array.dtype.newbyteorder("<"))
         chunk[tuple(map(slice, values.shape))] = values
-        store.data.joinpath(name, array.metadata.encode_chunk_key(tuple(at))).write_bytes(chunk.tobytes())
+        store.chunk(name, [s.start for s in slices]).write_bytes(chunk.tobytes())
         about.append({"name": name, "at": [[s.start, s.stop] for s in slices], "crc32": _sum(values)})
     store.marker(step).write_text(json.dumps(about), encoding="utf-8")
 
@@ -215,29 +224,43 @@ def read_box(store: Store, step: int) -> list[Piece] | None:
     return pieces
 
 
-def settle(store: Store) -> None:
-    """Bring all that a store holds to the disk."""
-    if hasattr(os, "sync"):
-        os.sync()  # all at once; one by one, which tells of failures, there is then little left to wait for
-    _sync_tree(store.data)
+def settle(store: Store, steps: Iterable[int]) -> None:
+    """Bring a worker's boxes to the disk, before it says to those who share it that they are there."""
+    for step in steps:
+        for piece in read_json(store.marker(step)):
+            sync(store.chunk(piece["name"], [at[0] for at in piece["at"]]))
+        sync(store.marker(step))
+    for folder in (*(path for path in store.data.iterdir() if path.is_dir()), store.folder / "boxes"):
+        sync(folder)
 
 
-def save_state(store: Store, worker: int, done: int, leaves: Sequence[np.ndarray]) -> None:
-    """Keep what has been folded from the first `done` of a worker's steps."""
+class Folded(NamedTuple):
+    """What a worker has folded.
+
+    done: of its steps. whole: whether it has ended, all of its boxes written. leaves: of its states.
+    """
+
+    done: int
+    whole: bool
+    leaves: list[np.ndarray]
+
+
+def save_state(store: Store, worker: int, folded: Folded) -> None:
+    """Keep what a worker has folded."""
     with replacing(store.state(worker)) as beside, beside.open("wb") as file:
-        np.savez(file, np.int64(done), *leaves)
+        np.savez(file, np.int64(folded.done), np.bool_(folded.whole), *folded.leaves)
 
 
-def load_state(store: Store, worker: int) -> tuple[int, list[np.ndarray]] | None:
+def load_state(store: Store, worker: int) -> Folded | None:
     """Take up what was folded; None where nothing was kept, or its checksums say that it was spoilt."""
     if not store.state(worker).exists():
         return None
     try:
         with np.load(store.state(worker)) as found:
-            done, *leaves = (found[f"arr_{i}"] for i in range(len(found.files)))
+            done, whole, *leaves = (found[f"arr_{i}"] for i in range(len(found.files)))
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError):
         return None
-    return int(done), leaves
+    return Folded(int(done), bool(whole), leaves)
 
 
 def last_sign(store: Store, worker: int) -> float:
@@ -263,7 +286,7 @@ def finish(store: Store, result: xr.Dataset) -> None:
         # Consolidated metadata is not in the Zarr v3 text yet; xarray and zarr write and read it, others ignore it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(store.data)
-    settle(store)
+    _sync_tree(store.data)
     os.rename(store.data, store.out)
     sync(store.out.parent)
     for rest in (store.folder, *store.out.parent.glob(f".{store.folder.name}.*")):
@@ -288,8 +311,7 @@ def _sum(values: np.ndarray) -> int:
 
 
 def _sync_tree(root: Path) -> None:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            with suppress(FileNotFoundError):  # another worker's, which has its own name by now
-                sync(Path(folder, name))
-        sync(Path(folder))
+    """Bring all files and folders to the disk, several at once: most of it is waiting."""
+    places = [Path(folder, name) for folder, _, names in os.walk(root) for name in (*names, "")]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(sync, places))

@@ -33,12 +33,13 @@ class Planned(NamedTuple):
     """What a policy does, in some periods.
 
     actions: under the policy. decides: whether it sets the cell whatever was done there. covered: units it has a plan
-    for.
+    for, or leaves as they were. left: those that it leaves.
     """
 
     actions: Float[np.ndarray, "unit period action"]
     decides: Bool[np.ndarray, "unit period action"]
     covered: Bool[np.ndarray, " unit"]
+    left: Bool[np.ndarray, " unit"]
 
 
 class Reward(NamedTuple):
@@ -96,7 +97,9 @@ def planned(panel: Panel, about: Mapping[str, Any], chosen: pd.DataFrame) -> Pla
         one, two = (np.asarray(plans.apply(plan, jnp.asarray(x), point, **scene)) for x in (was, other))
         at = [where[u] for u in part["unit"]]
         actions[at], decides[at] = one[at], (one == two)[at]
-    return Planned(actions, decides, covered)
+    left = np.zeros(len(was), bool)
+    left[[where[u] for u in chosen["unit"][chosen[axes].isna().any(axis=1)]]] = True
+    return Planned(actions, decides, covered, left)
 
 
 def _level(value: Any, kind: str, names: tuple[str, ...]) -> Any:
@@ -134,6 +137,14 @@ def judge(
     usual = reward.of(world.expected(rows), rows.actions)
     happened = reward.of(rows.outcomes, rows.actions)
     probability, warnings = _probability(world, panel, rows, wanted, decides)
+    if left := int(own.left[np.unique(rows.unit)].sum()):
+        # A unit whose own plan is what was done has no use for another: who is left goes with what was done.
+        probability = None
+        warnings = [
+            f"{left:,} units have no plan of their own that is worth more than to leave them as they were; as that "
+            "depends on what was done, it tells nothing of such a policy, and no estimate is given; sweep levels that "
+            "hold what was done"
+        ]
     met = (~decides | (wanted == rows.actions)).all(1)
     nothing = np.full(len(rows), np.nan)
     value = {"what was done": happened, "the world": under, "inverse propensity": nothing, "doubly robust": nothing}

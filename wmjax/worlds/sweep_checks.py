@@ -60,7 +60,8 @@ def _check_groups(edit: plans.Edit, grid: Grid, panel: Panel, groups: Collection
     for column in grid.columns:
         if column.name != name:
             continue
-        if not groups:
+        named = {str(label) for label in column.labels()} if column.kind == "choice" else set()
+        if not groups and named != {plans.EVERYONE}:
             columns = ", ".join(panel.static_names) or "none"
             raise UserError(
                 f"the grid's axis {name!r} names units by a static column; say which (--by), there are {columns}"
@@ -68,7 +69,7 @@ def _check_groups(edit: plans.Edit, grid: Grid, panel: Panel, groups: Collection
         known = f"there are {', '.join(map(repr, groups))}; levels with a comma or a blank are for a TOML grid"
         if column.kind != "choice":
             raise UserError(f"the grid's axis {name!r} has numbers, must be names of levels; {known}")
-        for level in map(str, column.labels()):
+        for level in sorted(named):
             if level not in groups and level != plans.EVERYONE:
                 raise UserError(f"the grid's axis {name!r} has {level!r}, no level of the column; {known}")
 
