@@ -84,7 +84,16 @@ def test_attribution_is_consistent(found, world, panel):
 def test_tables_are_tidy(found):
     """One row a channel, geo and quantity; a curve's row knows its spend and whether it was ever seen."""
     worth = tables.roi(found)
-    assert list(worth.columns) == ["channel", "geo", "quantity", "mean", "lo", "hi", "unit"]
+    assert list(worth.columns) == [
+        "channel", "geo", "quantity", "mean", "lo", "hi", "unit", "extrapolated", "no_overlap"
+    ]  # fmt: skip
+    # One channel is always on: against no spend in it, nothing was learnt from.
+    assert set(worth[worth["extrapolated"]]["channel"]) == {"channel_2"}
+    assert set(worth[worth["extrapolated"]]["quantity"]) == {"contribution", "roi", "share"}
+    assert not worth["no_overlap"].any()
+    doubted = tables.roi(found.assign_attrs(no_overlap=["channel_1"]).drop_sel(factor=0.0))
+    assert set(doubted[doubted["no_overlap"]]["channel"]) == {"channel_1"}
+    assert doubted["extrapolated"].isna().tolist() == [not q.startswith("marginal") for q in doubted["quantity"]]
     assert len(worth) == 3 * 6 * 5
     one = worth.query("channel == 'channel_1' and geo == 'geo_02' and quantity == 'roi'").iloc[0]
     assert one["mean"] == pytest.approx(float(found.roi.sel(channel="channel_1", unit="geo_02")))
@@ -96,6 +105,11 @@ def test_tables_are_tidy(found):
     assert len(traced) == 3 * 3 * 6
     assert traced.query("factor == 2.0 and geo == 'all'").extrapolated.all()
     np.testing.assert_allclose(traced.query("factor == 2.0 and geo == 'all'").spend, 2 * found.spend[:, 0])
+    assert traced["roi"].isna().tolist() == (traced["factor"] == 0).tolist()
+    as_it_was = traced.query("factor == 1.0").set_index(["channel", "geo"])
+    for end in ("roi", "roi_lo", "roi_hi"):
+        own = found[end].to_series().rename_axis(["channel", "geo"])
+        np.testing.assert_allclose(as_it_was[end], own.loc[as_it_was.index], rtol=2e-3)
 
 
 def test_contributions_by_week_sum_to_the_attribution(found, world, panel):

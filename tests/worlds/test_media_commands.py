@@ -59,8 +59,8 @@ def sold() -> pd.DataFrame:
 # ---- what is written -------------------------------------------------------------------------------------------------
 
 ASKED = {
-    "roi": ([], {"quantity"}),
-    "curves": ([], {"factor", "spend", "extrapolated"}),
+    "roi": (["--start", "3", "--periods", "20"], {"quantity", "extrapolated", "no_overlap"}),
+    "curves": ([], {"factor", "spend", "roi", "roi_lo", "roi_hi", "extrapolated"}),
     "shift": (
         ["--source", "channel_0", "--target", "channel_1"],
         {"spend", "new_spend", "factor", "extrapolated"},
@@ -91,6 +91,11 @@ def test_every_answer_is_tidy_as_parquet_and_as_json(run, tmp_path, command):
     kept = files.read_provenance(tmp_path / "x.parquet")
     assert kept["answer"] == told["provenance"]["answer"]
     assert kept["summary"] == {k: v for k, v in told.items() if k not in ("rows", "provenance")}
+    if command == "roi":
+        world, panel = Run(run).open("roi")
+        want = world.attribute(panel, times=slice(3, 23)).roi.sel(unit="all")
+        np.testing.assert_allclose(rows.query("geo == 'all' and quantity == 'roi'")["mean"], want, rtol=1e-6)
+        assert f"spend of {str(panel.times[3])[:10]} to {str(panel.times[22])[:10]}" in kept["answer"]["window"]
     if command == "shift":
         assert (told["channel"], told["geo"], told["unit"]) == ("all", "all", "sales")
         assert told["mean"] == rows.query("channel == 'all' and geo == 'all'")["mean"].item()
@@ -99,6 +104,14 @@ def test_every_answer_is_tidy_as_parquet_and_as_json(run, tmp_path, command):
     if command == "optimize":
         assert told["value"] >= told["start"]
         assert told["residual"] == rows["residual"].max()
+
+
+@pytest.mark.parametrize("words", [["--start", "-1"], ["--periods", "0"], ["--start", "5", "--periods", "999"]])
+def test_periods_that_are_not_there_are_refused(run, capsys, words):
+    for command in ("roi", "curves"):
+        with pytest.raises(SystemExit):
+            cli.main([command, str(run), *words])
+        assert "the table has periods 0 to" in " ".join(capsys.readouterr().err.split())
 
 
 def test_answers_go_by_default_into_the_run(run, capsys):

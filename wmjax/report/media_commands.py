@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from wmjax.report.numbers import number
@@ -133,11 +134,22 @@ def _asked(cfg: MediaConfig, head: Any, belief: tuple[str, ...]) -> MediaConfig:
     return cfg if head is None else replace(cfg, network=replace(cfg.network, head=head))
 
 
-def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
+def roi(
+    run: RunFolder,
+    *,
+    start: int = 0,
+    periods: int | None = None,
+    carry: int | None = None,
+    out: Path | None = None,
+    alpha: float = 0.1,
+) -> None:
     """Say what each channel was worth: contribution, ROI, marginal ROI, share, by geo and in all, with intervals.
 
     Args:
         run: folder of a finished run of a media world.
+        start: position of the first period whose spend is asked about, counted from 0.
+        periods: how many; by default all from there on, held-out ones too.
+        carry: periods after them in which the outcome still counts; by default as long as the world's carry-over.
         out: `.parquet` or `.json` file; by default `roi.parquet` in the run's folder.
         alpha: intervals hold with probability 1 - alpha.
     """
@@ -145,27 +157,65 @@ def roi(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
     from wmjax.worlds.media import tables
 
     path, world, panel = _opened("roi", run, out, "roi.parquet")
-    asked = world.attribute(panel, alpha=alpha)
+    times, question = _window(world, panel, start, periods, carry)
+    asked = world.attribute(panel, times=times, carry=carry, alpha=alpha)
     found, warned = tables.roi(asked), asked.attrs["warnings"]
     _warn(warned)
-    console.table(found.query("geo == 'all'").drop(columns="geo"), title="What each channel was worth")
-    _write(path, found, world, panel, {"alpha": alpha}, warnings=warned)
+    told = found.query("geo == 'all'").drop(columns="geo")
+    console.table(told, title=f"What each channel was worth: {question['window']}")
+    if bool(np.any(told["extrapolated"].to_numpy())):
+        console.say("extrapolated: against no spend, of which there is no period that was learnt from")
+    _write(path, found, world, panel, question | {"alpha": alpha}, warnings=warned)
 
 
-def curves(run: RunFolder, *, out: Path | None = None, alpha: float = 0.1) -> None:
-    """Trace each channel's response over multiples of its spend from 0 to 2, with intervals.
+def curves(
+    run: RunFolder,
+    *,
+    start: int = 0,
+    periods: int | None = None,
+    carry: int | None = None,
+    out: Path | None = None,
+    alpha: float = 0.1,
+) -> None:
+    """Trace each channel's response, and its return, over multiples of its spend from 0 to 2, with intervals.
 
     Args:
         run: folder of a finished run of a media world.
+        start: position of the first period whose spend is asked about, counted from 0.
+        periods: how many; by default all from there on, held-out ones too.
+        carry: periods after them in which the outcome still counts; by default as long as the world's carry-over.
         out: `.parquet` or `.json` file; by default `curves.parquet` in the run's folder.
         alpha: intervals hold with probability 1 - alpha.
     """
+    from wmjax.report import console
     from wmjax.worlds.media import tables
 
     path, world, panel = _opened("curves", run, out, "curves.parquet")
-    asked = world.attribute(panel, alpha=alpha)
+    times, question = _window(world, panel, start, periods, carry)
+    asked = world.attribute(panel, times=times, carry=carry, alpha=alpha)
     _warn(asked.attrs["warnings"])
-    _write(path, tables.curves(asked), world, panel, {"alpha": alpha}, warnings=asked.attrs["warnings"])
+    console.say(f"Asked: {question['window']}")
+    _write(path, tables.curves(asked), world, panel, question | {"alpha": alpha}, warnings=asked.attrs["warnings"])
+
+
+def _window(world: Any, panel: Any, start: int, periods: int | None, carry: int | None) -> tuple[slice, dict[str, Any]]:
+    """Read which periods' spend is asked about; give them, and what is asked in words and numbers.
+
+    Raises:
+        UserError: periods that the table does not have.
+    """
+    from wmjax.core.errors import UserError
+
+    count = panel.num_times - start if periods is None else periods
+    if not (start >= 0 and 1 <= count <= panel.num_times - start) or (carry is not None and carry < 0):
+        raise UserError(
+            f"start {start}, periods {count}, carry {carry}: the table has periods 0 to {panel.num_times - 1}, of "
+            "which at least one is asked about, and outcomes are counted 0 periods after them or more"
+        )
+    more = min(world.cfg.network.carry if carry is None else carry, panel.num_times - start - count)
+    first, last = (str(panel.times[at])[:10] for at in (start, start + count - 1))
+    words = f"spend of {first} to {last}, and what it did in them" + (f" and {more} periods later" if more else "")
+    return slice(start, start + count), {"start": start, "periods": count, "carry": carry, "window": words}
 
 
 def shift(

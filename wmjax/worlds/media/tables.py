@@ -15,22 +15,36 @@ def _with_bounds(found: xr.Dataset, name: str) -> pd.DataFrame:
 
 
 def roi(found: xr.Dataset) -> pd.DataFrame:
-    """Tabulate `MediaWorld.attribute`: channel, geo (`all` is the sum), quantity, mean, lo, hi, unit."""
+    """Tabulate `MediaWorld.attribute`: channel, geo (`all` is the sum), quantity, mean, lo, hi, unit, and two flags.
+
+    `extrapolated`: what is asked against no spend, where none was learnt from (of the sum, in any geo); not known where
+    the grid of the curves lacks 0. `no_overlap`: covariates explain the channel's spend, so that it hardly moves alone.
+    """
     outcome, parts = found.attrs["outcome"], []
     units = {"contribution": outcome, "share": "share of media"}
     for name in QUANTITIES:
         table = _with_bounds(found, name)
         table.insert(2, "quantity", name)
-        parts.append(table.assign(unit=units.get(name, f"{outcome} per unit of spend")))
-    return pd.concat(parts, ignore_index=True)
+        table = table.assign(unit=units.get(name, f"{outcome} per unit of spend"), extrapolated=False)
+        if not name.startswith("marginal"):
+            known = 0.0 in found["factor"].values
+            table["extrapolated"] = found["extrapolated"].sel(factor=0.0).to_numpy().ravel() if known else None
+        parts.append(table)
+    table = pd.concat(parts, ignore_index=True).astype({"extrapolated": "boolean"})
+    return table.assign(no_overlap=table["channel"].isin(found.attrs["no_overlap"]))
 
 
 def curves(found: xr.Dataset) -> pd.DataFrame:
-    """Tabulate its response curves: channel, factor, geo, mean, lo, hi, spend, extrapolated, unit."""
+    """Tabulate its response curves: channel, factor, geo, mean, lo, hi, spend, roi, roi_lo, roi_hi, extrapolated, unit.
+
+    `roi` is the response over the spend, missing at none.
+    """
     table = _with_bounds(found, "curve")
     spend = found["spend"].to_series().rename("spend").reset_index().rename(columns={"unit": "geo"})
     table = table.merge(spend, on=["channel", "geo"])
     table["spend"] *= table["factor"]
+    for end, name in (("mean", "roi"), ("lo", "roi_lo"), ("hi", "roi_hi")):
+        table[name] = table[end] / table["spend"].where(table["spend"] > 0)
     outside = found["extrapolated"].to_series().rename("extrapolated").reset_index().rename(columns={"unit": "geo"})
     return table.merge(outside, on=["channel", "factor", "geo"]).assign(unit=found.attrs["outcome"])
 

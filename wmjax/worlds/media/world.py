@@ -231,8 +231,9 @@ class MediaWorld(contract.Named):
             (zero-spend ATE), `spend`, `roi`, `marginal_roi`, `marginal_roi_difference` (the same by a difference of
             5 %), `share` (of all media), each with `_lo` and `_hi` but for spend, and `marginal_apart`: why the two
             marginal returns are more than 5 % apart, empty where they agree; the warnings say it too. Over (channel,
-            factor, unit): `curve`, with bounds, and `extrapolated`, of the sum where it is of any unit. Over unit:
-            `baseline`, `interaction` (media together less the sum of channels).
+            factor, unit): `curve`, with bounds, and `extrapolated`, below the least or above the largest spend learnt
+            from, of the sum where it is of any unit. Over unit: `baseline`, `interaction` (media together less the sum
+            of channels). Attribute `no_overlap`: channels that hardly move by themselves.
         """
         over, plan = self.window(panel, times, carry), jnp.asarray(panel.arrays.actions)
         history, start = self.history(panel), times.indices(panel.num_times)[0]
@@ -271,9 +272,10 @@ class MediaWorld(contract.Named):
         own = added / np.where(summed(media) == 0, np.nan, summed(media))
         dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
         data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
-        highest = np.asarray(history.series.spend)[:, change].max(1).T
-        highest = np.concatenate([highest.max(1, keepdims=True), highest], 1)[:, : 1 + len(units)]
-        data["extrapolated"] = (("channel", "factor", "unit"), highest[:, None] * np.asarray(grid)[:, None] > 1 + 1e-6)
+        scaled = (jnp.where(over.change[:, None] > 0, plan * factor, plan) for factor in grid)
+        beyond = np.stack([planning.outside(self, panel, x, over).any(0) for x in scaled], 1)
+        beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
+        data["extrapolated"] = (("channel", "factor", "unit"), beyond)
         mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
         automatic, difference = mean.marginal / paid, mean.slope / paid
         why = marginals.reasons(automatic, difference, mean.bend / paid, mean.noise / paid)
@@ -281,7 +283,8 @@ class MediaWorld(contract.Named):
         data["marginal_apart"] = (("channel", "unit"), why)
         told = self.warnings() + marginals.words(self.channels, [ALL, *units], automatic, difference, why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
-        return xr.Dataset(data, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
+        attrs |= {"no_overlap": sorted(self.doubts().unidentified), "provenance": dict(self.provenance)}
+        return xr.Dataset(data, coords=coords, attrs=attrs)
 
     def estimator(
         self, panel: Panel, *, times: slice = slice(None), carry: int | None = None, alpha: float = 0.1
