@@ -185,11 +185,11 @@ def run_method(
 ) -> tuple[Found | None, dict[str, Any]]:
     """Fit and ask one method; None where it refuses to answer, and what it says of itself."""
     if method.startswith("media"):
-        if method == "media_alpha0":
+        if method.endswith("_alpha0"):
             cfg = dataclasses.replace(cfg, alpha=0.0)
         if method == "media_as_measured":
             cfg = dataclasses.replace(cfg, errors_in_variables=False)
-        if method == "media_free":
+        if method.startswith("media_free"):
             free = dataclasses.replace(cfg.network, head="free")
             cfg = dataclasses.replace(cfg, network=free, steps=FREE_STEPS * cfg.steps)
         if method == "media_priors":

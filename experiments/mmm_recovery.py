@@ -2,8 +2,9 @@
 
 Simulated geos (`wmjax.simulate.media`): demand drives spend and sales, an analyst sees a noisy proxy of it. All methods
 see the same covariates and train weeks, and are asked by the same definition (`wmjax.evaluate.attribution`): media (the
-default world), media_alpha0 (without balancing), media_as_measured (covariates taken as they are, the proxy's error not
-told apart), media_free (the published head), media_priors (a lift test on every channel: truth plus an error of 20 %),
+default world, with fewer members, steps and epochs, see `FULL`), media_alpha0 (without balancing), media_as_measured (covariates taken as they are, the proxy's error not
+told apart), media_free (the published head, with a small network) and media_free_alpha0 (the same without balancing,
+which has nothing to do in the default head), media_priors (a lift test on every channel: truth plus an error of 20 %),
 OLS with and without controls, an adstock-Hill regression, the same told what is error in the proxy as the world is
 (adstock_hill_errors), a Bayesian model in NumPyro. `true_curves` is a reference, not a method: the same regression that
 is told the true curves, and has only their sizes to find; what it errs by is not for want of the curves. The default
@@ -59,16 +60,19 @@ SOLE = (
     "ols_naive",
     "true_curves",
     "media_free",
+    "media_free_alpha0",
     "numpyro_mmm_errors",
 )
 """Methods that are run in one setting only, `MAIN`."""
-FEW = {"media_free": 3}
+FEW = {"media_free": 3, "media_free_alpha0": 3}
 """Most seeds of the dear ones."""
 OFTEN = ("ols", "adstock_hill", "adstock_hill_errors", "media", "media_as_measured", "true_curves")
 """Methods that are run on more seeds in the setting `MAIN`, told as the setting `MANY`."""
 MANY = "twenty seeds"
 BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"hidden": 0.5}}
-"""Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK`."""
+"""Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK` and those of `ALSO`."""
+ALSO = {"synergy": ("media_free",)}
+"""In which the free head could do what the default one cannot: channels that raise each other's effect."""
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
 
@@ -117,7 +121,9 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
         seeds = {name: min(count, FEW.get(name, count)) for name in names}
         found[f"confounding={strength:g}"] = Setting({"confounding": strength}, seeds)
     for name, change in BENT.items():
-        found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(QUICK, count))
+        names = (*QUICK, *ALSO.get(name, ()))
+        seeds = {name: min(count, FEW.get(name, count)) for name in names}
+        found[name] = Setting({"confounding": MAIN, **change}, seeds)
     found[MANY] = Setting({"confounding": MAIN}, dict.fromkeys(OFTEN, size.often))
     return found
 
@@ -194,6 +200,9 @@ def piece(options: common.Options, seed: int, name: str, change: dict[str, float
 def scores_of(setting: str, method: str, got: dict[str, Any], size: Size) -> Scores:
     """Read a piece's numbers for a setting."""
     found = {Cell(setting, method, row[2]): row[3] for row in got["rows"]}
+    if got["roi"]:
+        # The failure to beat: the worst channel's return as a share of what it was.
+        found[Cell(setting, method, "worst_roi_ratio")] = float(np.divide(got["roi"], got["true"]).min())
     if setting == MANY:
         always = size.sim.num_channels - size.sim.always_on
         error = np.abs(np.divide(got["roi"], got["true"]) - 1)
@@ -211,6 +220,8 @@ def wins(setting: str, scores: Scores) -> Scores:
     for other in ("ols", *SAMPLED):
         if own is not None and (its := error(other)) is not None:
             found[Cell(setting, "media", f"seeds_better_than_{other}")] = float(own < its)
+            if other == "ols":
+                found[Cell(setting, "media", "seeds_half_of_ols")] = float(own <= its / 2)
     return found
 
 
