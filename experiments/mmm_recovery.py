@@ -2,9 +2,10 @@
 
 Simulated geos (`wmjax.simulate.media`): demand drives spend and sales, an analyst sees a noisy proxy of it. All methods
 see the same covariates and train weeks, and are asked by the same definition (`wmjax.evaluate.attribution`): media (the
-default world, with fewer members, steps and epochs, see `FULL`), media_alpha0 (without balancing), media_as_measured (covariates taken as they are, the proxy's error not
-told apart), media_free (the published head, with a small network) and media_free_alpha0 (the same without balancing,
-which has nothing to do in the default head), media_priors (a lift test on every channel: truth plus an error of 20 %),
+default world, with fewer members, steps and epochs, see `FULL`), media_alpha0 (without balancing), media_as_measured
+(covariates taken as they are, the proxy's error not told apart), media_free (the published head, with a small network)
+and media_free_alpha0 (the same without balancing, which has nothing to do in the default head), media_priors (a lift
+test on every channel: truth plus an error of 20 %),
 OLS with and without controls, an adstock-Hill regression, the same told what is error in the proxy as the world is
 (adstock_hill_errors), a Bayesian model in NumPyro. `true_curves` is a reference, not a method: the same regression that
 is told the true curves, and has only their sizes to find; what it errs by is not for want of the curves. The default

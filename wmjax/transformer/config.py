@@ -65,4 +65,4 @@ class MMMConfig:
 SMALL = MMMConfig(
     width=32, heads=2, blocks=1, feed_forward=64, frequencies=5, code=16, representation=16, head_units=16, dropout=0.1
 )
-"""For few geos: about 30 thousand parameters."""
+"""For few geos: some 60 thousand parameters."""
