@@ -177,7 +177,7 @@ def by_sampler(
     except UserError as error:
         return None, told | {"refused": str(error)}
     known = (jnp.asarray(fitted.scale, jnp.float32), jnp.asarray(fitted.spend_scale, jnp.float32))
-    return answer(_by_draw(world.network.carry), bayesian_mmm.members(fitted, 60), known, asked), told
+    return answer(_by_draw(world.network.carry), bayesian_mmm.members(fitted, 60, settings=sampler), known, asked), told
 
 
 def run_method(

@@ -68,7 +68,7 @@ def sampled(table):
 def test_the_bayesian_model_recovers_the_total_effect(table, sampled):
     """The truth lies within the range of 50 draws widened by half: far outside what a sound sampler would miss."""
     _, posterior = sampled
-    own = bayesian_mmm.members(posterior, 50)
+    own = bayesian_mmm.members(posterior, 50, settings=None)
     top = jnp.asarray(posterior.spend_scale, jnp.float32)
     ask = jax.jit(
         jax.vmap(lambda m, s: bayesian_mmm.respond(m, s, scale=posterior.scale, top=top, carry=table.carry), (0, None))
@@ -91,6 +91,9 @@ def test_a_fit_that_did_not_converge_is_refused(sampled):
         posterior._replace(rhat=1.5).check(settings)
     with pytest.raises(UserError, match="divergent"):
         posterior._replace(divergent=0.5).check(settings)
+    with pytest.raises(UserError, match="did not converge"):
+        bayesian_mmm.members(posterior._replace(rhat=1.5), 5, settings=settings)
+    assert bayesian_mmm.members(posterior._replace(rhat=1.5), 5, settings=None)["base"].shape[0] == 5
     loose = dataclasses.replace(settings, most_rhat=9.0, most_divergent=1.0)
     posterior.check(loose)
 

@@ -199,8 +199,19 @@ def fit(
     )
 
 
-def members(posterior: Posterior, draws: int) -> dict[str, Array]:
-    """Take an even choice of draws as what `respond` reads, one member a draw."""
+def members(posterior: Posterior, draws: int, *, settings: MMMSettings | None) -> dict[str, Array]:
+    """Take an even choice of draws as what `respond` reads, one member a draw.
+
+    Args:
+        posterior: of `fit`.
+        draws: how many.
+        settings: what a fit is held to; None takes one that has not converged too.
+
+    Raises:
+        UserError: as `Posterior.check`.
+    """
+    if settings is not None:
+        posterior.check(settings)
     at = np.linspace(0, len(posterior.base) - 1, draws).round().astype(int)
     parts = {**posterior.curves, "geo": posterior.geo, "base": posterior.base}
     return {name: jnp.asarray(value[at], jnp.float32) for name, value in parts.items()}
