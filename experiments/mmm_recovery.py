@@ -65,15 +65,13 @@ SOLE = (
     "numpyro_mmm_errors",
 )
 """Methods that are run in one setting only, `MAIN`."""
-FEW = {"media_free": 3, "media_free_alpha0": 3}
+FEW = {"media_free": 3, "media_free_alpha0": 1}
 """Most seeds of the dear ones."""
 OFTEN = ("ols", "adstock_hill", "adstock_hill_errors", "media", "media_as_measured", "true_curves")
 """Methods that are run on more seeds in the setting `MAIN`, told as the setting `MANY`."""
 MANY = "twenty seeds"
 BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"hidden": 0.5}}
-"""Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK` and those of `ALSO`."""
-ALSO = {"synergy": ("media_free",)}
-"""In which the free head could do what the default one cannot: channels that raise each other's effect."""
+"""Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK`."""
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
 
@@ -122,9 +120,7 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
         seeds = {name: min(count, FEW.get(name, count)) for name in names}
         found[f"confounding={strength:g}"] = Setting({"confounding": strength}, seeds)
     for name, change in BENT.items():
-        names = (*QUICK, *ALSO.get(name, ()))
-        seeds = {name: min(count, FEW.get(name, count)) for name in names}
-        found[name] = Setting({"confounding": MAIN, **change}, seeds)
+        found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(QUICK, count))
     found[MANY] = Setting({"confounding": MAIN}, dict.fromkeys(OFTEN, size.often))
     return found
 
