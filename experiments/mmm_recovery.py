@@ -65,7 +65,7 @@ SOLE = (
     "numpyro_mmm_errors",
 )
 """Methods that are run in one setting only, `MAIN`."""
-FEW = {"media_free": 3, "media_free_alpha0": 1}
+FEW = {"media_free": 2, "media_free_alpha0": 1}
 """Most seeds of the dear ones."""
 OFTEN = ("ols", "adstock_hill", "adstock_hill_errors", "media", "media_as_measured", "true_curves")
 """Methods that are run on more seeds in the setting `MAIN`, told as the setting `MANY`."""

@@ -87,7 +87,7 @@ def test_the_study_has_its_methods_in_every_setting():
     assert list(study) == [*strengths, "feedback", "synergy", "hidden", "twenty seeds"]
     for name in strengths:
         assert {"media_alpha0", "media_priors", "numpyro_mmm", "ols"} <= set(study[name].seeds)
-    assert study["confounding=2"].seeds["media_free"] == 3
+    assert study["confounding=2"].seeds["media_free"] == 2
     assert "media_free" not in study["confounding=0"].seeds
     for name in ("feedback", "synergy", "hidden"):
         changed = mmm_recovery.ask(0, size=SIZE, **study[name].change)
