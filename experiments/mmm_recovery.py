@@ -197,7 +197,7 @@ def piece(options: common.Options, seed: int, name: str, change: dict[str, float
 def scores_of(setting: str, method: str, got: dict[str, Any], size: Size) -> Scores:
     """Read a piece's numbers for a setting."""
     found = {Cell(setting, method, row[2]): row[3] for row in got["rows"]}
-    if got["roi"]:
+    if got.get("roi"):
         # The failure to beat: the worst channel's return as a share of what it was.
         found[Cell(setting, method, "worst_roi_ratio")] = float(np.divide(got["roi"], got["true"]).min())
     if setting == MANY:

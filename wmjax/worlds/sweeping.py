@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +33,9 @@ from wmjax.data.panel import Panel
 from wmjax.sweep import engine, grids, plan_reading, plans
 from wmjax.sweep.grids import Grid, Layout
 from wmjax.sweep.plans import Axis, Plan
-from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
-from wmjax.worlds import sweep_checks, sweep_segments, sweep_support, sweep_words
+from wmjax.worlds import sweep_beside, sweep_checks, sweep_segments, sweep_support, sweep_words
 from wmjax.worlds.sweep_checks import HORIZON, MEMBER
 from wmjax.worlds.sweep_support import Question
 
@@ -215,7 +214,7 @@ def sweep(
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points = sweep_support.warnings(asked, grid)
-    many = sweep_support.too_many(asked, grid) if _full(options["reduce"]) else []
+    many = sweep_support.too_many(asked, grid) if sweep_beside.full(options["reduce"]) else []
     lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points, many))
     if warn is not None:
         warn(lines)
@@ -228,7 +227,7 @@ def sweep(
         "units": sweep_words.units(panel),
         "panel_fingerprint": panel.fingerprint,
     }
-    beside = _beside(asked, grid, options, seen, observer)
+    beside = sweep_beside.beside(asked, grid, options["reduce"], options["data"][0].groups, seen, observer)
     words = sweep_words.described(panel, grid, options["coords"]["outcome"])
     words |= {name: words["supported"] for name in beside if name.endswith("_supported")}
     words |= {name: words["best_reached"] for name in beside if name.endswith("_reached")}
@@ -254,31 +253,6 @@ def sweep(
     )
 
 
-def _beside(asked: Question, grid: Grid, options: Any, seen: np.ndarray, observer: Observer) -> dict[str, Any]:
-    """Say what stands beside what is kept: support of every plan, or of each unit's best one, and whom plans reach."""
-    reduce, data = options["reduce"], options["data"][0]
-    named = reduce if isinstance(reduce, Mapping) else {"": reduce}
-    found: dict[str, Any] = {}
-    marks = lru_cache(1)(lambda: sweep_segments.reached(asked.plan, grid, data.groups, len(seen)))
-    if any(not isinstance(kept, Top) and getattr(kept, "segments", None) is None for kept in named.values()):
-        found[sweep_segments.REACHED] = lambda _: marks()
-    for name, kept in named.items():
-        if isinstance(kept, Best) and kept.segments is None:
-            own, index = (f"{name}_{x}" if name else x for x in ("supported", "index"))
-            whom = f"{name or 'best'}_{sweep_segments.REACHED}"
-            found[own] = lambda folded, index=index: sweep_support.best_supported(asked, grid, folded[index])
-            found[whom] = lambda folded, index=index: sweep_segments.best_reached(marks(), grid, folded[index])
-    if _full(reduce):
-        found["supported"] = lambda folded: sweep_support.supported(asked, grid, observer=observer)
-        found["present"] = lambda folded: (("unit",), seen)
-    return found
-
-
-def _full(reduce: Any) -> bool:
-    """Tell whether every plan's numbers are kept."""
-    return any(isinstance(kept, Full) for kept in (reduce.values() if isinstance(reduce, Mapping) else (reduce,)))
-
-
 def plan_sweep(
     world: Any,
     panel: Panel,
@@ -299,7 +273,7 @@ def plan_sweep(
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     if warn is not None:
         asked = question(world, panel, evaluate, grid, setting)
-        many = sweep_support.too_many(asked, grid) if _full(options["reduce"]) else []
+        many = sweep_support.too_many(asked, grid) if sweep_beside.full(options["reduce"]) else []
         warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid), many)))
     return engine.plan_sweep(
         evaluate,
