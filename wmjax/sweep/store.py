@@ -4,7 +4,7 @@ While a sweep runs, `NAME.part` stands beside the place of its result:
 
     sweep.json         what sweep this is; another one is refused
     data.zarr          numbers, written box by box
-    boxes/7.json       box 7 is whole: its slices and checksums, written after its numbers
+    boxes/7.json       box 7 is whole: its slices and checksums, renamed into place after its numbers are written
     state-0.npz        folded so far by worker 0, written beside and renamed
 
 At the end all is brought to the disk, `data.zarr` renamed to the result's place and the rest removed. So a process may
@@ -204,7 +204,9 @@ def write_box(store: Store, step: int, pieces: Sequence[Piece]) -> None:
         chunk[tuple(map(slice, values.shape))] = values
         store.chunk(name, [s.start for s in slices]).write_bytes(chunk.tobytes())
         about.append({"name": name, "at": [[s.start, s.stop] for s in slices], "crc32": _sum(values)})
-    store.marker(step).write_text(json.dumps(about), encoding="utf-8")
+    beside = store.marker(step).with_suffix(".part")
+    beside.write_text(json.dumps(about), encoding="utf-8")
+    os.replace(beside, store.marker(step))
 
 
 def read_box(store: Store, step: int) -> list[Piece] | None:
