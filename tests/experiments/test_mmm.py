@@ -124,8 +124,10 @@ def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, tr
     assert "R-hat" in told["refused"]
     scores = mmm_recovery.scores_of("s", "numpyro_mmm", {"rows": [], "told": told}, SIZE)
     assert set(scores) == {Cell("s", "numpyro_mmm", f"sampler_{q}") for q in ("rhat", "ess", "divergent")}
-    scores |= {Cell("s", "media", "roi_mdape"): 0.1, Cell("s", "ols", "roi_mdape"): 0.2}
-    assert mmm_recovery.wins("s", scores) == {Cell("s", "media", "seeds_better_than_ols"): 1.0}
+    scores |= {Cell("s", "media", "roi_mdape"): 0.11, Cell("s", "ols", "roi_mdape"): 0.2}
+    better, half = (Cell("s", "media", f"seeds_{words}_ols") for words in ("better_than", "half_of"))
+    assert mmm_recovery.wins("s", scores) == {better: 1.0, half: 0.0}
+    assert mmm_recovery.wins("s", scores | {Cell("s", "media", "roi_mdape"): 0.1}) == {better: 1.0, half: 1.0}
     kept, told = media_methods.run_method("numpyro_mmm", 0, asked, true, SIZE.world, SIZE.sampler)
     assert kept is not None
     assert not told["refused"]
