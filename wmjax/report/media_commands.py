@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -134,88 +134,86 @@ def _asked(cfg: MediaConfig, head: Any, belief: tuple[str, ...]) -> MediaConfig:
     return cfg if head is None else replace(cfg, network=replace(cfg.network, head=head))
 
 
-def roi(
-    run: RunFolder,
-    *,
-    start: int = 0,
-    periods: int | None = None,
-    carry: int | None = None,
-    out: Path | None = None,
-    alpha: float = 0.1,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Whose spend is asked about, and what counts.
+
+    Attributes:
+        start: position of the first period whose spend is asked about, counted from 0.
+        periods: how many; by default all from there on, held-out ones too.
+        carry: periods after them in which the outcome still counts; by default as long as the world's carry-over.
+        alpha: intervals hold with probability 1 - alpha.
+    """
+
+    start: int = 0
+    periods: int | None = None
+    carry: int | None = None
+    alpha: float = 0.1
+
+    def attribute(self, world: Any, panel: Any) -> tuple[Any, dict[str, Any]]:
+        """Attribute the outcome; give the answer, and what was asked in numbers and words (`window`).
+
+        Raises:
+            UserError: periods that the table does not have.
+        """
+        from wmjax.core.errors import UserError
+
+        left = panel.num_times - self.start
+        count = left if self.periods is None else self.periods
+        if not (self.start >= 0 and 1 <= count <= left) or (self.carry is not None and self.carry < 0):
+            raise UserError(
+                f"start {self.start}, periods {count}, carry {self.carry}: the table has periods 0 to "
+                f"{panel.num_times - 1}, of which at least one is asked about, and carry is 0 or more"
+            )
+        times = slice(self.start, self.start + count)
+        more = min(world.cfg.network.carry if self.carry is None else self.carry, left - count)
+        first, last = (str(panel.times[at])[:10] for at in (times.start, times.stop - 1))
+        words = f"spend of {first} to {last}, and what it did in them" + (f" and {more} periods later" if more else "")
+        told = {"start": self.start, "periods": count, "carry": self.carry, "alpha": self.alpha, "window": words}
+        return world.attribute(panel, times=times, carry=self.carry, alpha=self.alpha), told
+
+
+FoldQuestion = Annotated[Question, tyro.conf.arg(name="")]
+
+
+def roi(run: RunFolder, *, out: Path | None = None, question: FoldQuestion = Question()) -> None:
     """Say what each channel was worth: contribution, ROI, marginal ROI, share, by geo and in all, with intervals.
 
     Args:
         run: folder of a finished run of a media world.
-        start: position of the first period whose spend is asked about, counted from 0.
-        periods: how many; by default all from there on, held-out ones too.
-        carry: periods after them in which the outcome still counts; by default as long as the world's carry-over.
         out: `.parquet` or `.json` file; by default `roi.parquet` in the run's folder.
-        alpha: intervals hold with probability 1 - alpha.
+        question: which periods, and how sure.
     """
     from wmjax.report import console
     from wmjax.worlds.media import tables
 
     path, world, panel = _opened("roi", run, out, "roi.parquet")
-    times, question = _window(world, panel, start, periods, carry)
-    asked = world.attribute(panel, times=times, carry=carry, alpha=alpha)
+    asked, told = question.attribute(world, panel)
     found, warned = tables.roi(asked), asked.attrs["warnings"]
     _warn(warned)
-    told = found.query("geo == 'all'").drop(columns="geo")
-    console.table(told, title=f"What each channel was worth: {question['window']}")
-    if bool(np.any(told["extrapolated"].to_numpy())):
+    whole = found.query("geo == 'all'").drop(columns="geo")
+    console.table(whole, title=f"What each channel was worth: {told['window']}")
+    if bool(np.any(whole["extrapolated"].to_numpy())):
         console.say("extrapolated: against no spend, of which there is no period that was learnt from")
-    _write(path, found, world, panel, question | {"alpha": alpha}, warnings=warned)
+    _write(path, found, world, panel, told, warnings=warned)
 
 
-def curves(
-    run: RunFolder,
-    *,
-    start: int = 0,
-    periods: int | None = None,
-    carry: int | None = None,
-    out: Path | None = None,
-    alpha: float = 0.1,
-) -> None:
+def curves(run: RunFolder, *, out: Path | None = None, question: FoldQuestion = Question()) -> None:
     """Trace each channel's response, and its return, over multiples of its spend from 0 to 2, with intervals.
 
     Args:
         run: folder of a finished run of a media world.
-        start: position of the first period whose spend is asked about, counted from 0.
-        periods: how many; by default all from there on, held-out ones too.
-        carry: periods after them in which the outcome still counts; by default as long as the world's carry-over.
         out: `.parquet` or `.json` file; by default `curves.parquet` in the run's folder.
-        alpha: intervals hold with probability 1 - alpha.
+        question: which periods, and how sure.
     """
     from wmjax.report import console
     from wmjax.worlds.media import tables
 
     path, world, panel = _opened("curves", run, out, "curves.parquet")
-    times, question = _window(world, panel, start, periods, carry)
-    asked = world.attribute(panel, times=times, carry=carry, alpha=alpha)
+    asked, told = question.attribute(world, panel)
     _warn(asked.attrs["warnings"])
-    console.say(f"Asked: {question['window']}")
-    _write(path, tables.curves(asked), world, panel, question | {"alpha": alpha}, warnings=asked.attrs["warnings"])
-
-
-def _window(world: Any, panel: Any, start: int, periods: int | None, carry: int | None) -> tuple[slice, dict[str, Any]]:
-    """Read which periods' spend is asked about; give them, and what is asked in words and numbers.
-
-    Raises:
-        UserError: periods that the table does not have.
-    """
-    from wmjax.core.errors import UserError
-
-    count = panel.num_times - start if periods is None else periods
-    if not (start >= 0 and 1 <= count <= panel.num_times - start) or (carry is not None and carry < 0):
-        raise UserError(
-            f"start {start}, periods {count}, carry {carry}: the table has periods 0 to {panel.num_times - 1}, of "
-            "which at least one is asked about, and outcomes are counted 0 periods after them or more"
-        )
-    more = min(world.cfg.network.carry if carry is None else carry, panel.num_times - start - count)
-    first, last = (str(panel.times[at])[:10] for at in (start, start + count - 1))
-    words = f"spend of {first} to {last}, and what it did in them" + (f" and {more} periods later" if more else "")
-    return slice(start, start + count), {"start": start, "periods": count, "carry": carry, "window": words}
+    console.say(f"Asked: {told['window']}")
+    _write(path, tables.curves(asked), world, panel, told, warnings=asked.attrs["warnings"])
 
 
 def shift(

@@ -37,7 +37,9 @@ def in_units(history: History, values: Float[Array, "*draws units time"]) -> Flo
     return history.size[:, None] * (history.centre[:, None] + history.scale * values)
 
 
-def on_scale(history: History, spend: Float[Array, "units time channels"]) -> Float[Array, "units time channels"]:
+def on_scale(
+    history: History, spend: Float[Array, "*plans units time channels"]
+) -> Float[Array, "*plans units time channels"]:
     """Turn the table's spend into the network's; none stays exactly none."""
     return spend / (history.size[:, None, None] * history.spend)
 

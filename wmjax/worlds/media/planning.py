@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
@@ -136,7 +136,9 @@ def changes(
     return table.assign(unit=prepare.outcome_name(panel, world.cfg))
 
 
-def outside(world: MediaWorld, panel: Panel, plan: Array, over: Window) -> Int[np.ndarray, "ends channels units"]:
+def outside(
+    world: MediaWorld, panel: Panel, plan: Float[Array, "*plans units time channels"], over: Window
+) -> Int[np.ndarray, "ends *plans channels units"]:
     """Count the periods whose spend a plan moves below the least, and above the largest, that was learnt from.
 
     Both are of all geos' train periods, per unit of size; the periods are the panel's where it has no train period.
@@ -149,7 +151,7 @@ def outside(world: MediaWorld, panel: Panel, plan: Array, over: Window) -> Int[n
     asked = (np.asarray(plan) != panel.arrays.actions) & panel.arrays.mask[..., None]
     asked &= (np.asarray(over.change) > 0)[:, None]
     beyond = (planned < spend[rows].min(0) - 1e-6, planned > 1 + 1e-6)
-    return np.stack([(asked & there).sum(1).T for there in beyond])
+    return np.stack([(asked & there).sum(-2).swapaxes(-1, -2) for there in beyond])
 
 
 def _told(world: MediaWorld, panel: Panel, at: int, beyond: Int[np.ndarray, "ends units"], over: Window) -> str:

@@ -272,8 +272,8 @@ class MediaWorld(contract.Named):
         own = added / np.where(summed(media) == 0, np.nan, summed(media))
         dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
         data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
-        scaled = (jnp.where(over.change[:, None] > 0, plan * factor, plan) for factor in grid)
-        beyond = np.stack([planning.outside(self, panel, x, over).any(0) for x in scaled], 1)
+        scaled = jnp.where(over.change[:, None] > 0, jnp.multiply.outer(jnp.asarray(grid), plan), plan)
+        beyond = planning.outside(self, panel, scaled, over).sum(0).swapaxes(0, 1) > 0
         beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
         data["extrapolated"] = (("channel", "factor", "unit"), beyond)
         mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
