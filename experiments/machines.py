@@ -1,12 +1,15 @@
 """The published machine, many seeds in one program: greedy pretraining and fine-tuning, each stage resumable.
 
-Seeds lie on a leading axis. A layer's machine learns from hidden bits of the layers below, drawn once a seed; they are
-drawn anew every epoch from the same key, which costs one product and spares 20 MB a seed in every checkpoint.
+Seeds lie on a leading axis. Where they do not divide over the devices, each one's rows do (`devices.use_cores` makes
+every core of a CPU one: work as small as this uses no more than one core well). A layer's machine learns from hidden
+bits of the layers below, drawn once a seed; they are drawn anew every epoch from the same key, which costs one product
+and spares 20 MB a seed in every checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.common import Cell, Scores
 from wmjax.core import bits, devices, files
@@ -73,12 +77,14 @@ class LayerEpoch:
 
     rows: LayerRows
     visible: Visible
+    share: Mesh | None = None
 
     def __call__(self, key: jax.Array, layer: Layer, data: Any) -> tuple[Layer, dict[str, Any]]:
         rows = self.rows(layer.key, layer.below, data[0])
         if not self.rows.cfg.shuffle:
             rows = rows[_order(layer.key, self.rows.index, rows)]
-        machine, metrics = learn.epoch(key, layer.machine, rows, cfg=self.rows.cfg, visible=self.visible)
+        kept = {"cfg": self.rows.cfg, "visible": self.visible, "mesh": self.share}
+        machine, metrics = learn.epoch(key, layer.machine, rows, **kept)
         return layer._replace(machine=machine), metrics
 
 
@@ -88,9 +94,10 @@ class MachineEpoch:
 
     cfg: LearnConfig
     visible: Visible
+    share: Mesh | None = None
 
     def __call__(self, key: jax.Array, state: LearnState, data: Any) -> tuple[LearnState, dict[str, Any]]:
-        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible)
+        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible, mesh=self.share)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,21 @@ class Kept:
         return out | {f"activation_h{i}": x.mean() for i, x in enumerate(means) if i > 0}
 
 
+class Laid(NamedTuple):
+    """Over which devices seeds are laid, or the rows of each; None is one device."""
+
+    mesh: Mesh | None
+    share: Mesh | None
+
+
+def laid(seeds: int, cfg: LearnConfig) -> Laid:
+    """Lay seeds over the devices, or the rows of each where seeds do not fill them; a GPU has its machines whole."""
+    own = devices.mesh(seeds)
+    if jax.default_backend() != "cpu" or (own is not None and own.size == jax.local_device_count()):
+        return Laid(own, None)
+    return Laid(None, devices.mesh(math.gcd(cfg.batch_size, cfg.num_chains)))
+
+
 def layer_params(layer: Layer) -> DBMParams:
     """Take what a layer's training keeps."""
     return layer.machine.params
@@ -148,7 +170,7 @@ def pretrain_layers(
     stages: Stages,
 ) -> DBMParams:
     """Train every seed's machine a layer, bottom up, and assemble them: parameters `[seeds, ..]`."""
-    rows, below, depth = jnp.asarray(train), (), len(machine.hidden)
+    rows, below, depth, lay = jnp.asarray(train), (), len(machine.hidden), laid(len(keys), cfg)
     for index in range(depth):
         own = pretrain.layer_config(cfg, index=index, depth=depth, scheme="paper")
         layer_visible = pretrain.layer_visible(visible, index=index, machine=machine)
@@ -172,11 +194,11 @@ def pretrain_layers(
         done, _ = loop.run(
             jax.vmap(lambda key, at=index: key_for(key, "layer", at))(keys),
             state,
-            _each(LayerEpoch(draw, layer_visible), mapped=2),
+            _each(LayerEpoch(draw, layer_visible, lay.share), mapped=2),
             cfg=loop.LoopConfig(epochs=epochs),
             data=(rows,),
             snapshot=many.members(layer_params, 1),
-            mesh=devices.mesh(len(keys)),
+            **lay._asdict(),
             **stages.at(f"pretrain-{index + 1}"),
         )
         below = (*below, done.model.machine.params)
@@ -201,7 +223,7 @@ def fine_tune(
     Returns:
         Parameters `[seeds, ..]`, and each seed's facts.
     """
-    data = (jnp.asarray(train), jnp.asarray(val))
+    data, lay = (jnp.asarray(train), jnp.asarray(val)), laid(len(keys), cfg)
 
     def begin(key: jax.Array, start: DBMParams, rows: jax.Array) -> LearnState:
         return learn.init(key_for(key, "init"), start, rows, cfg=cfg, visible=visible)
@@ -209,12 +231,12 @@ def fine_tune(
     done, _ = loop.run(
         keys,
         jax.jit(_each(begin, mapped=2))(keys, start, data[0]),
-        _each(MachineEpoch(cfg, visible), mapped=2),
+        _each(MachineEpoch(cfg, visible, lay.share), mapped=2),
         cfg=loop.LoopConfig(epochs=epochs, monitor="val_sampled", patience=patience),
         data=data,
         evaluate=_each(Reconstruction(cfg, visible), mapped=2),
         snapshot=many.members(machine_params, 1),
-        mesh=devices.mesh(len(keys)),
+        **lay._asdict(),
         **stages.at("fine-tune"),
     )
     # Of what is kept, not of the curve: a run goes on from a checkpoint alone.

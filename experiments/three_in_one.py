@@ -31,7 +31,7 @@ from experiments.machines import Stages
 from wmjax.baselines.meta import ForestConfig
 from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tarnet import TarnetConfig
-from wmjax.core import files
+from wmjax.core import devices, files
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
@@ -388,6 +388,7 @@ class StudyOptions(Options):
 
 def main(options: StudyOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run the study and write its result."""
+    devices.use_cores()
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)

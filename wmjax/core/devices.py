@@ -82,6 +82,13 @@ def keep(tree: Any, on: Mesh, count: int) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding(x, on, count)), tree)
 
 
+def shared(tree: Any, on: Mesh | None) -> Any:
+    """Lay the first axis of every leaf over the devices, inside a compiled program; as it is where there are none."""
+    if on is None:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(on, PartitionSpec(AXIS))), tree)
+
+
 def gather(tree: Any) -> Any:
     """Bring every leaf back to the default device, bound to none."""
 

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
-from wmjax.core import bits
+from wmjax.core import bits, devices
 from wmjax.core.keys import key_for
 from wmjax.core.visible import Visible
 from wmjax.dbm import batches, centering, gibbs, phases, readout
@@ -209,6 +210,7 @@ def epoch(
     cfg: LearnConfig,
     visible: Visible,
     weights: Float[Array, " rows"] | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[LearnState, dict[str, Num[Array, ""]]]:
     """Learn from all rows once, in shuffled minibatches; rows that do not fill the last batch wait for another epoch.
 
@@ -219,6 +221,8 @@ def epoch(
         cfg: how to learn; learning rate and weight decay are taken from `state.hyper`.
         visible: kinds of the visible units.
         weights: weights of the rows; only their ratios within a batch matter.
+        mesh: devices over which one machine's work is shared, `devices.mesh` of a number that divides the rows of a
+            batch and the chains; the same numbers to rounding. For cores of a CPU: `fused` kernels are not shared.
 
     Returns:
         The new state, and `readout.metrics` of it on up to 4,096 of the rows.
@@ -230,10 +234,9 @@ def epoch(
 
     def update(carry: _Carry, xs: tuple[Array, Array]) -> tuple[_Carry, None]:
         index, step_seeds = xs
-        positive = phases.given_data(
-            carry.machine, read(index), sizes=sizes, sweeps=cfg.mean_field_sweeps, gains=cfg.gains
-        )
-        chains, negative = _move(step_seeds, carry, sizes, cfg, visible)
+        rows, begun = devices.shared((read(index), carry.chains), mesh)
+        positive = phases.given_data(carry.machine, rows, sizes=sizes, sweeps=cfg.mean_field_sweeps, gains=cfg.gains)
+        chains, negative = _move(step_seeds, carry._replace(chains=begun), sizes, cfg, visible)
         shares = None if weights is None else _shares(weights[index])
         data_side, model_side = phases.moments(positive, shares), phases.moments(negative)
         carry = carry._replace(chains=chains, offsets=_follow(carry.offsets, data_side, cfg))

@@ -93,10 +93,11 @@ def rule_of(
     shape: tuple[int, ...],
     cfg: LoopConfig,
     mesh: Mesh | None,
+    share: Mesh | None = None,
 ) -> Rule:
     """Say what of a run is compiled in; `shape` is `()` or `(members,)`."""
     judged = (cfg.monitor, cfg.mode, cfg.patience, cfg.min_delta, cfg.eval_every)
-    return Rule(epoch_fn, evaluate, snapshot, stage, shape, *judged, mesh)
+    return Rule(epoch_fn, evaluate, snapshot, stage, shape, *judged, mesh, share)
 
 
 def run(
@@ -113,6 +114,7 @@ def run(
     snapshot: Callable[[Any], Any] = whole,
     fingerprint: str = "",
     mesh: Mesh | None = None,
+    share: Mesh | None = None,
 ) -> tuple[TrainState, History]:
     """Train to the end, to the end of patience, or on from where a killed run of the same folder stood.
 
@@ -134,6 +136,8 @@ def run(
         fingerprint: of the configuration and data; a folder of another fingerprint is refused.
         mesh: devices over which members are laid in equal shares (`core.devices.mesh`); every metric is then
             `[members]`, and there is one key a member. None is the default device.
+        share: devices that work on every model together, in place of `mesh`: all of them hold all of it, and the
+            functions themselves share out what they do (`dbm.learn.epoch`).
 
     Returns:
         The state, and the metrics by name: `[epochs]`, or `[epochs, members]`, NaN where not measured.
@@ -146,17 +150,23 @@ def run(
     """
     data, model = jax.device_put(data), own(state)
     _check_key(key, mesh)
+    if mesh is not None and share is not None:
+        raise ValueError("devices are given as mesh and as share: they have members each, or work on all together")
     if mesh is not None:
         _check_axes(jax.tree_util.tree_leaves_with_path(model), key.shape)
         key, model = devices.place((key, model), mesh, *key.shape)
         data = devices.place(data, mesh, -1)
+    elif share is not None:
+        key, model, data = devices.place((key, model, data), share, -1)
     shape = _check(key, model, epoch_fn, evaluate, snapshot, data, cfg, mesh)
-    rule = rule_of(epoch_fn, evaluate, snapshot, stage, shape, cfg, mesh)
+    rule = rule_of(epoch_fn, evaluate, snapshot, stage, shape, cfg, mesh, share)
     owner = {"stage": stage, "key": hash_of(np.asarray(jax.random.key_data(key))), "fingerprint": fingerprint}
     host = _Host(folder, cfg, stage, observer, owner)
     train = begin(model, rule)
     if mesh is not None:
         train = devices.place(train, mesh, *shape)
+    elif share is not None:
+        train = devices.place(train, share, -1)
     with files.alone(host.folder):
         train = host.resume(train)
         done = int(train.epoch)
@@ -174,7 +184,7 @@ def run(
             if due:
                 host.save(done, train)
         host.save(done, train)
-    return train if mesh is None else devices.gather(train), history.stack(host.rows, shape)
+    return train if mesh is None and share is None else devices.gather(train), history.stack(host.rows, shape)
 
 
 class _Host:

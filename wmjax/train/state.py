@@ -63,6 +63,7 @@ class Rule(NamedTuple):
     min_delta: float
     eval_every: int
     mesh: Mesh | None = None
+    share: Mesh | None = None
 
 
 @jax.jit
@@ -117,8 +118,11 @@ def advance(key: Any, state: TrainState, data: Any, *, rule: Rule) -> tuple[Trai
         metrics |= scores
     new = _judge(state, model, metrics, going, finite, measured, rule)
     metrics = {name: jnp.where(going, value, jnp.nan) for name, value in metrics.items()}
+    # As it came, or the next epoch would be another program.
     if rule.mesh is not None:
-        new = devices.keep(new, rule.mesh, *rule.shape)  # as it came, or the next epoch would be another program
+        new = devices.keep(new, rule.mesh, *rule.shape)
+    elif rule.share is not None:
+        new = devices.keep(new, rule.share, -1)
     return new, EpochInfo(metrics, running(new, rule), new.diverged)
 
 
