@@ -172,7 +172,7 @@ def write_result(
     """
     value = {
         "name": name,
-        "command": shown(sys.orig_argv[2:]) if "-m" in sys.orig_argv else name,
+        "command": _command(name),
         "size": options.size,
         **(made or origin()),
         "seeds": list(seeds),
@@ -181,10 +181,53 @@ def write_result(
         "checks": [{**c._asdict(), "ok": c.ok} for c in checks],
         "facts": dict(facts or {}),
     }
-    path = options.out / f"{name}.json"
+    return _write(options.out, name, value)
+
+
+def _command(name: str) -> str:
+    return shown(sys.orig_argv[2:]) if "-m" in sys.orig_argv else name
+
+
+def _write(folder: Path, name: str, value: dict[str, Any]) -> Path:
+    path = folder / f"{name}.json"
     files.write_json(path, _finite(value))
-    files.write_text(options.out / f"{name}.md", markdown(value))
+    files.write_text(folder / f"{name}.md", markdown(value))
     return path
+
+
+def revise(
+    options: Options,
+    name: str,
+    rows: Sequence[Row],
+    *,
+    seconds: float,
+    checks: Callable[[list[Row]], Sequence[Check]],
+) -> Path:
+    """Put rows into the result that the folder holds, in place of what it has of the same settings and methods.
+
+    All else stays as it was; what computed the new rows is told in the result's facts, under `parts`. `checks` judges
+    all rows.
+
+    Raises:
+        UserError: the folder holds no result, or one of another size.
+    """
+    path = options.out / f"{name}.json"
+    if not path.exists() or (old := files.read_json(path))["size"] != options.size:
+        raise UserError(f"{path}: there is no result of size {options.size} to put rows into")
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in (Row(**r) for r in old["rows"]):
+        groups.setdefault((row.setting, row.method), []).append(row)
+    fresh: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        fresh.setdefault((row.setting, row.method), []).append(row)
+    merged = [row for group in (groups | fresh).values() for row in group]
+    part = {"command": _command(name), **origin(), "seconds": round(seconds, 1), "of": sorted(map("/".join, fresh))}
+    value = old | {
+        "rows": [dataclasses.asdict(r) for r in merged],
+        "checks": [{**c._asdict(), "ok": c.ok} for c in checks(merged)],
+        "facts": old["facts"] | {"parts": [*old["facts"].get("parts", ()), part]},
+    }
+    return _write(options.out, name, value)
 
 
 def shown(argv: Sequence[str]) -> str:

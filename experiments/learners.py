@@ -9,6 +9,7 @@ Networks learn from all train rows and stop by validation rows: `tarnet`, and th
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -20,13 +21,14 @@ import jax
 import numpy as np
 
 from experiments import consumer_data, recovery
-from experiments.common import Cell, Scores, read_scores, write_scores
+from experiments.common import Cell, Options, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
 from wmjax.baselines import meta, meta_networks, tables, tarnet
 from wmjax.baselines.meta import ForestConfig
 from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tables import Contrast, Table
 from wmjax.baselines.tarnet import TarnetConfig
+from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
 from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
@@ -34,13 +36,31 @@ from wmjax.simulate.consumer_frame import ACTIONS, OUTCOMES
 PEER = "causal_forest"
 SCORING = 2
 """Counts the changes of what is scored: scores kept under another number are made anew."""
-FORESTS = ("x_learner", "dr_learner", PEER)
 NETWORKS: dict[str, meta_networks.Learner] = {
     "t_network": "t_learner",
     "x_network": "x_learner",
     "dr_network": "dr_learner",
     "r_learner": "r_learner",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerOptions(Options):
+    """The command line.
+
+    Attributes:
+        only: learners fitted anew, of those that have seeds of their own (`x_learner`, `causal_forest`, ..); their rows
+            go into the result that the folder holds, all others stay.
+    """
+
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.only) - set(Learners().names):
+            raise ValueError(f"only is {sorted(unknown)}, must be of {Learners().names}")
+        if PEER in self.only and PEER not in Learners().able:
+            raise UserError(f'{PEER} is EconML\'s, which is not installed: pip install -e ".[econml]"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +90,10 @@ class Learners:
     def able(self) -> tuple[str, ...]:
         """Name the learners whose libraries are there."""
         return tuple(n for n in self.names if n != PEER or importlib.util.find_spec("econml") is not None)
+
+    def only(self, names: tuple[str, ...]) -> Learners:
+        """Keep those that are named; all where none is."""
+        return dataclasses.replace(self, names=tuple(n for n in self.names if not names or n in names))
 
 
 def causal_forest(

@@ -1,7 +1,7 @@
 """The published machine, many seeds in one program: greedy pretraining and fine-tuning, each stage resumable.
 
-Seeds lie on a leading axis. Where they do not divide over the devices, each one's rows do (`devices.use_cores` makes
-every core of a CPU one: work as small as this uses no more than one core well). A layer's machine learns from hidden
+Seeds lie on a leading axis. Where they do not divide over the devices, the rows of each do while it is fine-tuned
+(`devices.use_cores` makes every core of a CPU one: work as small as this uses no more than one core well). A layer's machine learns from hidden
 bits of the layers below, drawn once a seed; they are drawn anew every epoch from the same key, which costs one product
 and spares 20 MB a seed in every checkpoint.
 """
@@ -77,14 +77,12 @@ class LayerEpoch:
 
     rows: LayerRows
     visible: Visible
-    share: Mesh | None = None
 
     def __call__(self, key: jax.Array, layer: Layer, data: Any) -> tuple[Layer, dict[str, Any]]:
         rows = self.rows(layer.key, layer.below, data[0])
         if not self.rows.cfg.shuffle:
             rows = rows[_order(layer.key, self.rows.index, rows)]
-        kept = {"cfg": self.rows.cfg, "visible": self.visible, "mesh": self.share}
-        machine, metrics = learn.epoch(key, layer.machine, rows, **kept)
+        machine, metrics = learn.epoch(key, layer.machine, rows, cfg=self.rows.cfg, visible=self.visible)
         return layer._replace(machine=machine), metrics
 
 
@@ -170,7 +168,7 @@ def pretrain_layers(
     stages: Stages,
 ) -> DBMParams:
     """Train every seed's machine a layer, bottom up, and assemble them: parameters `[seeds, ..]`."""
-    rows, below, depth, lay = jnp.asarray(train), (), len(machine.hidden), laid(len(keys), cfg)
+    rows, below, depth = jnp.asarray(train), (), len(machine.hidden)
     for index in range(depth):
         own = pretrain.layer_config(cfg, index=index, depth=depth, scheme="paper")
         layer_visible = pretrain.layer_visible(visible, index=index, machine=machine)
@@ -194,11 +192,11 @@ def pretrain_layers(
         done, _ = loop.run(
             jax.vmap(lambda key, at=index: key_for(key, "layer", at))(keys),
             state,
-            _each(LayerEpoch(draw, layer_visible, lay.share), mapped=2),
+            _each(LayerEpoch(draw, layer_visible), mapped=2),
             cfg=loop.LoopConfig(epochs=epochs),
             data=(rows,),
             snapshot=many.members(layer_params, 1),
-            **lay._asdict(),
+            mesh=devices.mesh(len(keys)),
             **stages.at(f"pretrain-{index + 1}"),
         )
         below = (*below, done.model.machine.params)

@@ -15,6 +15,7 @@ import dataclasses
 import math
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ import numpy as np
 
 from experiments import adapters, clamping, common, consumer_data, learners, machines, recovery
 from experiments.adapters import Fitted, Table
-from experiments.common import Cell, Check, Options, Row, Scores, read_scores, write_scores
+from experiments.common import Cell, Check, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import QUESTIONS, ConsumerData
-from experiments.learners import Learners
+from experiments.learners import LearnerOptions, Learners
 from experiments.machines import Stages
 from wmjax.baselines.meta import ForestConfig
 from wmjax.baselines.meta_networks import MetaConfig
@@ -369,10 +370,11 @@ def checks(rows: list[Row], size: str) -> list[Check]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions(Options):
+class StudyOptions(LearnerOptions):
     """The command line.
 
     Attributes:
+        only: as in `LearnerOptions`.
         without: methods left out, of dbm_adapter, dbm_adapter_top, mlp (the S-learner with it) and t_learner.
         machines: a file of machines that were trained elsewhere, `seeds-N/machines.npz` of another run's folder.
     """
@@ -392,6 +394,14 @@ def main(options: StudyOptions, observer: Observer, study: Study | None = None) 
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
+    ceiling = recovery.ceilings(data, METHODS)
+    if options.only:
+        study = dataclasses.replace(study, learners=study.learners.only(options.only))
+        once = other_learners(data, study=study, folder=options.out / "learners", observer=observer)
+        judge = partial(checks, size=options.size)
+        return common.revise(
+            options, NAME, common.summarise([once], ceiling=ceiling), seconds=clock.read(), checks=judge
+        )
     folder = options.out / f"seeds-{len(seeds)}"
     kept: dict[str, Any] = {"without": options.without, "trained": options.machines}
     found = run_seeds(seeds, data, study=study, folder=folder, observer=observer, **kept)
@@ -399,7 +409,6 @@ def main(options: StudyOptions, observer: Observer, study: Study | None = None) 
     clock.read()
     once = other_learners(data, study=study, folder=options.out / "learners", observer=observer)
     clock.read()
-    ceiling = recovery.ceilings(data, METHODS)
     rows = common.summarise(found, reference=PUBLISHED, ceiling=ceiling)
     rows += common.summarise([once | oracles(data)], ceiling=ceiling)
     rows += common.summarise([REPLICATE if options.size == "full" else {}])

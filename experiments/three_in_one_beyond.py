@@ -18,7 +18,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,9 @@ from scipy.special import expit
 
 from experiments import adapters, common, consumer_data, learners, machines, recovery, representations
 from experiments.adapters import Table
-from experiments.common import Cell, Options, Row, Scores, read_scores, write_scores
+from experiments.common import Cell, Row, Scores, read_scores, write_scores
 from experiments.consumer_data import ConsumerData
-from experiments.learners import Learners
+from experiments.learners import LearnerOptions, Learners
 from wmjax.baselines.meta import ForestConfig
 from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tarnet import TarnetConfig
@@ -79,8 +79,7 @@ class Study:
         machine, machine_epochs: whose belief is read.
         network: of the adapter on the belief, and of the MLP.
         learners: other learners.
-        compared: settings in which adapters and networks are asked.
-        forests: settings in which the learners on forests are asked too, which take minutes each.
+        compared: settings in which adapters, networks and other learners are asked.
     """
 
     panel: ConsumerSimConfig = field(default_factory=ConsumerSimConfig)
@@ -92,12 +91,6 @@ class Study:
     network: AdapterConfig = field(default_factory=lambda: AdapterConfig(schedule="plateau"))
     learners: Learners = field(default_factory=Learners)
     compared: tuple[str, ...] = ("push", "sale_randomised", "sale_targeted")
-    forests: tuple[str, ...] = ("sale_randomised",)
-
-    def learners_of(self, setting: str) -> Learners:
-        """Give the other learners of a setting."""
-        kept = (n for n in self.learners.names if setting in self.forests or n not in learners.FORESTS)
-        return dataclasses.replace(self.learners, names=tuple(kept) if setting in self.compared else ())
 
 
 FULL = Study()
@@ -288,8 +281,10 @@ def network_scores(
     return out
 
 
-def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: Observer) -> Scores:
-    """Run one setting on one panel; a finished one is read from its file."""
+def run_panel(
+    seed: int, setting: str, *, study: Study, folder: Path, observer: Observer, only: tuple[str, ...] = ()
+) -> Scores:
+    """Run one setting on one panel, or the learners alone that are named; what is finished is read from its file."""
     panel = dataclasses.replace(
         study.panel, seed=FIRST_PANEL + seed, sale_seed=study.panel.sale_seed + 1000 * seed, **SETTINGS[setting]
     )
@@ -311,8 +306,8 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
         mine = {"study": study, "stages": stages._replace(owner=fingerprint(study.network, stages.owner))}
         return network_scores(key_for(key, methods[0]), setting, methods, data, features(), **mine)
 
-    jobs: dict[str, tuple[Any, Callable[[], Scores]]] = {"traits": (study.head, head)}
-    if setting in study.compared:
+    jobs: dict[str, tuple[Any, Callable[[], Scores]]] = {} if only else {"traits": (study.head, head)}
+    if setting in study.compared and not only:
         jobs["dbm_adapter"] = (study.network, lambda: network(("dbm_adapter",), belief))
         jobs["mlp"] = (study.network, lambda: network(("mlp", "s_learner"), lambda: data.bits))
     scores: Scores = {}
@@ -324,7 +319,7 @@ def run_panel(seed: int, setting: str, *, study: Study, folder: Path, observer: 
         scores |= found
     if setting in study.compared:
         kept = {"folder": folder, "observer": observer, "owner": own}
-        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners_of(setting), **kept)
+        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners.only(only), **kept)
     return scores
 
 
@@ -336,9 +331,7 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
     others = [
-        (setting, name)
-        for setting in study.compared
-        for name in ("constant", "dbm_adapter", *study.learners_of(setting).able)
+        (setting, name) for setting in study.compared for name in ("constant", "dbm_adapter", *study.learners.able)
     ]
     for setting, method in others:
         own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
@@ -350,11 +343,11 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
 def left_out(rows: list[Row], study: Study) -> list[str]:
     """Name the learners that have no rows, setting by setting."""
     there = {(r.setting, r.method) for r in rows}
-    asked = [(setting, name) for setting in study.compared for name in study.learners_of(setting).names]
+    asked = [(setting, name) for setting in study.compared for name in study.learners.names]
     return [f"{setting}: {name}" for setting, name in asked if (setting, name) not in there]
 
 
-def main(options: Options, observer: Observer, study: Study | None = None) -> Path:
+def main(options: LearnerOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run every setting on every panel and write the result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or (5 if options.size == "full" else 1)))
@@ -364,11 +357,15 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
         for done, setting in enumerate(SETTINGS):
             observer(Event(f"panel {FIRST_PANEL + seed}", done, len(SETTINGS), unit="setting"))
             folder = options.out / f"panel-{FIRST_PANEL + seed}"
-            scores |= run_panel(seed, setting, study=study, folder=folder, observer=observer)
+            kept = {"study": study, "folder": folder, "observer": observer, "only": options.only}
+            scores |= run_panel(seed, setting, **kept)
             clock.read()
         observer(Event(f"panel {FIRST_PANEL + seed}", len(SETTINGS), len(SETTINGS), unit="setting"))
         found.append(scores)
     rows = common.summarise(found)
+    if options.only:
+        judge = partial(checks, size=options.size, study=study)
+        return common.revise(options, NAME, rows, seconds=clock.read(), checks=judge)
     rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
     return common.write_result(
         options,
@@ -385,4 +382,4 @@ def main(options: Options, observer: Observer, study: Study | None = None) -> Pa
 
 
 if __name__ == "__main__":
-    sys.exit(common.run(f"experiments.{NAME}", main))
+    sys.exit(common.run(f"experiments.{NAME}", main, kind=LearnerOptions))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.dbm import oracles
+from wmjax.core import devices
 from wmjax.core.visible import Visible
 from wmjax.dbm import gibbs, learn, types
 from wmjax.dbm import packed as colours
@@ -140,6 +141,22 @@ def test_the_same_key_gives_the_same_bits_and_bytes_or_floats_make_no_difference
     other, _ = epoch(jax.random.key(4), state, data, cfg=cfg)
     assert (np.asarray(other.params.weights[0]) != np.asarray(first.params.weights[0])).any()
     assert int(first.step) == 2
+
+
+@pytest.mark.parametrize("chains", ["block", "visible"])
+def test_one_machine_shared_by_devices_learns_the_same(chains):
+    """Rows and chains lie in halves on two devices, which draw the same numbers; sums differ by rounding."""
+    cfg = dataclasses.replace(SMALL, chains=chains)
+    data, mesh = rows(48), devices.mesh(8)
+    assert mesh is not None
+    state, key = start(cfg, data=data), jax.random.key(2)
+    own = jax.jit(functools.partial(learn.epoch, cfg=cfg, visible=BITS, mesh=mesh))
+    alone, _ = epoch(key, state, data, cfg=cfg)
+    halves, metrics = own(*devices.place((key, state, data), mesh, -1))
+    np.testing.assert_array_equal(halves.chains[0], alone.chains[0])
+    for ours, theirs in zip(jax.tree.leaves(halves.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert np.isfinite(float(metrics["reconstruction"]))
 
 
 def test_members_with_their_own_rates_equal_single_runs():

@@ -58,6 +58,25 @@ def test_a_result_is_strict_json_and_a_table(tmp_path):
     assert "| mean above zero |  | 0 |  | **no** |" in text
 
 
+def test_rows_made_anew_take_the_place_of_their_own(tmp_path):
+    """All rows of a setting's method are replaced, others stay, claims are judged anew, and who did it is told."""
+    options, mlp = Options(out=tmp_path), Cell("push", "mlp", "rho")
+    with pytest.raises(common.UserError, match="no result of size full"):
+        common.revise(options, "toy", [], seconds=0.0, checks=lambda rows: [])
+    gone = Cell("push", "adapter", "gone")
+    common.write_result(options, "toy", common.summarise([{A: 0.5, gone: 1.0, mlp: 2.0}]), seeds=[0], seconds=9.0)
+    fresh = common.summarise([{A: 0.75, B: 3.0}])
+    judge = lambda rows: [Check("less than mlp", common.value_of(rows, A), 0.0, common.value_of(rows, mlp) or 0.0)]  # noqa: E731
+    result = json.loads(common.revise(options, "toy", fresh, seconds=4.0, checks=judge).read_text())
+    values = {(r["setting"], r["method"], r["quantity"]): r["value"] for r in result["rows"]}
+    assert values == {A: 0.75, mlp: 2.0, B: 3.0}
+    assert result["checks"][0] == {"name": "less than mlp", "value": 0.75, "low": 0.0, "high": 2.0, "ok": True}
+    assert (result["seconds"], result["seeds"]) == (9.0, [0])
+    (part,) = result["facts"]["parts"]
+    assert (part["of"], part["seconds"]) == (["push/adapter", "sale/adapter"], 4.0)
+    assert "| rho | adapter | 0.75 |" in (tmp_path / "toy.md").read_text()
+
+
 def test_a_users_error_is_one_line_and_code_2(tmp_path, capsys):
     def work(options, observer):
         raise common.UserError("no such panel")

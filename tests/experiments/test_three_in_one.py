@@ -100,6 +100,23 @@ def test_machines_go_on_elsewhere_and_methods_can_be_left_out(finished, tmp_path
         three_in_one.main(dataclasses.replace(options, out=tmp_path / "more", seeds=3), lambda event: None, TINY)
 
 
+def test_one_learner_can_be_fitted_anew_and_all_else_stays(finished, tmp_path):
+    _, result = finished
+    common.files.write_json(tmp_path / "three_in_one.json", result)
+    stages: list[str] = []
+    options = StudyOptions(out=tmp_path, size="smoke", only=("dr_learner",))
+    found = json.loads(three_in_one.main(options, lambda e: stages.append(e.stage), TINY).read_text())
+    key = lambda r: (r["setting"], r["method"], r["quantity"])  # noqa: E731
+    before, after = ({key(r): r["value"] for r in x["rows"]} for x in (result, found))
+    assert {c: v for c, v in after.items() if c[2] != "seconds"} == pytest.approx(
+        {c: v for c, v in before.items() if c[2] != "seconds"}, nan_ok=True
+    )
+    assert set(stages) == {"learners"}
+    assert found["facts"]["parts"][0]["of"] == ["push/dr_learner", "sale_faithful/dr_learner"]
+    with pytest.raises(ValueError, match="only is"):
+        StudyOptions(out=tmp_path, only=("mlp",))
+
+
 def test_another_study_does_not_take_up_the_folder(finished):
     out, _ = finished
     other = dataclasses.replace(TINY, patience=3)

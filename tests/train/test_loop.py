@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wmjax.core import files
+from wmjax.core import devices, files
 from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.train import checkpoint, loop
@@ -132,6 +132,19 @@ def test_the_program_is_traced_once_for_all_runs(tiny, bits):
     assert traces == ["epoch", "evaluate"]
     assert other[1]["loss"][0] != runs[0][1]["loss"][0]
     assert bits(runs[0][1]["loss"]) == bits(runs[1][1]["loss"][:2])
+
+
+def test_devices_that_work_together_change_nothing_and_compile_once(train, bits):
+    """Every device holds all of it; what comes back is bound to none."""
+    alone, rows = train(config())
+    size = loop.advance._cache_size()
+    state, metrics = train(config(), share=devices.mesh(2))
+    assert loop.advance._cache_size() == size + 1
+    assert bits(state) == bits(alone)
+    np.testing.assert_array_equal(metrics["loss"], rows["loss"])
+    assert all(not x.committed for x in jax.tree.leaves(state))
+    with pytest.raises(ValueError, match="mesh and as share"):
+        train(config(), mesh=devices.mesh(2), share=devices.mesh(2))
 
 
 def test_the_callers_state_survives_and_best_is_a_copy(tiny, train):

@@ -238,7 +238,10 @@ def epoch(
         positive = phases.given_data(carry.machine, rows, sizes=sizes, sweeps=cfg.mean_field_sweeps, gains=cfg.gains)
         chains, negative = _move(step_seeds, carry._replace(chains=begun), sizes, cfg, visible)
         shares = None if weights is None else _shares(weights[index])
-        data_side, model_side = phases.moments(positive, shares), phases.moments(negative)
+        if mesh is None or cfg.batch_size != cfg.num_chains:
+            data_side, model_side = phases.moments(positive, shares), phases.moments(negative)
+        else:
+            data_side, model_side = phases.moments_together((positive, negative), shares)
         carry = carry._replace(chains=chains, offsets=_follow(carry.offsets, data_side, cfg))
         return _apply(carry, jax.tree.map(jnp.subtract, model_side, data_side), state.hyper, sizes, cfg), None
 

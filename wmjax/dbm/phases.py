@@ -5,6 +5,7 @@ On a GPU, machines of bits take the kernels of `fused`, which compute the same i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -26,6 +27,22 @@ def moments(layers: PackedLayers, shares: Float[Array, " rows"] | None = None) -
     if shares is None:
         return Packed(even.T @ odd / even.shape[0], even.mean(0), odd.mean(0))
     return Packed((even * shares[:, None]).T @ odd, shares @ even, shares @ odd)
+
+
+def moments_together(sides: Sequence[PackedLayers], shares: Float[Array, " rows"] | None = None) -> list[Packed]:
+    """Average as `moments`, the first side by shares, all in one array: devices that share rows add it up at one go.
+
+    Each array that processors add up costs them a tenth of a millisecond, whatever its size.
+    """
+    rows = sides[0][0].shape[0]
+    even, odd = (
+        jnp.stack([jnp.concatenate([side[at], jnp.ones((rows, 1), side[at].dtype)], -1) for side in sides])
+        for at in (0, 1)
+    )
+    weigh = jnp.full((len(sides), rows), 1 / rows, even.dtype)
+    weigh = weigh if shares is None else weigh.at[0].set(shares)
+    joint = jnp.einsum("sre,sr,sro->seo", even, weigh, odd)
+    return [Packed(one[:-1, :-1], one[:-1, -1], one[-1, :-1]) for one in joint]
 
 
 def given_data(
