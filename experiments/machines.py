@@ -1,9 +1,9 @@
 """The published machine, many seeds in one program: greedy pretraining and fine-tuning, each stage resumable.
 
 Seeds lie on a leading axis. Where they do not divide over the devices, the rows of each do while it is fine-tuned
-(`devices.use_cores` makes every core of a CPU one: work as small as this uses no more than one core well). A layer's machine learns from hidden
-bits of the layers below, drawn once a seed; they are drawn anew every epoch from the same key, which costs one product
-and spares 20 MB a seed in every checkpoint.
+(`devices.use_cores` makes every core of a CPU one: work as small as this uses no more than one core well). A layer's
+machine learns from hidden bits of the layers below, drawn once a seed; they are drawn anew every epoch from the same
+key, which costs one product and spares 20 MB a seed in every checkpoint.
 """
 
 from __future__ import annotations

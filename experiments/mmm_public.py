@@ -18,6 +18,8 @@ table, a run's folder with its page and files, kept in the result's folder under
 Methods `published_..` are figures of others: errors of PyMC-Marketing and Meridian with default priors (on national_mff
 with all 13 controls), hold-out R2 of two models of the 190 markets. Where `experiments/peers_mmm.py` has left results
 of these two in the result's folder, in `peers`, their rows join the table.
+
+Without `--data` the smoke size draws tables of the same columns at random.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from experiments import common, media_methods
+from experiments import common, media_methods, public_tables
 from experiments import mmm_recovery as recovery
 from experiments.common import Cell, Check, Row, Scores
 from experiments.media_methods import SAMPLED, Asked, Found
@@ -315,9 +317,9 @@ def by_channel(setting: str, method: str, public: Public, roi: list[float]) -> S
 
 def read(setting: str, options: common.Options) -> Public:
     """Read a setting's table, a part of it for the smoke size."""
-    if options.data is None:
+    if options.data is None and options.size == "full":
         raise UserError("this experiment reads public tables; give their folder with --data")
-    public = SETTINGS[setting](options.data)
+    public = SETTINGS[setting](options.data or public_tables.draw(options.out / "tables"))
     if options.size == "full":
         return public
     panel = public.panel if public.panel.num_units <= 8 else public.panel.select(units=public.panel.units[:8])

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import media_methods, mmm_public, mmm_recovery, peers_mmm
+from experiments import public_tables as public_tables_of
 from experiments.common import Cell, Options
 from wmjax.baselines import bayesian_mmm
 from wmjax.baselines import media as regressions
@@ -161,6 +162,22 @@ def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
     assert prepare.covariates(got.panel, quiet, scales).shape[-1] == 1
     with pytest.raises(UserError, match="mmm_roas_data"):
         mmm_public.roas(tmp_path)
+
+
+def test_drawn_tables_have_the_columns_of_the_public_ones(tmp_path):
+    """Every setting reads them, and what channels brought is what was drawn; the full size takes none of them."""
+    folder = public_tables_of.draw(tmp_path / "drawn")
+    read = {name: setting(folder) for name, setting in mmm_public.SETTINGS.items()}
+    assert read["MMM_Data"].panel.num_units == 4
+    assert read["geo_media"].panel.num_units == 3
+    spend = read["national_mff"].panel.arrays.actions[0].sum(0)
+    np.testing.assert_allclose(read["national_mff"].contribution, public_tables_of.RETURN * spend, rtol=1e-5)
+    both = read["mmm_roas_data"].panel.arrays.actions[0].sum(0)
+    np.testing.assert_allclose(read["mmm_roas_data"].contribution, public_tables_of.RETURN * both, rtol=1e-5)
+    smoke, full = (mmm_public.common.Options(out=tmp_path, size=size) for size in ("smoke", "full"))
+    assert mmm_public.read("mmm_example", smoke).panel.action_names == ("x1", "x2")
+    with pytest.raises(UserError, match="--data"):
+        mmm_public.read("mmm_example", full)
 
 
 @pytest.fixture
