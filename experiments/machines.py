@@ -132,21 +132,6 @@ class Kept:
         return out | {f"activation_h{i}": x.mean() for i, x in enumerate(means) if i > 0}
 
 
-class Laid(NamedTuple):
-    """Over which devices seeds are laid, or the rows of each; None is one device."""
-
-    mesh: Mesh | None
-    share: Mesh | None
-
-
-def laid(seeds: int, cfg: LearnConfig) -> Laid:
-    """Lay seeds over the devices, or the rows of each where seeds do not fill them; a GPU has its machines whole."""
-    own = devices.mesh(seeds)
-    if jax.default_backend() != "cpu" or (own is not None and own.size == jax.local_device_count()):
-        return Laid(own, None)
-    return Laid(None, devices.mesh(math.gcd(cfg.batch_size, cfg.num_chains)))
-
-
 def layer_params(layer: Layer) -> DBMParams:
     """Take what a layer's training keeps."""
     return layer.machine.params
@@ -221,7 +206,7 @@ def fine_tune(
     Returns:
         Parameters `[seeds, ..]`, and each seed's facts.
     """
-    data, lay = (jnp.asarray(train), jnp.asarray(val)), laid(len(keys), cfg)
+    data, lay = (jnp.asarray(train), jnp.asarray(val)), devices.lay(len(keys), math.gcd(cfg.batch_size, cfg.num_chains))
 
     def begin(key: jax.Array, start: DBMParams, rows: jax.Array) -> LearnState:
         return learn.init(key_for(key, "init"), start, rows, cfg=cfg, visible=visible)

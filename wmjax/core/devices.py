@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,21 @@ def mesh(count: int) -> Mesh | None:
     devices = jax.local_devices()
     lanes = max(n for n in range(1, len(devices) + 1) if count % n == 0)
     return None if lanes == 1 else Mesh(np.array(devices[:lanes]), (AXIS,))
+
+
+class Laid(NamedTuple):
+    """How members lie over devices: in shares (`mesh`), or all of them on each, which share their rows (`share`)."""
+
+    mesh: Mesh | None
+    share: Mesh | None
+
+
+def lay(members: int, rows: int) -> Laid:
+    """Lay members over all devices, or on a CPU, where they do not divide, the rows of each: any divisor of theirs."""
+    own = mesh(members)
+    if jax.default_backend() != "cpu" or (own is not None and own.size == jax.local_device_count()):
+        return Laid(own, None)
+    return Laid(None, mesh(rows))
 
 
 def spare_bytes(device: Any, lanes: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from wmjax.core import devices
@@ -59,17 +61,18 @@ def fit_members(
     params, curves = start(keys, data[0], weights, model=model, stages=stages)
     learned, visible = cfg.learn, model.frame.visible
     state = _begin(keys, params, weights, data[0], cfg=learned, visible=visible)
+    lay = devices.lay(cfg.members, math.gcd(learned.batch_size, learned.num_chains))
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
         keys,
         state,
-        _epoch(learned, visible),
+        _epoch(learned, visible, lay.share),
         stage="belief",
         cfg=options,
         data=data,
         evaluate=_evaluate(learned, visible),
         snapshot=_params,
-        mesh=devices.mesh(cfg.members),
+        **lay._asdict(),
     )
     curves.append(curve_table(history, "belief"))
     settled = float(_settled(done.best, data[1], sweeps=learned.mean_field_sweeps).mean())
@@ -205,9 +208,9 @@ def _layer_params(state: LearnState) -> DBMParams:
 
 
 @functools.cache
-def _epoch(cfg: LearnConfig, visible: Visible) -> Any:
+def _epoch(cfg: LearnConfig, visible: Visible, share: Mesh | None = None) -> Any:
     """Train one epoch of every member; the same function object for the same machine, so that it compiles once."""
-    teach = functools.partial(learn.epoch, cfg=cfg, visible=visible)
+    teach = functools.partial(learn.epoch, cfg=cfg, visible=visible, mesh=share)
 
     def one(key: Array, member: Member, data: tuple[Array, Array]) -> Any:
         machine, metrics = teach(key, member.machine, data[0], weights=member.weights)
