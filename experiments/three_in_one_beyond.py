@@ -347,20 +347,39 @@ def left_out(rows: list[Row], study: Study) -> list[str]:
     return [f"{setting}: {name}" for setting, name in asked if (setting, name) not in there]
 
 
-def main(options: LearnerOptions, observer: Observer, study: Study | None = None) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class BeyondOptions(LearnerOptions):
+    """The command line.
+
+    Attributes:
+        only: as in `LearnerOptions`.
+        settings: in which these are fitted anew; all if not given.
+    """
+
+    settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.settings) - set(SETTINGS):
+            raise ValueError(f"settings is {sorted(unknown)}, must be of {tuple(SETTINGS)}")
+        if self.settings and not self.only:
+            raise ValueError("settings goes with only: a whole result has all of them")
+
+
+def main(options: BeyondOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run every setting on every panel and write the result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or (5 if options.size == "full" else 1)))
-    found: list[Scores] = []
+    settings, found = options.settings or tuple(SETTINGS), []
     for seed in seeds:
         scores: Scores = {}
-        for done, setting in enumerate(SETTINGS):
-            observer(Event(f"panel {FIRST_PANEL + seed}", done, len(SETTINGS), unit="setting"))
+        for done, setting in enumerate(settings):
+            observer(Event(f"panel {FIRST_PANEL + seed}", done, len(settings), unit="setting"))
             folder = options.out / f"panel-{FIRST_PANEL + seed}"
             kept = {"study": study, "folder": folder, "observer": observer, "only": options.only}
             scores |= run_panel(seed, setting, **kept)
             clock.read()
-        observer(Event(f"panel {FIRST_PANEL + seed}", len(SETTINGS), len(SETTINGS), unit="setting"))
+        observer(Event(f"panel {FIRST_PANEL + seed}", len(settings), len(settings), unit="setting"))
         found.append(scores)
     rows = common.summarise(found)
     if options.only:
@@ -382,4 +401,4 @@ def main(options: LearnerOptions, observer: Observer, study: Study | None = None
 
 
 if __name__ == "__main__":
-    sys.exit(common.run(f"experiments.{NAME}", main, kind=LearnerOptions))
+    sys.exit(common.run(f"experiments.{NAME}", main, kind=BeyondOptions))
