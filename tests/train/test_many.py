@@ -367,3 +367,15 @@ def test_members_side_by_side_are_those_whose_predicted_bytes_fit(monkeypatch):
     assert set(tried) == {3}
     with pytest.raises(UserError, match=r"16 models, one at a time on each device, take .* and the budget is 0.5 MiB"):
         fit_wide(budget_bytes=2**19)
+
+
+def test_one_model_on_all_devices_is_one_program(tiny):
+    """Its second epoch finds its state where the first one left it."""
+    state, data = tiny.init(KEYS[0], 0.05), tiny.make_data()
+
+    def run(epochs):
+        cfg = loop.LoopConfig(epochs=epochs)
+        return loop.run(KEYS[0], state, tiny.epoch, cfg=cfg, data=data, stage="all", share=devices.mesh(2))
+
+    run(1)
+    assert compiled_by(lambda: run(4)) == 0

@@ -148,10 +148,10 @@ def run(
             written.
         ValueError: the functions' shapes do not fit each other or `cfg`.
     """
-    data, model = jax.device_put(data), own(state)
-    _check_key(key, mesh)
     if mesh is not None and share is not None:
         raise ValueError("devices are given as mesh and as share: they have members each, or work on all together")
+    data, model = jax.device_put(data), own(state)
+    _check_key(key, mesh)
     if mesh is not None:
         _check_axes(jax.tree_util.tree_leaves_with_path(model), key.shape)
         key, model = devices.place((key, model), mesh, *key.shape)
