@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -127,7 +128,7 @@ def read_scores(path: Path, owner: str) -> Scores | None:
 def write_scores(path: Path, owner: str, scores: Scores) -> None:
     """Keep the scores of a finished stage."""
     plain = [[*cell, value if math.isfinite(value) else None] for cell, value in scores.items()]
-    files.write_json(path, {"owner": owner, "scores": plain})
+    files.write_json(path, {"owner": owner, "scores": plain, "made": origin()})
 
 
 def value_of(rows: Sequence[Row], cell: Cell) -> float | None:
@@ -195,39 +196,82 @@ def _write(folder: Path, name: str, value: dict[str, Any]) -> Path:
     return path
 
 
+def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the result that the folder holds, to put rows into it (`revise`).
+
+    Args:
+        options: its folder and size.
+        name: of the result.
+        seeds: of the rows.
+        study: what of the study the rows stand on, as `facts` of the result tell it.
+
+    Raises:
+        UserError: there is none, or it is of another size, other seeds or another study.
+    """
+    path = options.out / f"{name}.json"
+    if not path.exists():
+        raise UserError(f"{path}: there is no result to put rows into")
+    old = files.read_json(path)
+    told = old["facts"].get("study", {})
+    own = {"size": options.size, "seeds": list(seeds), **json.loads(json.dumps(study, default=str))}
+    for what, value in own.items():
+        if (there := old[what] if what in old else told.get(what)) != value:
+            raise UserError(f"{path}: its {what} is {there}, that of the new rows {value}")
+    return old
+
+
 def revise(
     options: Options,
     name: str,
+    old: Mapping[str, Any],
     rows: Sequence[Row],
     *,
-    seconds: float,
+    kept: Sequence[Path],
     checks: Callable[[list[Row]], Sequence[Check]],
+    facts: Callable[[list[Row]], Mapping[str, Any]] = lambda rows: {},
 ) -> Path:
-    """Put rows into the result that the folder holds, in place of what it has of the same settings and methods.
+    """Put rows into a result, in place of what it has of the same settings and methods; all else stays as it was.
 
-    All else stays as it was; what computed the new rows is told in the result's facts, under `parts`. `checks` judges
-    all rows.
-
-    Raises:
-        UserError: the folder holds no result, or one of another size.
+    Args:
+        options: its folder and size.
+        name: of the result.
+        old: the result, see `standing`.
+        rows: the new rows.
+        kept: files of scores (`write_scores`) that they are made of; what computed these is told in `parts`.
+        checks: judges all rows.
+        facts: says anew what depends on which rows there are.
     """
-    path = options.out / f"{name}.json"
-    if not path.exists() or (old := files.read_json(path))["size"] != options.size:
-        raise UserError(f"{path}: there is no result of size {options.size} to put rows into")
-    groups: dict[tuple[str, str], list[Row]] = {}
+    fresh = {Cell(r.setting, r.method, r.quantity): r for r in rows}
+    groups = {cell[:2] for cell in fresh}
+    merged: list[Row] = []
     for row in (Row(**r) for r in old["rows"]):
-        groups.setdefault((row.setting, row.method), []).append(row)
-    fresh: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        fresh.setdefault((row.setting, row.method), []).append(row)
-    merged = [row for group in (groups | fresh).values() for row in group]
-    part = {"command": _command(name), **origin(), "seconds": round(seconds, 1), "of": sorted(map("/".join, fresh))}
-    value = old | {
-        "rows": [dataclasses.asdict(r) for r in merged],
-        "checks": [{**c._asdict(), "ok": c.ok} for c in checks(merged)],
-        "facts": old["facts"] | {"parts": [*old["facts"].get("parts", ()), part]},
+        if (row.setting, row.method) not in groups:
+            merged.append(row)
+        elif new := fresh.pop(Cell(row.setting, row.method, row.quantity), None):
+            merged.append(new)
+    for new in fresh.values():
+        own = [at for at, r in enumerate(merged) if (r.setting, r.method) == (new.setting, new.method)]
+        merged.insert(own[-1] + 1 if own else len(merged), new)
+    made = {json.dumps(files.read_json(path)["made"], sort_keys=True): path for path in kept}
+    part = {
+        "command": _command(name),
+        "of": sorted("/".join(group) for group in groups),
+        "made": [json.loads(one) for one in made],
     }
+    value = {**old, "rows": [dataclasses.asdict(r) for r in merged]}
+    value["checks"] = [{**c._asdict(), "ok": c.ok} for c in checks(merged)]
+    value["facts"] = {**old["facts"], **facts(merged), "parts": [*old["facts"].get("parts", ()), part]}
     return _write(options.out, name, value)
+
+
+def parts(result: Mapping[str, Any], methods: Collection[str] | None = None) -> str:
+    """Say which rows of a result (or of some of its methods) other commands put into it, and what computed these."""
+    told = []
+    for part in result["facts"].get("parts", ()):
+        names = dict.fromkeys(group.split("/")[-1] for group in part["of"])
+        if names := [name for name in names if methods is None or name in methods]:
+            told.append(f"{', '.join(names)} by `{part['command']}` on {', '.join(m['device'] for m in part['made'])}")
+    return "; ".join(told)
 
 
 def shown(argv: Sequence[str]) -> str:
@@ -261,6 +305,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += ["**Smoke size: shows that everything runs; the numbers mean nothing.**", ""]
     count = len(result["seeds"])
     lines += [f"{count} seed{'s' if count != 1 else ''}, {result['seconds']:.0f} s on {result['device']}", ""]
+    lines += [f"Put in later: {told}", ""] if (told := parts(result)) else []
     for setting in dict.fromkeys(r["setting"] for r in result["rows"]):
         lines += [f"## {setting}", "", "| quantity | method | value | published | ceiling |", "|---|---|---|---|---|"]
         rows = [r for r in result["rows"] if r["setting"] == setting]

@@ -49,8 +49,8 @@ class LearnerOptions(Options):
     """The command line.
 
     Attributes:
-        only: learners fitted anew, of those that have seeds of their own (`x_learner`, `causal_forest`, ..); their rows
-            go into the result that the folder holds, all others stay.
+        only: other learners (`x_learner`, `causal_forest`, ..) whose rows are put into the result that the folder
+            holds; all others stay. They are fitted where the folder keeps no scores of theirs.
     """
 
     only: tuple[str, ...] = ()
@@ -59,8 +59,6 @@ class LearnerOptions(Options):
         super().__post_init__()
         if unknown := set(self.only) - set(Learners().names):
             raise ValueError(f"only is {sorted(unknown)}, must be of {Learners().names}")
-        if PEER in self.only and PEER not in Learners().able:
-            raise UserError(f'{PEER} is EconML\'s, which is not installed: pip install -e ".[econml]"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +93,11 @@ class Learners:
         """Keep those that are named; all where none is."""
         return dataclasses.replace(self, names=tuple(n for n in self.names if not names or n in names))
 
+    def check(self) -> None:
+        """Refuse a learner whose library is not there."""
+        if missing := set(self.names) - set(self.able):
+            raise UserError(f'{", ".join(missing)} is EconML\'s, which is not installed: pip install -e ".[econml]"')
+
 
 def causal_forest(
     train: Table, ask: Table, *, contrast: Contrast, outcome: int, cfg: Learners
@@ -117,6 +120,11 @@ def causal_forest(
     return np.concatenate([forest.effect(x) for x in parts]), np.concatenate(low), np.concatenate(high)
 
 
+def kept_in(folder: Path, name: str, setting: str) -> Path:
+    """Name the file of a learner's scores."""
+    return folder / f"{name}-{setting}.json"
+
+
 def _mean(scores: list[Scores]) -> Scores:
     return {cell: float(np.mean([one[cell] for one in scores])) for cell in scores[0]}
 
@@ -134,7 +142,7 @@ def scores(
         observer(Event("learners", done, len(cfg.names), unit="learner"))
         setting_of = {"tarnet": cfg.tarnet, PEER: cfg.peer_rows} | dict.fromkeys(NETWORKS, cfg.networks)
         own = fingerprint(SCORING, owner, cfg.forests, setting_of.get(name, cfg.rows), cfg.trees, cfg.alpha)
-        kept = folder / f"{name}-{setting}.json"
+        kept = kept_in(folder, name, setting)
         if (found := read_scores(kept, own)) is None and name in cfg.able:
             found = _score(key, setting, name, data, cfg=cfg, observer=observer)
             write_scores(kept, own, found)

@@ -9,7 +9,6 @@ key, which costs one product and spares 20 MB a seed in every checkpoint.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +94,7 @@ class MachineEpoch:
     share: Mesh | None = None
 
     def __call__(self, key: jax.Array, state: LearnState, data: Any) -> tuple[LearnState, dict[str, Any]]:
-        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible, mesh=self.share)
+        return learn.epoch(key, state, data[0], cfg=self.cfg, visible=self.visible, share=self.share)
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,8 @@ def fine_tune(
     Returns:
         Parameters `[seeds, ..]`, and each seed's facts.
     """
-    data, lay = (jnp.asarray(train), jnp.asarray(val)), devices.lay(len(keys), math.gcd(cfg.batch_size, cfg.num_chains))
+    data = (jnp.asarray(train), jnp.asarray(val))
+    layout = devices.layout(len(keys), learn.rows_to_share(cfg, len(train)))
 
     def begin(key: jax.Array, start: DBMParams, rows: jax.Array) -> LearnState:
         return learn.init(key_for(key, "init"), start, rows, cfg=cfg, visible=visible)
@@ -214,12 +214,12 @@ def fine_tune(
     done, _ = loop.run(
         keys,
         jax.jit(_each(begin, mapped=2))(keys, start, data[0]),
-        _each(MachineEpoch(cfg, visible, lay.share), mapped=2),
+        _each(MachineEpoch(cfg, visible, layout.share), mapped=2),
         cfg=loop.LoopConfig(epochs=epochs, monitor="val_sampled", patience=patience),
         data=data,
         evaluate=_each(Reconstruction(cfg, visible), mapped=2),
         snapshot=many.members(machine_params, 1),
-        **lay._asdict(),
+        **layout._asdict(),
         **stages.at("fine-tune"),
     )
     # Of what is kept, not of the curve: a run goes on from a checkpoint alone.

@@ -319,9 +319,9 @@ def by_channel(setting: str, method: str, public: Public, roi: list[float]) -> S
 
 def read(setting: str, options: common.Options) -> Public:
     """Read a setting's table, a part of it for the smoke size."""
-    if options.data is None and options.size == "full":
+    if options.data is None:
         raise UserError("this experiment reads public tables; give their folder with --data")
-    public = SETTINGS[setting](options.data or public_tables.draw(options.out / "tables"))
+    public = SETTINGS[setting](options.data)
     if options.size == "full":
         return public
     panel = public.panel if public.panel.num_units <= 8 else public.panel.select(units=public.panel.units[:8])
@@ -332,7 +332,9 @@ def read(setting: str, options: common.Options) -> Public:
 def piece(options: common.Options, seed: int, setting: str, method: str, public: Public) -> dict[str, Any]:
     """Run one method on one table, or read what an earlier command found."""
     path = options.out / "pieces" / f"{setting}-{seed}-{method}.json"
-    owner = fingerprint(size_of(options), *([sampler_of(options)] if method in SAMPLED else []))
+    owner = fingerprint(
+        size_of(options), public.panel.fingerprint, *([sampler_of(options)] if method in SAMPLED else [])
+    )
     if path.exists() and (found := files.read_json(path)).get("owner") == owner:
         return found
     started = time.process_time()
@@ -386,7 +388,9 @@ def checks_of(rows: list[Row]) -> list[Check]:
 def work(options: common.Options, observer: Any = silent) -> Path:
     """Run every piece that is not there yet, then write the table."""
     seeds = list(range(options.seeds or (3 if options.size == "full" else 1)))
-    clock = common.Clock(options.out)
+    clock, drawn = common.Clock(options.out), options.data is None and options.size == "smoke"
+    if drawn:
+        options = dataclasses.replace(options, data=public_tables.draw(options.out / "tables"))
     settings = [s for s in METHODS if options.size == "full" or s in SMOKE]
     wanted = [(seed, s, m) for s in settings for m in METHODS[s] for seed in seeds]
     # A regression has no seed, the sampler is dear, and one run of the command shows that it ends: one of each tells.
@@ -413,7 +417,7 @@ def work(options: common.Options, observer: Any = silent) -> Path:
     rows = [*common.summarise(per_seed, reference=REFERENCE), *others, *published()]
     order = list(METHODS)
     rows = sorted(rows, key=lambda r: order.index(r.setting) if r.setting in order else len(order))
-    facts = {"told": told, "peers": made}
+    facts = {"told": told, "peers": made, "tables": "drawn" if drawn else "given"}
     checks = checks_of(rows) if options.size == "full" else []
     return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks, facts=facts)
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -350,8 +350,11 @@ def oracles(data: ConsumerData) -> Scores:
     return out
 
 
-def checks(rows: list[Row], size: str) -> list[Check]:
-    """Hold the means over seeds against the bands in which the study counts as reproduced."""
+def checks(rows: list[Row], size: str, without: Sequence[str] = ()) -> list[Check]:
+    """Hold the means over seeds against the bands in which the study counts as reproduced.
+
+    A claim about methods that were left out (`without`) is none.
+    """
     if size != "full":
         return []
     found = [Check(name, common.value_of(rows, cell), low, high) for name, (cell, low, high) in BANDS.items()]
@@ -362,11 +365,11 @@ def checks(rows: list[Row], size: str) -> list[Check]:
     high, low = (common.value_of(rows, Cell("clamp_test", "paper", f"clamp_{h}_beta")) for h in ("high", "low"))
     gap = None if high is None or low is None else high - low
     every = common.value_of(rows, Cell("clamp_test", "paper", "high_below_low"))
-    return [
-        *found,
+    found += [
         Check("clamp, high beta less low beta", gap, -math.inf, 0.0),
         Check("clamp, high beta below low beta, share of seeds", every, 1.0, 1.0),
     ]
+    return [c for c in found if c.value is not None or not without]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,24 +387,38 @@ class StudyOptions(LearnerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.only and (self.without or self.machines):
+            raise ValueError("only is of learners that have no machine: without and machines do not go with it")
         if unknown := set(self.without) - set(METHODS):
             raise ValueError(f"without is {sorted(unknown)}, must be of {METHODS}")
 
 
+def revise(options: StudyOptions, observer: Observer, study: Study, data: ConsumerData, ceiling: Scores) -> Path:
+    """Fit the learners that are named and put their rows into the result that the folder holds."""
+    seeds, folder = list(range(options.seeds or study.seeds)), options.out / "learners"
+    cfg = study.learners.only(options.only)
+    cfg.check()
+    own = dataclasses.asdict(dataclasses.replace(study, learners=Learners()))
+    old = common.standing(options, NAME, seeds=seeds, study={k: own[k] for k in ("panel", "val", "test")})
+    once = other_learners(data, study=dataclasses.replace(study, learners=cfg), folder=folder, observer=observer)
+    return common.revise(
+        options,
+        NAME,
+        old,
+        common.summarise([once], ceiling=ceiling),
+        kept=[learners.kept_in(folder, name, setting) for name in cfg.names for setting in QUESTIONS],
+        checks=lambda rows: checks(rows, options.size, old["facts"]["without"]),
+    )
+
+
 def main(options: StudyOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run the study and write its result."""
-    devices.use_cores()
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or study.seeds))
     data = consumer_data.make(study.panel, val=study.val, test=study.test)
     ceiling = recovery.ceilings(data, METHODS)
     if options.only:
-        study = dataclasses.replace(study, learners=study.learners.only(options.only))
-        once = other_learners(data, study=study, folder=options.out / "learners", observer=observer)
-        judge = partial(checks, size=options.size)
-        return common.revise(
-            options, NAME, common.summarise([once], ceiling=ceiling), seconds=clock.read(), checks=judge
-        )
+        return revise(options, observer, study, data, ceiling)
     folder = options.out / f"seeds-{len(seeds)}"
     kept: dict[str, Any] = {"without": options.without, "trained": options.machines}
     found = run_seeds(seeds, data, study=study, folder=folder, observer=observer, **kept)
@@ -421,8 +438,7 @@ def main(options: StudyOptions, observer: Observer, study: Study | None = None) 
         rows,
         seeds=seeds,
         seconds=clock.read(),
-        # A claim about what was left out is none.
-        checks=[c for c in checks(rows, options.size) if c.value is not None or not options.without],
+        checks=checks(rows, options.size, options.without),
         facts={
             "without": options.without,
             "study": dataclasses.asdict(study),
@@ -433,4 +449,5 @@ def main(options: StudyOptions, observer: Observer, study: Study | None = None) 
 
 
 if __name__ == "__main__":
+    devices.use_cores()
     sys.exit(common.run("experiments.three_in_one", main, kind=StudyOptions))

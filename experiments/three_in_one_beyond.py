@@ -18,7 +18,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from experiments.learners import LearnerOptions, Learners
 from wmjax.baselines.meta import ForestConfig
 from wmjax.baselines.meta_networks import MetaConfig
 from wmjax.baselines.tarnet import TarnetConfig
+from wmjax.core.errors import UserError
 from wmjax.core.keys import key_for
 from wmjax.core.observe import Event, Observer
 from wmjax.core.provenance import fingerprint
@@ -282,9 +283,9 @@ def network_scores(
 
 
 def run_panel(
-    seed: int, setting: str, *, study: Study, folder: Path, observer: Observer, only: tuple[str, ...] = ()
+    seed: int, setting: str, *, study: Study, folder: Path, observer: Observer, learners_alone: bool = False
 ) -> Scores:
-    """Run one setting on one panel, or the learners alone that are named; what is finished is read from its file."""
+    """Run one setting on one panel, or its other learners alone; what is finished is read from its file."""
     panel = dataclasses.replace(
         study.panel, seed=FIRST_PANEL + seed, sale_seed=study.panel.sale_seed + 1000 * seed, **SETTINGS[setting]
     )
@@ -306,8 +307,8 @@ def run_panel(
         mine = {"study": study, "stages": stages._replace(owner=fingerprint(study.network, stages.owner))}
         return network_scores(key_for(key, methods[0]), setting, methods, data, features(), **mine)
 
-    jobs: dict[str, tuple[Any, Callable[[], Scores]]] = {} if only else {"traits": (study.head, head)}
-    if setting in study.compared and not only:
+    jobs: dict[str, tuple[Any, Callable[[], Scores]]] = {} if learners_alone else {"traits": (study.head, head)}
+    if setting in study.compared and not learners_alone:
         jobs["dbm_adapter"] = (study.network, lambda: network(("dbm_adapter",), belief))
         jobs["mlp"] = (study.network, lambda: network(("mlp", "s_learner"), lambda: data.bits))
     scores: Scores = {}
@@ -319,7 +320,7 @@ def run_panel(
         scores |= found
     if setting in study.compared:
         kept = {"folder": folder, "observer": observer, "owner": own}
-        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners.only(only), **kept)
+        scores |= learners.scores(key_for(key, "learners"), setting, data, cfg=study.learners, **kept)
     return scores
 
 
@@ -330,10 +331,9 @@ def checks(rows: list[Row], size: str, study: Study) -> list[common.Check]:
     out = [
         common.Check(" ".join(cell), common.value_of(rows, cell), low, high) for cell, (low, high) in TARGETS.items()
     ]
-    others = [
-        (setting, name) for setting in study.compared for name in ("constant", "dbm_adapter", *study.learners.able)
-    ]
-    for setting, method in others:
+    there = {(r.setting, r.method) for r in rows}
+    names = ("constant", "dbm_adapter", *study.learners.names)
+    for setting, method in ((s, n) for s in study.compared for n in names if (s, n) in there):
         own, other = (common.value_of(rows, Cell(setting, m, "root_pehe_prob")) for m in ("best", method))
         gap = None if own is None or other is None else own - other
         out.append(common.Check(f"{setting} root_pehe_prob less that of {method}", gap, -1.0, 0.0))
@@ -353,7 +353,7 @@ class BeyondOptions(LearnerOptions):
 
     Attributes:
         only: as in `LearnerOptions`.
-        settings: in which these are fitted anew; all if not given.
+        settings: whose rows; all in which learners are asked if not given.
     """
 
     settings: tuple[str, ...] = ()
@@ -366,25 +366,57 @@ class BeyondOptions(LearnerOptions):
             raise ValueError("settings goes with only: a whole result has all of them")
 
 
+def revise(options: BeyondOptions, observer: Observer, study: Study, seeds: list[int]) -> Path:
+    """Fit the learners that are named and put their rows into the result that the folder holds."""
+    whole, study = study, dataclasses.replace(study, learners=study.learners.only(options.only))
+    study.learners.check()
+    settings = options.settings or study.compared
+    if unasked := set(settings) - set(study.compared):
+        raise UserError(f"--settings {', '.join(sorted(unasked))}: learners are asked in {', '.join(study.compared)}")
+    own = dataclasses.asdict(study)
+    old = common.standing(
+        options, NAME, seeds=[FIRST_PANEL + s for s in seeds], study={k: own[k] for k in ("panel", "val", "test")}
+    )
+    found: list[Scores] = []
+    for seed in seeds:
+        folder, scores = options.out / f"panel-{FIRST_PANEL + seed}", {}
+        for setting in settings:
+            kept = {"study": study, "folder": folder, "observer": observer, "learners_alone": True}
+            scores |= run_panel(seed, setting, **kept)
+        found.append(scores)
+    return common.revise(
+        options,
+        NAME,
+        old,
+        common.summarise(found),
+        kept=[
+            learners.kept_in(options.out / f"panel-{FIRST_PANEL + seed}", name, setting)
+            for seed in seeds
+            for name in study.learners.names
+            for setting in settings
+        ],
+        checks=lambda rows: checks(rows, options.size, whole),
+        facts=lambda rows: {"left_out": left_out(rows, whole)},
+    )
+
+
 def main(options: BeyondOptions, observer: Observer, study: Study | None = None) -> Path:
     """Run every setting on every panel and write the result."""
     study = study or (FULL if options.size == "full" else SMOKE)
     clock, seeds = common.Clock(options.out), list(range(options.seeds or (5 if options.size == "full" else 1)))
-    settings, found = options.settings or tuple(SETTINGS), []
+    if options.only:
+        return revise(options, observer, study, seeds)
+    found: list[Scores] = []
     for seed in seeds:
         scores: Scores = {}
-        for done, setting in enumerate(settings):
-            observer(Event(f"panel {FIRST_PANEL + seed}", done, len(settings), unit="setting"))
+        for done, setting in enumerate(SETTINGS):
+            observer(Event(f"panel {FIRST_PANEL + seed}", done, len(SETTINGS), unit="setting"))
             folder = options.out / f"panel-{FIRST_PANEL + seed}"
-            kept = {"study": study, "folder": folder, "observer": observer, "only": options.only}
-            scores |= run_panel(seed, setting, **kept)
+            scores |= run_panel(seed, setting, study=study, folder=folder, observer=observer)
             clock.read()
-        observer(Event(f"panel {FIRST_PANEL + seed}", len(settings), len(settings), unit="setting"))
+        observer(Event(f"panel {FIRST_PANEL + seed}", len(SETTINGS), len(SETTINGS), unit="setting"))
         found.append(scores)
     rows = common.summarise(found)
-    if options.only:
-        judge = partial(checks, size=options.size, study=study)
-        return common.revise(options, NAME, rows, seconds=clock.read(), checks=judge)
     rows += common.summarise([{Cell("all", "study", "seconds_total"): clock.read()}])
     return common.write_result(
         options,

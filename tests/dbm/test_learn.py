@@ -143,20 +143,38 @@ def test_the_same_key_gives_the_same_bits_and_bytes_or_floats_make_no_difference
     assert int(first.step) == 2
 
 
-@pytest.mark.parametrize("chains", ["block", "visible"])
-def test_one_machine_shared_by_devices_learns_the_same(chains):
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("chains", "num_chains"), [("block", 64), ("visible", 64), ("block", 128)])
+def test_one_machine_shared_by_devices_takes_the_same_step(chains, num_chains, weighted):
     """Rows and chains lie in halves on two devices, which draw the same numbers; sums differ by rounding."""
-    cfg = dataclasses.replace(SMALL, chains=chains)
-    data, mesh = rows(48), devices.mesh(8)
-    assert mesh is not None
+    cfg = dataclasses.replace(SMALL, chains=chains, num_chains=num_chains, batch_size=64)
+    share = devices.layout(1, learn.rows_to_share(cfg, 128)).share
+    assert share is not None
+    data, weights = rows(128), jnp.linspace(0.1, 2, 128) if weighted else None
     state, key = start(cfg, data=data), jax.random.key(2)
-    own = jax.jit(functools.partial(learn.epoch, cfg=cfg, visible=BITS, mesh=mesh))
-    alone, _ = epoch(key, state, data, cfg=cfg)
-    halves, metrics = own(*devices.place((key, state, data), mesh, -1))
+    own = jax.jit(functools.partial(learn.epoch, cfg=cfg, visible=BITS, share=share))
+    alone, _ = epoch(key, state, data, weights, cfg=cfg)
+    placed = devices.place((key, state, data, weights), share, -1)
+    halves, metrics = own(*placed[:3], weights=placed[3])
     np.testing.assert_array_equal(halves.chains[0], alone.chains[0])
     for ours, theirs in zip(jax.tree.leaves(halves.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert np.isfinite(float(metrics["reconstruction"]))
+    text = own.lower(*placed[:3], weights=placed[3]).compile().as_text()
+    sums = [line for line in text.splitlines() if " all-reduce(" in line and "f32[2,10,7]" in line]
+    assert bool(sums) == (num_chains == 64)  # both sides of a step in one array
+
+
+def test_what_cannot_be_shared_is_not():
+    """A batch is no larger than the data; devices must divide it, and have rows enough to be worth their while."""
+    cfg = dataclasses.replace(SMALL, batch_size=128, num_chains=128)
+    assert learn.rows_to_share(cfg, 100) == 4
+    assert [devices.layout(1, n).share is None for n in (32, 64, 65, 128)] == [True, False, True, False]
+    assert devices.layout(2, 128).share is None
+    assert devices.layout(2, 128).mesh is not None
+    state, data = start(cfg, data=rows(101)), rows(101)
+    with pytest.raises(ValueError, match="divide 1 rows"):
+        learn.epoch(jax.random.key(0), state, data, cfg=cfg, visible=BITS, share=devices.mesh(2))
 
 
 def test_members_with_their_own_rates_equal_single_runs():

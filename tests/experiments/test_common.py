@@ -59,22 +59,37 @@ def test_a_result_is_strict_json_and_a_table(tmp_path):
 
 
 def test_rows_made_anew_take_the_place_of_their_own(tmp_path):
-    """All rows of a setting's method are replaced, others stay, claims are judged anew, and who did it is told."""
-    options, mlp = Options(out=tmp_path), Cell("push", "mlp", "rho")
-    with pytest.raises(common.UserError, match="no result of size full"):
-        common.revise(options, "toy", [], seconds=0.0, checks=lambda rows: [])
-    gone = Cell("push", "adapter", "gone")
-    common.write_result(options, "toy", common.summarise([{A: 0.5, gone: 1.0, mlp: 2.0}]), seeds=[0], seconds=9.0)
-    fresh = common.summarise([{A: 0.75, B: 3.0}])
-    judge = lambda rows: [Check("less than mlp", common.value_of(rows, A), 0.0, common.value_of(rows, mlp) or 0.0)]  # noqa: E731
-    result = json.loads(common.revise(options, "toy", fresh, seconds=4.0, checks=judge).read_text())
-    values = {(r["setting"], r["method"], r["quantity"]): r["value"] for r in result["rows"]}
-    assert values == {A: 0.75, mlp: 2.0, B: 3.0}
-    assert result["checks"][0] == {"name": "less than mlp", "value": 0.75, "low": 0.0, "high": 2.0, "ok": True}
-    assert (result["seconds"], result["seeds"]) == (9.0, [0])
+    """All rows of a setting's method are replaced where they stood, others stay, and claims are judged anew."""
+    options, mlp, gone = Options(out=tmp_path), Cell("push", "mlp", "rho"), Cell("push", "adapter", "gone")
+    study = {"panel": {"seed": 42}, "val": 30}
+    with pytest.raises(common.UserError, match="there is no result"):
+        common.standing(options, "toy", seeds=[0], study=study)
+    first = common.summarise([{A: 0.5, mlp: 2.0, gone: 1.0}])
+    common.write_result(options, "toy", first, seeds=[0], seconds=9.0, facts={"study": study, "left_out": ["B"]})
+    for wrong, message in (({"seeds": [0, 1]}, "its seeds is"), ({"study": {"val": 14}}, "its val is 30")):
+        with pytest.raises(common.UserError, match=message):
+            common.standing(options, "toy", **{"seeds": [0], "study": study} | wrong)
+    old = common.standing(options, "toy", seeds=[0], study=study)
+    common.write_scores(tmp_path / "kept.json", "owner", {A: 0.75})
+    path = common.revise(
+        options,
+        "toy",
+        old,
+        common.summarise([{A: 0.75, B: 3.0}]),
+        kept=[tmp_path / "kept.json"],
+        checks=lambda rows: [Check("less", common.value_of(rows, A), 0.0, common.value_of(rows, mlp) or 0.0)],
+        facts=lambda rows: {"left_out": []},
+    )
+    result = json.loads(path.read_text())
+    values = [((r["setting"], r["method"], r["quantity"]), r["value"]) for r in result["rows"]]
+    assert values == [(A, 0.75), (mlp, 2.0), (B, 3.0)]
+    assert result["checks"] == [{"name": "less", "value": 0.75, "low": 0.0, "high": 2.0, "ok": True}]
+    assert (result["seconds"], result["seeds"], result["facts"]["left_out"]) == (9.0, [0], [])
     (part,) = result["facts"]["parts"]
-    assert (part["of"], part["seconds"]) == (["push/adapter", "sale/adapter"], 4.0)
-    assert "| rho | adapter | 0.75 |" in (tmp_path / "toy.md").read_text()
+    assert part["of"] == ["push/adapter", "sale/adapter"]
+    assert part["made"] == [common.origin()]
+    assert f"Put in later: adapter by `toy` on {common.device()}" in (tmp_path / "toy.md").read_text()
+    assert common.parts(result, {"mlp"}) == ""
 
 
 def test_a_users_error_is_one_line_and_code_2(tmp_path, capsys):

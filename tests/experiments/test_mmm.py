@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import media_methods, mmm_public, mmm_recovery, peers_mmm
-from experiments import public_tables as public_tables_of
+from experiments import media_methods, mmm_public, mmm_recovery, peers_mmm, public_tables
 from experiments.common import Cell, Options
 from wmjax.baselines import bayesian_mmm
 from wmjax.baselines import media as regressions
@@ -165,23 +164,21 @@ def test_a_long_table_is_read_and_its_mediator_kept_out(tmp_path):
 
 
 def test_drawn_tables_have_the_columns_of_the_public_ones(tmp_path):
-    """Every setting reads them, and what channels brought is what was drawn; the full size takes none of them."""
-    folder = public_tables_of.draw(tmp_path / "drawn")
+    """Every setting reads them, and what channels brought is what was drawn."""
+    folder = public_tables.draw(tmp_path / "drawn")
     read = {name: setting(folder) for name, setting in mmm_public.SETTINGS.items()}
     assert read["MMM_Data"].panel.num_units == 4
     assert read["geo_media"].panel.num_units == 3
     spend = read["national_mff"].panel.arrays.actions[0].sum(0)
-    np.testing.assert_allclose(read["national_mff"].contribution, public_tables_of.RETURN * spend, rtol=1e-5)
+    np.testing.assert_allclose(read["national_mff"].contribution, public_tables.RETURN * spend, rtol=1e-5)
     both = read["mmm_roas_data"].panel.arrays.actions[0].sum(0)
-    np.testing.assert_allclose(read["mmm_roas_data"].contribution, public_tables_of.RETURN * both, rtol=1e-5)
-    smoke, full = (mmm_public.common.Options(out=tmp_path, size=size) for size in ("smoke", "full"))
-    assert mmm_public.read("mmm_example", smoke).panel.action_names == ("x1", "x2")
+    np.testing.assert_allclose(read["mmm_roas_data"].contribution, public_tables.RETURN * both, rtol=1e-5)
     with pytest.raises(UserError, match="--data"):
-        mmm_public.read("mmm_example", full)
+        mmm_public.work(mmm_public.common.Options(out=tmp_path))
 
 
 @pytest.fixture
-def public_tables(tmp_path):
+def some_tables(tmp_path):
     """Twenty weeks of the national table and of the one of two channels, in their own forms."""
     weeks = [str(d.date()) for d in pd.date_range("2024-01-01", periods=20, freq="W-MON")]
     rng = np.random.default_rng(0)
@@ -198,8 +195,8 @@ def public_tables(tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["national_mff", "national_confounders", "mmm_roas_data"])
-def test_peers_read_what_our_methods_are_shown(public_tables, setting):
-    table, own = peers_mmm.read(public_tables, setting), mmm_public.SETTINGS[setting](public_tables)
+def test_peers_read_what_our_methods_are_shown(some_tables, setting):
+    table, own = peers_mmm.read(some_tables, setting), mmm_public.SETTINGS[setting](some_tables)
     assert tuple(table.channels) == own.panel.action_names
     shown = [n for n in own.panel.covariate_names if own.panel.schema.column(n).future != "mediator"]
     assert table.controls == shown
@@ -210,8 +207,8 @@ def test_peers_read_what_our_methods_are_shown(public_tables, setting):
     np.testing.assert_allclose(table.truth, own.contribution)
 
 
-def test_roles_choose_the_controls(public_tables):
-    names = lambda s: peers_mmm.read(public_tables, s).controls  # noqa: E731
+def test_roles_choose_the_controls(some_tables):
+    names = lambda s: peers_mmm.read(some_tables, s).controls  # noqa: E731
     assert names("national_all_controls") == ["price", "demand", "moon", "awareness"]
     assert names("national_mff") == ["price", "demand", "moon"]
     assert names("national_confounders") == ["price", "demand"]
@@ -246,8 +243,8 @@ def test_halves_of_chains_that_drift_apart_do_not_agree():
     assert found[1] == pytest.approx(np.sqrt(499 / 500 + 0.643 / 1.1875), abs=0.03)
 
 
-def test_errors_by_channel_are_those_of_what_was_found(public_tables):
-    public = mmm_public.SETTINGS["national_mff"](public_tables)
+def test_errors_by_channel_are_those_of_what_was_found(some_tables):
+    public = mmm_public.SETTINGS["national_mff"](some_tables)
     cost = mmm_public.ask(public).cost
     got = mmm_public.by_channel("s", "m", public, list(np.array([6.0, 1.0]) / cost))
     assert got[Cell("s", "m", "contribution_error.TV")] == pytest.approx(0.2)
@@ -289,19 +286,19 @@ def test_tables_without_truth_are_read_as_declared(tmp_path):
     assert panels["mmm_example"].covariate_names == ("event_1", "event_2")
 
 
-def test_a_table_is_fitted_and_reported_as_the_commands_do(public_tables):
+def test_a_table_is_fitted_and_reported_as_the_commands_do(some_tables):
     """A page and the files behind it, and returns that the page's own table holds."""
-    public = mmm_public.SETTINGS["mmm_roas_data"](public_tables)
+    public = mmm_public.SETTINGS["mmm_roas_data"](some_tables)
     cfg = dataclasses.replace(SIZE.world, test=4, val=0, network=dataclasses.replace(SIZE.world.network, carry=2))
     asked = mmm_public.ask(public._replace(cfg=cfg))
-    found, told = mmm_public.by_command(0, asked, cfg, public_tables / "runs" / "x")
+    found, told = mmm_public.by_command(0, asked, cfg, some_tables / "runs" / "x")
     assert {"report.html", "roi.parquet", "curves.parquet", "placebos.parquet", "run.json"} <= set(told["files"])
     assert told["report_kb"] > 50
     assert found.outcome.shape == (1, 20)
     assert found.roi.shape == (1, 2)
     assert (found.roi > 0).all()
     # Rolled out, the world is told no outcome that was held out, as it is one step ahead; what came before it knows.
-    world, panel = Run(public_tables / "runs" / "x" / "run").open("report")
+    world, panel = Run(some_tables / "runs" / "x" / "run").open("report")
 
     def told_other(week):
         outcomes = np.array(panel.arrays.outcomes)

@@ -52,19 +52,30 @@ def mesh(count: int) -> Mesh | None:
     return None if lanes == 1 else Mesh(np.array(devices[:lanes]), (AXIS,))
 
 
-class Laid(NamedTuple):
-    """How members lie over devices: in shares (`mesh`), or all of them on each, which share their rows (`share`)."""
+class Layout(NamedTuple):
+    """Devices over which members lie in shares (`mesh`), or all of which work on every member's rows (`share`)."""
 
     mesh: Mesh | None
     share: Mesh | None
 
 
-def lay(members: int, rows: int) -> Laid:
-    """Lay members over all devices, or on a CPU, where they do not divide, the rows of each: any divisor of theirs."""
+LEAST_ROWS = 32
+"""Rows of a step that a device must have, or adding up what devices found costs more than they save."""
+
+
+def layout(members: int, rows: int) -> Layout:
+    """Lay members over devices; where not even two divide them, share the rows of a step on a CPU.
+
+    Args:
+        members: how many models are trained.
+        rows: of a step of one model, which may be cut into equal shares.
+    """
     own = mesh(members)
-    if jax.default_backend() != "cpu" or (own is not None and own.size == jax.local_device_count()):
-        return Laid(own, None)
-    return Laid(None, mesh(rows))
+    if own is not None or jax.default_backend() != "cpu":
+        return Layout(own, None)
+    most = max(1, min(jax.local_device_count(), rows // LEAST_ROWS))
+    lanes = max(n for n in range(1, most + 1) if rows % n == 0)
+    return Layout(None, None if lanes == 1 else Mesh(np.array(jax.local_devices()[:lanes]), (AXIS,)))
 
 
 def spare_bytes(device: Any, lanes: int) -> int:

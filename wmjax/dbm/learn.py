@@ -10,6 +10,7 @@ step, so they do not sample the machine, and its score counts the upper coupling
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -202,6 +203,11 @@ def _optimiser(hyper: Hyper, step: Array | int, cfg: LearnConfig) -> optax.Gradi
     )
 
 
+def rows_to_share(cfg: LearnConfig, num_rows: int) -> int:
+    """Give the rows of a step that devices may share: what divides them divides a batch and the chains."""
+    return math.gcd(min(cfg.batch_size, num_rows), cfg.num_chains)
+
+
 def epoch(
     key: Key[Array, ""],
     state: LearnState,
@@ -210,7 +216,7 @@ def epoch(
     cfg: LearnConfig,
     visible: Visible,
     weights: Float[Array, " rows"] | None = None,
-    mesh: Mesh | None = None,
+    share: Mesh | None = None,
 ) -> tuple[LearnState, dict[str, Num[Array, ""]]]:
     """Learn from all rows once, in shuffled minibatches; rows that do not fill the last batch wait for another epoch.
 
@@ -221,12 +227,19 @@ def epoch(
         cfg: how to learn; learning rate and weight decay are taken from `state.hyper`.
         visible: kinds of the visible units.
         weights: weights of the rows; only their ratios within a batch matter.
-        mesh: devices over which one machine's work is shared, `devices.mesh` of a number that divides the rows of a
-            batch and the chains; the same numbers to rounding. For cores of a CPU: `fused` kernels are not shared.
+        share: cores of a CPU that work on each step together, `devices.layout` of `rows_to_share`. A step is the same
+            to rounding, and so is learning until a sampled bit falls the other way.
 
     Returns:
         The new state, and `readout.metrics` of it on up to 4,096 of the rows.
+
+    Raises:
+        ValueError: `share` does not divide the rows of a step, or is of other devices.
     """
+    if share is not None and (
+        rows_to_share(cfg, data.shape[0]) % share.size or share.devices.flat[0].platform != "cpu"
+    ):
+        raise ValueError(f"share is {share}, must be cores that divide {rows_to_share(cfg, data.shape[0])} rows")
     sizes = colours.sizes_of(state.params)
     read = batches.reader(data, state.params.biases[0].dtype)
     order = batches.order(key_for(key, "order"), data.shape[0], cfg.batch_size, shuffle=cfg.shuffle)
@@ -234,14 +247,14 @@ def epoch(
 
     def update(carry: _Carry, xs: tuple[Array, Array]) -> tuple[_Carry, None]:
         index, step_seeds = xs
-        rows, begun = devices.shared((read(index), carry.chains), mesh)
+        rows, begun = devices.shared((read(index), carry.chains), share)
         positive = phases.given_data(carry.machine, rows, sizes=sizes, sweeps=cfg.mean_field_sweeps, gains=cfg.gains)
         chains, negative = _move(step_seeds, carry._replace(chains=begun), sizes, cfg, visible)
         shares = None if weights is None else _shares(weights[index])
-        if mesh is None or cfg.batch_size != cfg.num_chains:
+        if share is None:
             data_side, model_side = phases.moments(positive, shares), phases.moments(negative)
         else:
-            data_side, model_side = phases.moments_together((positive, negative), shares)
+            data_side, model_side = phases.moments_together(positive, negative, shares)
         carry = carry._replace(chains=chains, offsets=_follow(carry.offsets, data_side, cfg))
         return _apply(carry, jax.tree.map(jnp.subtract, model_side, data_side), state.hyper, sizes, cfg), None
 

@@ -5,7 +5,6 @@ On a GPU, machines of bits take the kernels of `fused`, which compute the same i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -29,20 +28,30 @@ def moments(layers: PackedLayers, shares: Float[Array, " rows"] | None = None) -
     return Packed((even * shares[:, None]).T @ odd, shares @ even, shares @ odd)
 
 
-def moments_together(sides: Sequence[PackedLayers], shares: Float[Array, " rows"] | None = None) -> list[Packed]:
-    """Average as `moments`, the first side by shares, all in one array: devices that share rows add it up at one go.
+def moments_together(
+    data: PackedLayers,
+    model: tuple[Float[Array, "chains even"], Float[Array, "chains odd"]],
+    shares: Float[Array, " rows"] | None = None,
+) -> tuple[Packed, Packed]:
+    """Average both sides as `moments`, that of the data by shares, in one array.
 
-    Each array that processors add up costs them a tenth of a millisecond, whatever its size.
+    Devices that share rows add arrays up one by one, and each costs the same whatever its size.
     """
-    rows = sides[0][0].shape[0]
-    even, odd = (
-        jnp.stack([jnp.concatenate([side[at], jnp.ones((rows, 1), side[at].dtype)], -1) for side in sides])
-        for at in (0, 1)
-    )
-    weigh = jnp.full((len(sides), rows), 1 / rows, even.dtype)
-    weigh = weigh if shares is None else weigh.at[0].set(shares)
-    joint = jnp.einsum("sre,sr,sro->seo", even, weigh, odd)
-    return [Packed(one[:-1, :-1], one[:-1, -1], one[-1, :-1]) for one in joint]
+
+    def joint(side: tuple[Array, Array], weigh: Array) -> tuple[Array, Array]:
+        even, odd = (jnp.concatenate([x, jnp.ones_like(x[:, :1])], -1) for x in side)
+        return even * weigh[:, None], odd
+
+    rows, chains = data[0].shape[0], model[0].shape[0]
+    weigh = jnp.full(rows, 1 / rows, data[0].dtype) if shares is None else shares
+    sides = [joint(data, weigh), joint(model, jnp.full(chains, 1 / chains, data[0].dtype))]
+    if rows == chains:
+        even, odd = (jnp.stack([side[at] for side in sides]) for at in (0, 1))
+        found = jnp.einsum("sre,sro->seo", even, odd)
+    else:
+        found = [even.T @ odd for even, odd in sides]
+    first, second = (Packed(one[:-1, :-1], one[:-1, -1], one[-1, :-1]) for one in found)
+    return first, second
 
 
 def given_data(

@@ -119,8 +119,8 @@ def run(
     """Train to the end, to the end of patience, or on from where a killed run of the same folder stood.
 
     Epoch `e` (from 0) gets the key `key_for(key, stage, e)` and its evaluation `key_for(key, stage + "/evaluate", e)`,
-    so a resumed run is bitwise equal to one that was not disturbed. The program is compiled once for one set of
-    functions: pass the same function objects again and a second run compiles nothing.
+    so a run that is resumed on as many devices is bitwise equal to one that was not disturbed. The program is compiled
+    once for one set of functions: pass the same function objects again and a second run compiles nothing.
 
     Args:
         key: a typed key, or one a member `[members]`; then the functions get one key a member too.

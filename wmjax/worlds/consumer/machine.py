@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,18 +60,18 @@ def fit_members(
     params, curves = start(keys, data[0], weights, model=model, stages=stages)
     learned, visible = cfg.learn, model.frame.visible
     state = _begin(keys, params, weights, data[0], cfg=learned, visible=visible)
-    lay = devices.lay(cfg.members, math.gcd(learned.batch_size, learned.num_chains))
+    layout = devices.layout(cfg.members, learn.rows_to_share(learned, len(train)))
     options = loop.LoopConfig(epochs=cfg.epochs, monitor="val_reconstruction", patience=cfg.patience)
     done, history = stages.run(
         keys,
         state,
-        _epoch(learned, visible, lay.share),
+        _epoch(learned, visible, layout.share),
         stage="belief",
         cfg=options,
         data=data,
         evaluate=_evaluate(learned, visible),
         snapshot=_params,
-        **lay._asdict(),
+        **layout._asdict(),
     )
     curves.append(curve_table(history, "belief"))
     settled = float(_settled(done.best, data[1], sweeps=learned.mean_field_sweeps).mean())
@@ -210,7 +209,7 @@ def _layer_params(state: LearnState) -> DBMParams:
 @functools.cache
 def _epoch(cfg: LearnConfig, visible: Visible, share: Mesh | None = None) -> Any:
     """Train one epoch of every member; the same function object for the same machine, so that it compiles once."""
-    teach = functools.partial(learn.epoch, cfg=cfg, visible=visible, mesh=share)
+    teach = functools.partial(learn.epoch, cfg=cfg, visible=visible, share=share)
 
     def one(key: Array, member: Member, data: tuple[Array, Array]) -> Any:
         machine, metrics = teach(key, member.machine, data[0], weights=member.weights)
