@@ -105,8 +105,7 @@ def _from(belief: Any, part: float, end: Any) -> Float[Array, ""]:
     """Give how far the quantile of a part of the mass is from an end of the support; infinite where not known."""
     try:
         return jnp.full((), jnp.inf) if end is None else jnp.abs(belief.icdf(jnp.float32(part)) - end)
-    # NumPyro writes no quantiles for some, and for others leaves them to a package that is not installed.
-    except (NotImplementedError, ImportError):
+    except (NotImplementedError, ImportError):  # NumPyro has no quantiles of some, of others by a package not installed
         return jnp.full((), jnp.inf)
 
 
@@ -121,8 +120,7 @@ def spread(belief: Any) -> Float[Array, ""]:
     """Give a distribution's standard deviation; of one that knows none its base's, or 1."""
     try:
         found = jnp.sqrt(belief.variance)
-    # One that is made of another by a transform need not know its variance.
-    except NotImplementedError:
+    except NotImplementedError:  # NumPyro's: one that is made of another by a transform need not know its variance
         found = spread(belief.base_dist) if hasattr(belief, "base_dist") else jnp.ones(())
     return jnp.where(jnp.isfinite(found) & (found > 0), found, 1.0)
 
