@@ -49,8 +49,9 @@ class LearnerOptions(Options):
     """The command line.
 
     Attributes:
-        only: other learners (`x_learner`, `causal_forest`, ..) whose rows are put into the result that the folder
-            holds; all others stay. They are fitted where the folder keeps no scores of theirs.
+        only: other learners whose rows are put into the result that the folder holds, of x_learner, dr_learner, tarnet,
+            t_network, x_network, dr_network, r_learner and causal_forest; all other rows stay. They are fitted where
+            the folder keeps no scores of theirs.
     """
 
     only: tuple[str, ...] = ()

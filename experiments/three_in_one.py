@@ -377,7 +377,6 @@ class StudyOptions(LearnerOptions):
     """The command line.
 
     Attributes:
-        only: as in `LearnerOptions`.
         without: methods left out, of dbm_adapter, dbm_adapter_top, mlp (the S-learner with it) and t_learner.
         machines: a file of machines that were trained elsewhere, `seeds-N/machines.npz` of another run's folder.
     """
@@ -398,7 +397,7 @@ def revise(options: StudyOptions, observer: Observer, study: Study, data: Consum
     seeds, folder = list(range(options.seeds or study.seeds)), options.out / "learners"
     cfg = study.learners.only(options.only)
     cfg.check()
-    own = dataclasses.asdict(dataclasses.replace(study, learners=Learners()))
+    own = dataclasses.asdict(study)
     old = common.standing(options, NAME, seeds=seeds, study={k: own[k] for k in ("panel", "val", "test")})
     once = other_learners(data, study=dataclasses.replace(study, learners=cfg), folder=folder, observer=observer)
     return common.revise(

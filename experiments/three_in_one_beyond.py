@@ -352,8 +352,7 @@ class BeyondOptions(LearnerOptions):
     """The command line.
 
     Attributes:
-        only: as in `LearnerOptions`.
-        settings: whose rows; all in which learners are asked if not given.
+        settings: in which `only` is asked, of push, sale_randomised and sale_targeted; all if not given.
     """
 
     settings: tuple[str, ...] = ()
