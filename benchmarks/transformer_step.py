@@ -42,8 +42,8 @@ def problem(cfg: MMMConfig, units: int, time: int) -> tuple[Any, Series, Channel
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     spend = jnp.asarray(rng.random((units, time, CHANNELS)) * (rng.random((units, time, CHANNELS)) < 0.7), jnp.float32)
-    observed = jnp.ones((units, time), bool)
-    series = Series(spend, draw(units, time, COVARIATES), draw(units, time), draw(units, STATIC), observed)
+    observed, place = jnp.ones((units, time), bool), jnp.arange(units)
+    series = Series(spend, draw(units, time, COVARIATES), draw(units, time), draw(units, STATIC), observed, place)
     known = tokens.channels(CHANNELS, cfg=cfg)
     curves = response.centre(jnp.ones(CHANNELS))
     shape = {"num_covariates": COVARIATES, "num_static": STATIC, "curves": curves}

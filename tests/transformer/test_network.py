@@ -40,7 +40,8 @@ def params(cfg, known):
     curves = response.centre(jnp.full(CHANNELS, 0.4))
     found = network.init(jax.random.key(0), known, cfg=cfg, curves=curves, **KNOWN)["outcome"]
     # The response form's head starts at zero, where nothing could leak: make it see.
-    return jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), found)
+    changed = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), found)
+    return changed | ({"intercepts": jnp.array([0.3, -2.0])} if cfg.head == "response" else {})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def series():
     parts = rng.random((TIME, CHANNELS)), rng.normal(size=(TIME, 2)), rng.normal(size=TIME), rng.normal(size=1)
     observed = np.arange(TIME) != 3
     blank = [np.where(observed.reshape(-1, *[1] * (p.ndim - 1)), p, 0) if len(p) == TIME else p for p in parts]
-    return Series(*(jnp.asarray(p, jnp.float32) for p in blank), jnp.asarray(observed))
+    return Series(*(jnp.asarray(p, jnp.float32) for p in blank), jnp.asarray(observed), jnp.asarray(1))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,20 @@ def test_the_past_is_unchanged_by_the_future_exactly(apply, params, series, head
             moved = np.abs(np.asarray(getattr(changed, field) - getattr(base, field))).reshape(TIME, -1).max(1)
             assert (moved[:start] == 0).all(), (name, field)
             assert moved[start] > 0, (name, field)
+
+
+def test_a_unit_has_its_own_level(apply, roll, params, series, head):
+    """Outcomes and intercept raised alike: forecasts are, and nothing else sees it; another unit's does nothing."""
+    if head == "free":
+        pytest.skip("the free form has no intercepts")
+    raised = series._replace(outcome=jnp.where(series.observed, series.outcome + 1.5, 0.0))
+    for ask in (apply, lambda p, s: roll(p, s, START, jnp.zeros(TIME))):
+        base = ask(params, series)
+        for by, at in ((1.5, 1), (0.0, 0)):
+            moved = {**params, "intercepts": params["intercepts"].at[at].add(1.5)}
+            found = ask(moved, raised if at == 1 else series)
+            np.testing.assert_allclose(found.outcome, base.outcome + by, atol=5e-6)
+            np.testing.assert_allclose(found.representation, base.representation, atol=5e-6)
 
 
 def test_an_unobserved_period_tells_others_nothing(apply, params, series):

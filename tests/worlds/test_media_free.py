@@ -67,7 +67,7 @@ def start(panel, cfg):
     """Give a member before its first step, what it learns from, and its learner."""
     split = split_times(panel, val=cfg.val, test=cfg.test)
     data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, cfg), split, cfg, None)
-    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
+    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()), panel.num_units)
     drawn = luck.balanced(jax.random.key(0), np.asarray(data.train).any(0), channels=2, members=1, block=5)
     one = jax.tree.map(lambda x: x[0], drawn)
     return learning.init(jax.random.key(0), one, data, learner=learner), data, learner

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.optimize
 
+from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
 from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
@@ -123,7 +124,7 @@ def test_other_lift_tests_compile_nothing(learnt):
     assert np.linalg.norm(found[1]) < np.linalg.norm(found[0])  # a surer test leaves less open
     other = dataclasses.replace(cfg, roi=(ROIPrior(channel=CHANNELS[1]),))
     learners = [
-        learning.Learner(c.compiled, CHANNELS, 32)
+        learning.Learner(c.compiled, CHANNELS, 32, 1)
         for c in (cfg, dataclasses.replace(cfg, roi=(ROIPrior(channel=CHANNELS[0], b=9.0),)), other)
     ]
     assert learners[0] == learners[1] != learners[2]
@@ -133,7 +134,7 @@ def test_a_belief_pulls_a_return_towards_it(learnt):
     """The gradient of the log prior by a channel's size of effect: up to a return above it, down to one below."""
     params, data = learnt
     cfg = dataclasses.replace(CFG, roi=(ROIPrior(channel=CHANNELS[0], a=1.0, b=0.1),), members=1, alpha=0.0)
-    learner = learning.Learner(cfg.compiled, CHANNELS, int(data.train.any(0).sum()))
+    learner = learning.Learner(cfg.compiled, CHANNELS, int(data.train.any(0).sum()), len(data.train))
     own = data._replace(beliefs=jnp.asarray(cfg.beliefs))
     state = learning.init(jax.random.key(0), alone(data), own, learner=learner)
 
@@ -213,10 +214,10 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
     split = split_times(panel, val=cfg.val, test=cfg.test)
     scales = prepare.fit_scales(panel, split.train, cfg)
     data = fitting.learn_data(panel, scales, split, cfg, None)
-    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
+    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()), panel.num_units)
     start = learning.init(jax.random.key(0), alone(data), data, learner=learner)
     found = beginning.warm(start, data, learner=learner)
-    spend, x, y, _, seen = (np.asarray(v, np.float64) for v in data.series)
+    spend, x, y, _, seen, _ = (np.asarray(v, np.float64) for v in data.series)
     rows = seen * split.train
     centre, exchange = np.stack(learning.centre(start.luck, data)).astype(float), np.asarray(data.exchange, float)
 
@@ -225,6 +226,7 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
         made = media(curves, spend, cfg.network.carry)
         own = flat[centre.size :]
         left = y - made.sum(-1) - x @ own[:-1] - own[-1]
+        left -= ((rows * left).sum(1) / rows.sum(1))[:, None]  # each geo has a level of its own
         priors = 0.5 * np.sum(((curves - centre) / np.array(response.SPREAD)[:, None]) ** 2) + 0.5 * own @ own
         if believed:
             returns = exchange[0] * (made[..., 0] * rows).sum() / (spend[..., 0] * rows).sum()
@@ -262,15 +264,15 @@ def test_what_errors_of_covariates_explain_is_error_of_the_equation(learnt):
 WARM = jax.jit(beginning.warm, static_argnames="learner")
 
 
-def returns_of(panel, cfg):
+def returns_of(panel, cfg, units=None):
     """Fit curves and controls alone; give both channels' returns over the train periods, and what they come from."""
     split = split_times(panel, val=cfg.val, test=cfg.test)
     data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, cfg), split, cfg, None)
-    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()))
+    learner = learning.Learner(cfg.compiled, panel.action_names, int(split.train.sum()), units or panel.num_units)
     state = WARM(learning.init(jax.random.key(0), alone(data), data, learner=learner), data, learner=learner)
     curves, series = state.params["outcome"]["curves"], data.series
-    batch = learning.Batch(series, data.train.astype(jnp.float32), data.spend_target, data.size)
     added = jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
+    batch = learning.everything(data, state.luck)
     found = learning.roi_of(None, batch, added, data, jax.random.key(0), learner=learner)[0]
     return np.asarray(found), state.params, data
 
@@ -336,3 +338,52 @@ def test_what_the_data_add_to_the_prior_is_told(mixed):
     assert set(found.prior_alone) == {"channel_0"}
     (line,) = (x for x in doubts.warnings(support, found, 5, {}, frozenset(CHANNELS)) if "prior alone" in x)
     assert line.endswith(": channel_0 (4%)")
+
+
+# ---- units of their own level ---------------------------------------------------------------------------------------
+
+
+def unequal(units=12, times=60):
+    """Units whose spend differs tenfold, with levels that have nothing to do with it; returns .5 and .2."""
+    rng = np.random.default_rng(3)
+    size = np.geomspace(0.2, 2, units)[:, None]
+    spend = size[..., None] * rng.gamma(2.0, 0.5, (units, times, 2)) * (rng.random((units, times, 2)) < 0.8)
+    outcome = 10 * rng.random((units, 1)) + spend @ np.array([0.5, 0.2]) + 0.3 * rng.normal(size=(units, times))
+    unit, time = np.indices((units, times))
+    table = {"geo": [f"g{u:02}" for u in unit.ravel()], "week": time.ravel(), "sales": outcome.ravel()}
+    table |= {name: spend[..., k].ravel() for k, name in enumerate(CHANNELS)}
+    columns = {name: {"role": "action", "kind": "currency"} for name in CHANNELS}
+    columns |= {"sales": {"role": "outcome", "kind": "continuous"}}
+    return read_panel(pd.DataFrame(table), {"unit": "geo", "time": "week", "frequency": "step", "columns": columns})
+
+
+def test_returns_are_told_within_units():
+    """Without intercepts of their own what units differ by in spend, and not in outcome, speaks against all media."""
+    panel, cfg = unequal(), dataclasses.replace(CFG, alpha=0.0, warm=100, trend=False)
+    found = returns_of(panel, cfg)[0] / np.array([0.5, 0.2])
+    assert (abs(found - 1) < 0.25).all(), found
+    assert (returns_of(panel, cfg, units=1)[0] / np.array([0.5, 0.2]) < 0.6).all()
+
+
+def test_intercepts_are_means_of_what_is_left():
+    """Of a member's rows by their weights; a unit without any, of no train rows at all, has the others' mean."""
+    panel = unequal()
+    split = split_times(panel, val=CFG.val, test=CFG.test)
+    data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, CFG), split, CFG, None)
+    data = data._replace(train=data.train.at[4].set(False).at[5, 6:].set(False))
+    weights = jnp.asarray(np.random.default_rng(0).integers(0, 3, data.train.shape[1]), jnp.float32).at[:6].set(0.0)
+    own = alone(data)._replace(weights=weights)
+    learner = learning.Learner(CFG.compiled, CHANNELS, int(split.train.sum()), panel.num_units)
+    params = learning.init(jax.random.key(0), own, data, learner=learner).params["outcome"]
+    got = learning.leveled(params, learning.everything(data, own), data, learner=learner)["intercepts"]
+    curves = np.stack([np.asarray(v, np.float64) for v in params["curves"]])
+    left = np.asarray(data.series.outcome, np.float64)
+    left = left - media(curves, np.asarray(data.series.spend, np.float64), CFG.network.carry).sum(-1)
+    rows = np.asarray(data.train) * (np.asarray(weights) + 1e-3)
+    told = np.delete(np.arange(panel.num_units), 4)
+    want = np.zeros(panel.num_units)
+    want[told] = (left * rows)[told].sum(1) / rows[told].sum(1)
+    # Unit 5 has train rows, but none that this member was dealt.
+    np.testing.assert_allclose(want[5], left[5, :6].mean(), rtol=1e-5)
+    want[4] = want[told].mean()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -3,12 +3,13 @@
     A_t = pooled tokens of spend_{t-1},   X_t = covariates_t,   Y_t = outcome_{t-1}
     Phi_t = ELU(W mean(A, X, Y)_t)                                              (balanced representation)
     free:      outcome_t = G_Y(Phi_t, pooled tokens of spend_t)
-    response:  outcome_t = base(Phi_t, covariates_t, static) + sum_k media_t,k
+    response:  outcome_t = intercept + base(Phi_t, covariates_t, static) + sum_k media_t,k
 
 The spend of a period reaches the representation one period later, so the representation is what was known when the
 spend was chosen. In the `response` form past spend works through carry-over alone: stream A holds no spend, and stream
 Y holds the outcome less its media, the part that spend did not make. What another plan would have changed is then the
-difference of the media terms, carry-over included, without feeding errors back.
+difference of the media terms, carry-over included, without feeding errors back. Where there are several units, each has
+an intercept of its own, so that curves are told by what happens within units and not by how units differ.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Series(NamedTuple):
     """One unit's periods on the network's scale; map over units.
 
     spend: [time, channels], 0 is none. covariates: [time, covariates]. outcome: [time], standardised. static: [static].
-    observed: [time]; other periods hold zeros and are seen by none but themselves.
+    observed: [time]; other periods hold zeros and are seen by none but themselves. unit: place of its intercept.
     """
 
     spend: Float[Array, "*units time channels"]
@@ -39,6 +40,7 @@ class Series(NamedTuple):
     outcome: Float[Array, "*units time"]
     static: Float[Array, "*units static"]
     observed: Bool[Array, "*units time"]
+    unit: Int[Array, "*units"]
 
 
 class Forecast(NamedTuple):
@@ -136,7 +138,12 @@ def _head(params: Params, phi: Array, spent: Array, series: Series, media: Array
     out = nets.dense(params["head_out"], jax.nn.elu(nets.dense(params["head_in"], x)))[:, 0]
     if cfg.head == "free":
         return out
-    return out + _controls(params, series) + media.sum(-1)
+    return out + _intercept(params, series) + _controls(params, series) + media.sum(-1)
+
+
+def _intercept(params: Params, series: Series) -> Float[Array, ""]:
+    """Give the unit's own; one unit alone has none."""
+    return params["intercepts"][series.unit] if "intercepts" in params else jnp.zeros(())
 
 
 def _controls(params: Params, series: Series) -> Float[Array, " rows"]:
@@ -145,7 +152,7 @@ def _controls(params: Params, series: Series) -> Float[Array, " rows"]:
 
 
 def controlled(params: Params, series: Series, known: Channels, *, cfg: MMMConfig) -> Float[Array, " time"]:
-    """Predict by the `response` head's linear controls and curves alone: the model less its network."""
+    """Predict by the `response` head's linear controls and curves alone: the model less its network and intercepts."""
     return _controls(params, series) + _media(params, series.spend, known, cfg=cfg).sum(-1)
 
 
@@ -163,7 +170,7 @@ def apply(
     time = jnp.arange(series.outcome.shape[0])
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
-    left = jnp.where(series.observed, series.outcome - media.sum(-1), 0.0)
+    left = jnp.where(series.observed, series.outcome - media.sum(-1) - _intercept(params, series), 0.0)
     x = _inputs(params, spent, series, _shift(left))
     drawn = None if key is None or cfg.dropout == 0 else bits.seeds(key, (cfg.blocks, streams.STREAMS, streams.SEEDS))
     look = streams.view(params["relative"], time, series.observed, cfg=cfg)
@@ -246,7 +253,7 @@ def roll_out(
         out = _head(params, phi, take(spent), now, take(media), cfg=cfg)[0]
         rolled = t >= start
         there = rolled | series.observed[t]
-        fed = jnp.where(rolled, out + noise[t], series.outcome[t]) - media[t].sum()
+        fed = jnp.where(rolled, out + noise[t], series.outcome[t]) - media[t].sum() - _intercept(params, series)
         before = jnp.where(there, fed, 0.0)
         return (cache, before, seen.at[t].set(there)), Forecast(out, phi[0], media[t])
 

@@ -12,8 +12,19 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
-from wmjax.transformer import losses, network, response
-from wmjax.worlds.media.learning import SLOW, Batch, LearnData, Learner, MediaState, believed, centre, init, roi_of
+from wmjax.transformer import losses, response
+from wmjax.worlds.media.learning import (
+    SLOW,
+    LearnData,
+    Learner,
+    MediaState,
+    believed,
+    centre,
+    everything,
+    init,
+    left,
+    roi_of,
+)
 from wmjax.worlds.media.luck import Luck
 
 REACH, GAIN, STIFF = 1.0, 1e-3, 1e6
@@ -40,17 +51,16 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
 
         n / 2 log(mean squared error) - log priors,     n train rows,
 
-    where linear controls have a prior of their own here, Normal(0, 1).
+    where linear controls have a prior of their own here, Normal(0, 1); units' intercepts are profiled out.
     """
     cfg = learner.cfg
-    batch = Batch(data.series, data.train * state.luck.weights, data.spend_target, data.size)
-    here = centre(state.luck, data)
+    batch, here = everything(data, state.luck), centre(state.luck, data)
     weights, rows = batch.weights / batch.weights.sum(), jnp.sum(data.train)
     start, unflat = ravel_pytree({name: state.params["outcome"][name] for name in SLOW})
 
     def residuals(flat: Array) -> Array:
-        found = jax.vmap(lambda s: network.controlled(unflat(flat), s, data.known, cfg=cfg.network))(data.series)
-        return jnp.ravel(jnp.sqrt(weights) * (found - data.series.outcome))
+        own, level = left(unflat(flat), batch, data, learner=learner)
+        return jnp.ravel(jnp.sqrt(weights) * (level[:, None] - own))
 
     def returns(flat: Array) -> Array:
         curves = unflat(flat)["curves"]

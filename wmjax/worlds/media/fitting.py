@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,10 @@ from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import check_key, member_key, origin
-from wmjax.worlds.media import creatives, hidden, posterior, prepare
+from wmjax.worlds.media import creatives, hidden, learning, posterior, prepare
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged
+from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged, everything
 from wmjax.worlds.media.luck import Luck, balanced
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
@@ -119,7 +120,7 @@ def prepared(
     return Prepared(
         split=split,
         scales=scales,
-        learner=Learner(cfg.compiled, panel.action_names, int(split.train.sum())),
+        learner=Learner(cfg.compiled, panel.action_names, int(split.train.sum()), panel.num_units),
         data=data,
         keys=jnp.stack([member_key(key, m) for m in range(cfg.members)]),
         luck=luck,
@@ -132,6 +133,7 @@ def world_of(
 ) -> MediaWorld:
     """Make a world of trained members, and measure what it says about itself."""
     split, scales, data = begun.split, begun.scales, begun.data
+    params = leveled(params, begun.luck, data, learner=begun.learner)
     noisy, told = len(scales.errors.columns), support(panel, scales, split, cfg)
     spread = posterior.spread(params, data, cfg=cfg.compiled, channels=panel.action_names, noisy=noisy)
     if cfg.network.head == "response":
@@ -155,6 +157,18 @@ def world_of(
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
     found = {"hidden": hidden.measure(world, panel, split.train), "r2": accuracy(world, panel, split)}
     return replace(world, facts={**world.facts, **found})
+
+
+@partial(jax.jit, static_argnames=("learner",))
+def leveled(params: Any, luck: Luck, data: LearnData, *, learner: Learner) -> Any:
+    """Add the units' intercepts to every member, see `learning.leveled`."""
+
+    def member(own: tuple[Any, Luck]) -> Any:
+        params, luck = own
+        outcome = learning.leveled(params["outcome"], everything(data, luck), data, learner=learner)
+        return {**params, "outcome": outcome}
+
+    return jax.lax.map(member, (params, luck))
 
 
 def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float | None]:

@@ -76,11 +76,13 @@ class Learner:
         cfg: how it learns, of `MediaConfig.compiled`.
         channels: the actions' names, in order.
         periods: train periods.
+        units: series that learn together.
     """
 
     cfg: MediaConfig
     channels: tuple[str, ...]
     periods: int
+    units: int
 
     @property
     def window(self) -> int:
@@ -90,6 +92,11 @@ class Learner:
     def steps(self) -> int:
         """Updates in an epoch."""
         return -(-self.cfg.steps // self.cfg.epochs)
+
+    @property
+    def intercepts(self) -> bool:
+        """Whether each unit has an intercept of its own."""
+        return self.cfg.network.head == "response" and self.units > 1
 
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Give the outcome player's optimiser, partitioned, and the adversary's."""
@@ -139,12 +146,17 @@ def centre(luck: Luck, data: LearnData) -> Curves:
 
 
 class Batch(NamedTuple):
-    """A draw of units and of one window; `weights` [units, time] are 0 where a row is only context."""
+    """A draw of units and of one window; `weights` [units, time] are 0 where a row is only context.
+
+    whole, rows: the same units in all periods, with their weights, which tell their intercepts.
+    """
 
     series: Series
     weights: Float[Array, "units time"]
     spend_target: Float[Array, "units time channels"]
     size: Float[Array, " units"]
+    whole: Series
+    rows: Float[Array, "units periods"]
 
 
 def take(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Learner) -> Batch:
@@ -157,11 +169,43 @@ def take(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Le
     def cut(x: Array) -> Array:
         return jax.lax.dynamic_slice_in_dim(x[chosen], start, width, axis=1)
 
-    s = data.series
-    series = Series(cut(s.spend), cut(s.covariates), cut(s.outcome), s.static[chosen], cut(s.observed))
+    s, place = data.series, jnp.arange(len(chosen))
+    series = Series(cut(s.spend), cut(s.covariates), cut(s.outcome), s.static[chosen], cut(s.observed), place)
     context = (jnp.arange(width) < learner.cfg.network.carry) & (start > 0)
     weights = cut(data.train * state.luck.weights) * ~context
-    return Batch(series, weights, cut(data.spend_target), data.size[chosen])
+    whole = jax.tree.map(lambda x: x[chosen], s)
+    return Batch(series, weights, cut(data.spend_target), data.size[chosen], whole, rows(data, state.luck)[chosen])
+
+
+def everything(data: LearnData, luck: Luck) -> Batch:
+    """Take all units in all periods."""
+    return Batch(data.series, data.train * luck.weights, data.spend_target, data.size, data.series, rows(data, luck))
+
+
+def rows(data: LearnData, luck: Luck) -> Float[Array, "units time"]:
+    """Weigh the rows that tell intercepts: a member's own, and all a little, lest a unit have none of them."""
+    return data.train * (luck.weights + 1e-3)
+
+
+def leveled(params: Any, batch: Batch, data: LearnData, *, learner: Learner) -> Any:
+    """Add each unit's intercept to the outcome's parameters, where there are several units.
+
+    It is what curves and linear controls leave of the outcome on average over the unit's train periods: profiled out,
+    as a fixed effect is, and so never behind the curves. A unit without train periods has the others' mean.
+    """
+    return {**params, "intercepts": left(params, batch, data, learner=learner)[1]} if learner.intercepts else params
+
+
+def left(
+    params: Any, batch: Batch, data: LearnData, *, learner: Learner
+) -> tuple[Float[Array, "units time"], Float[Array, " units"]]:
+    """Give what curves and linear controls leave of the outcome, and the intercepts in it; 0 of one unit."""
+    told = jax.vmap(lambda s: network.controlled(params, s, data.known, cfg=learner.cfg.network))(batch.whole)
+    own, count = batch.whole.outcome - told, batch.rows.sum(1)
+    if not learner.intercepts:
+        return own, jnp.zeros_like(count)
+    level = jnp.sum(own * batch.rows, axis=1) / jnp.where(count > 0, count, 1.0)
+    return own, jnp.where(count > 0, level, losses.mean(level, (count > 0).astype(jnp.float32)))
 
 
 def forward(params: Any, series: Series, known: Channels, key: Key[Array, ""] | None, *, cfg: MediaConfig) -> Forecast:
@@ -260,7 +304,8 @@ def outcome_loss(
 ) -> tuple[Float[Array, ""], tuple[Array, Array]]:
     """Score the encoder and the outcome's head against a frozen adversary: `(loss, (mse, confusion))`."""
     cfg = learner.cfg
-    found = forward(params, batch.series, data.known, key_for(key, "dropout"), cfg=cfg)
+    own = leveled(params, batch, data, learner=learner)
+    found = forward(own, batch.series, data.known, key_for(key, "dropout"), cfg=cfg)
     error = losses.squared(found.outcome, batch.series.outcome, batch.weights)
     value = error + priors(params, batch, found, error, state, data, key, learner=learner)
     confusion = jnp.zeros(())
@@ -293,7 +338,8 @@ def update(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: 
     def move_spend(state: MediaState) -> tuple[MediaState, Array]:
         if cfg.alpha == 0:
             return state, jnp.zeros(())
-        phi = forward(state.average["outcome"], batch.series, data.known, None, cfg=cfg).representation
+        encoder = leveled(state.average["outcome"], batch, data, learner=learner)
+        phi = forward(encoder, batch.series, data.known, None, cfg=cfg).representation
 
         own = state.params["spend"]
         value, grads = jax.value_and_grad(partial(adversary.loss, kind=cfg.confusion))(
@@ -343,7 +389,8 @@ class Epoch:
 
         cfg = self.learner.cfg
         state, told = jax.lax.scan(step, state, jnp.arange(self.learner.steps))
-        found, slope = _sloped(state.average["outcome"], data, cfg=cfg)
+        own = leveled(state.average["outcome"], everything(data, state.luck), data, learner=self.learner)
+        found, slope = _sloped(own, data, cfg=cfg)
         val = losses.squared(found.outcome, data.series.outcome, data.val.astype(jnp.float32))
         balance = adversary.readouts(
             state.average["spend"],

@@ -32,7 +32,7 @@ class Scales(NamedTuple):
     spend: [channels], largest spend of a period per unit of size. size: [units]. outcome_centre: [units], mean outcome
     per unit of size. outcome_scale: one number. covariate_*: [covariates]. static_*: [static]. typical: [channels],
     mean of the scaled spend where there is any. origin, span: of the trend, in days. level: [units, own], each unit's
-    mean of the schema's covariates. errors: of covariates.
+    mean of the schema's covariates. errors: of covariates. place: [units], of each unit among those fitted together.
     """
 
     spend: np.ndarray
@@ -48,10 +48,12 @@ class Scales(NamedTuple):
     span: np.ndarray
     level: np.ndarray
     errors: Errors
+    place: np.ndarray
 
     def of(self, units: np.ndarray) -> Scales:
         """Take some units' part."""
         own = {"size": self.size[units], "outcome_centre": self.outcome_centre[units], "level": self.level[units]}
+        own["place"] = self.place[units]
         return self._replace(**own, errors=self.errors.of(units))
 
 
@@ -255,6 +257,7 @@ def fit_scales(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> Scales:
         span=np.asarray(max(np.ptp(at), 1.0)),
         level=_level(panel, rows),
         errors=proxies.nothing(panel.num_units),
+        place=np.arange(panel.num_units),
     )
     if cfg.errors_in_variables:
         scales = scales._replace(errors=proxies.fit(seen(panel, cfg, scales), _may_err(panel), train))
@@ -279,4 +282,4 @@ def series(panel: Panel, scales: Scales, cfg: MediaConfig) -> Series:
         jnp.asarray(part, jnp.float32)
         for part in (blank(scaled_spend(scales, panel.arrays.actions)), blank(x), blank(z), s)
     )
-    return Series(spend, x, z, s, jnp.asarray(mask))
+    return Series(spend, x, z, s, jnp.asarray(mask), jnp.asarray(scales.place, jnp.int32))

@@ -23,7 +23,7 @@ from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.proxies import Errors
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 5
+FORMAT = 6
 
 
 def save(world: MediaWorld, path: str | Path) -> None:
@@ -58,7 +58,9 @@ def load(path: str | Path) -> MediaWorld:
     numbers = dict(about["scales"])
     errors = Errors(**{name: np.asarray(value, np.float64) for name, value in numbers.pop("errors").items()})
     errors = errors._replace(columns=errors.columns.astype(int), left=errors.left.astype(int))
-    scales = Scales(**{name: np.asarray(value, np.float64) for name, value in numbers.items()}, errors=errors)
+    place = np.asarray(numbers.pop("place"), int)
+    numbers = {name: np.asarray(value, np.float64) for name, value in numbers.items()}
+    scales = Scales(**numbers, errors=errors, place=place)
     creative = np.asarray(about["creative"], np.float64).reshape(len(scales.spend), -1)
     curves = 0 if cfg.network.head == "free" else len(Curves._fields) * len(scales.spend)
     spread = jax.ShapeDtypeStruct((cfg.members, curves, curves), jnp.float32)
@@ -92,6 +94,8 @@ def _like(cfg: MediaConfig, scales: Scales, creative: np.ndarray) -> Any:
             curves=response.centre(jnp.ones(count)),
             discriminates=cfg.confusion == "shuffle",
         )
+        if cfg.network.head == "response" and len(scales.size) > 1:
+            own["outcome"]["intercepts"] = jnp.zeros(len(scales.size))
         return jax.tree.map(lambda x: jnp.zeros((cfg.members, *x.shape), x.dtype), own)
 
     return jax.eval_shape(make)
