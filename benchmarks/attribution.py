@@ -89,9 +89,8 @@ def problem(size: Size, seed: int = 0) -> Problem:
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     shape, k = (size.geos, size.weeks), size.channels
     spend = jnp.asarray(rng.random((*shape, k)), jnp.float32)
-    series = Series(
-        spend, draw(*shape, 0), draw(*shape), draw(size.geos, 0), jnp.ones(shape, bool), jnp.arange(size.geos)
-    )
+    observed, place = jnp.ones(shape, bool), jnp.arange(size.geos)
+    series = Series(spend, draw(*shape, 0), draw(*shape), draw(size.geos, 0), observed, place)
     ones, known = jnp.ones(size.geos), tokens.channels(k, cfg=size.cfg)
     history = History(series, known, ones, 100 * ones, jnp.asarray(10.0), jnp.ones(k))
     centre = response.centre(0.5 * jnp.ones(k))

@@ -212,7 +212,7 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
     if not path.exists():
         raise UserError(f"{path}: there is no result to put rows into")
     old = files.read_json(path)
-    told = old["facts"].get("study", {})
+    told = {**old["facts"], **old["facts"].get("study", {})}
     own = {"size": options.size, "seeds": list(seeds), **json.loads(json.dumps(study, default=str))}
     for what, value in own.items():
         if (there := old[what] if what in old else told.get(what)) != value:

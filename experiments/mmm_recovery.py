@@ -32,6 +32,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,23 @@ BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"
 """Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK`."""
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(common.Options):
+    """The command line.
+
+    Attributes:
+        only: methods that are run, whose rows are put into the result that the folder holds; all other rows stay. What
+            `media` is compared with seed by seed is told of the methods that are run with it.
+    """
+
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.only) - {*ALWAYS, *SOLE}:
+            raise ValueError(f"only is {sorted(unknown)}, must be of {(*ALWAYS, *SOLE)}")
 
 
 class Size(NamedTuple):
@@ -176,10 +194,15 @@ def owner_of(change: dict[str, float], method: str, size: Size) -> str:
     return fingerprint(size, *more, *([sampler_of(size)] if method in SAMPLED else []))
 
 
+def piece_of(options: common.Options, seed: int, name: str, method: str) -> Path:
+    """Name the file of a piece."""
+    return options.out / "pieces" / f"{name}-{seed}-{method}.json"
+
+
 def piece(options: common.Options, seed: int, name: str, change: dict[str, float], method: str, size: Size) -> dict:
     """Run one method on one data set, or read what an earlier command found; rows are without their setting."""
-    path, owner = options.out / "pieces" / f"{name}-{seed}-{method}.json", owner_of(change, method, size)
-    if path.exists() and (found := files.read_json(path)).get("owner") == owner and "marginal" in found:
+    path, owner = piece_of(options, seed, name, method), owner_of(change, method, size)
+    if path.exists() and (found := files.read_json(path)).get("owner") == owner and "made" in found:
         return found
     started = time.process_time()
     asked = ask(seed, size=size, **change)
@@ -189,7 +212,7 @@ def piece(options: common.Options, seed: int, name: str, change: dict[str, float
     if found is not None:
         value["rows"] = [[*cell, x] for cell, x in score(name, method, found, true, asked).items()]
         value |= {"roi": found.roi.mean(0).tolist(), "marginal": found.marginal.mean(0).tolist()}
-    value |= {"true": true.roi[0].tolist(), "true_marginal": true.marginal[0].tolist()}
+    value |= {"true": true.roi[0].tolist(), "true_marginal": true.marginal[0].tolist(), "made": common.origin()}
     files.write_json(path, {**value, "owner": owner, "cpu_seconds": time.process_time() - started})
     return files.read_json(path)
 
@@ -222,24 +245,29 @@ def wins(setting: str, scores: Scores) -> Scores:
     return found
 
 
-def work(options: common.Options, observer: Any = silent) -> Path:
-    """Run every piece that is not there yet, then write the table."""
+def work(options: StudyOptions, observer: Any = silent) -> Path:
+    """Run every piece that is not there yet, then write the table, or put the rows of some methods into it."""
     size = FULL if options.size == "full" else SMALLEST
     clock = common.Clock(options.out)
     study = settings(size, options.seeds or size.seeds)
+    used = list(range(max(x for own in study.values() for x in own.seeds.values())))  # rows say how many they have
+    laid = {s: own._asdict() for s, own in study.items()}
+    old = common.standing(options, NAME, seeds=used, study={"settings": laid}) if options.only else None
+    asked = options.only or {*ALWAYS, *SOLE}
     wanted = [(s, x, m) for s, own in study.items() for m, count in own.seeds.items() for x in range(count)]
+    wanted = [(s, x, m) for s, x, m in wanted if m in asked]
     # The dear ones last; within a method its seeds one after the other, which compiles once.
     wanted.sort(key=lambda w: (w[2] in SAMPLED) + 2 * (w[2] in FEW))
     per_seed: dict[str, list[Scores]] = {s: [{} for _ in range(max(own.seeds.values()))] for s, own in study.items()}
     sampler: dict[str, Any] = {}
     refused: dict[tuple[str, str], list[int]] = {}
-    cpu: dict[tuple[str, int, str], float] = {}
+    cpu: dict[Path, float] = {}
     for at, (setting, seed, method) in enumerate(wanted):
         observer(Event("pieces", at, len(wanted), unit="fit"))
         change = study[setting].change
         name = setting if setting in BENT else f"{change['confounding']:g}"
         got = piece(options, seed, name, change, method, size)
-        cpu[name, seed, method] = got["cpu_seconds"]
+        cpu[piece_of(options, seed, name, method)] = got["cpu_seconds"]
         per_seed[setting][seed] |= scores_of(setting, method, got, size)
         if got["told"]:
             sampler[f"{setting}-{seed}-{method}"] = got["told"]
@@ -253,14 +281,17 @@ def work(options: common.Options, observer: Any = silent) -> Path:
     rows += [
         Row(setting=s, method=m, quantity="sampler_refused", value=sum(x), n=len(x)) for (s, m), x in refused.items()
     ]
+    if old:
+        told = {"sampler": {**old["facts"]["sampler"], **sampler}}
+        kept = list(cpu)
+        return common.revise(options, NAME, old, rows, kept=kept, checks=checks_of, facts=lambda rows: told)
     facts = {
         "size": {"geos": size.sim.num_geos, "weeks": size.sim.num_weeks},
-        "settings": {s: own._asdict() for s, own in study.items()},
+        "settings": laid,
         "sampler_settings": dataclasses.asdict(sampler_of(size)),
         "sampler": sampler,
         "cpu_seconds": round(sum(cpu.values()), 1),
     }
-    used = list(range(max(len(own) for own in per_seed.values())))  # rows say how many of them they have
     checks = checks_of(rows)
     return common.write_result(options, NAME, rows, seeds=used, seconds=clock.read(), checks=checks, facts=facts)
 
@@ -280,4 +311,4 @@ def checks_of(rows: list[Row]) -> list[Check]:
 
 
 if __name__ == "__main__":
-    sys.exit(common.run(f"experiments.{NAME}", work))
+    sys.exit(common.run(f"experiments.{NAME}", work, kind=StudyOptions))

@@ -96,7 +96,7 @@ def test_the_study_has_its_methods_in_every_setting():
 
 
 def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, monkeypatch):
-    """One of the same configuration that knows no marginal return is worked out anew; another's sampler is not read."""
+    """One that does not say what computed it is worked out anew; another's sampler is not read."""
     count = []
     own = media_methods.Found(*(np.ones(s) for s in ((1, 2), (1, 2), (1, 2, 9), (1, 2, 2), (3, 40))))
     monkeypatch.setattr(mmm_recovery, "run_method", lambda *_: (count.append(1), (own, {}))[1])
@@ -105,13 +105,45 @@ def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, mo
         got = mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
     assert len(count) == 1
     path = tmp_path / "pieces" / "2-0-ols.json"
-    path.write_text(json.dumps({k: v for k, v in got.items() if k != "marginal"}))
+    path.write_text(json.dumps({k: v for k, v in got.items() if k != "made"}))
     mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
     assert len(count) == 2
     longer = SIZE._replace(sampler=dataclasses.replace(SIZE.sampler, samples=6))
     assert mmm_recovery.owner_of(change, "numpyro_mmm", SIZE) != mmm_recovery.owner_of(change, "numpyro_mmm", longer)
     bent = {"confounding": 2.0, "hidden": 0.5}
     assert mmm_recovery.owner_of(bent, "ols", SIZE) != mmm_recovery.owner_of({**bent, "hidden": 0.4}, "ols", SIZE)
+
+
+def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypatch):
+    """Their rows alone change, comparisons seed by seed included; the table says that they came later."""
+    by = [1.0]
+
+    def run_method(method, seed, asked, *_):
+        worth = by[0] * (2.0 if method == "ols" else 1.1) * np.ones((1, 2))
+        shapes = (1, 2), (1, 2, 9), (1, 2, 2)
+        marginal, curve, shift = (np.ones(s) for s in shapes)
+        return media_methods.Found(worth, marginal, curve, shift, asked.panel.arrays.outcomes[..., 0]), {}
+
+    monkeypatch.setattr(mmm_recovery, "run_method", run_method)
+    options = mmm_recovery.StudyOptions(out=tmp_path, size="smoke")
+    first = json.loads(mmm_recovery.work(options).read_text())
+    for path in (tmp_path / "pieces").iterdir():
+        path.unlink()
+    by[0] = 1.5
+    again = dataclasses.replace(options, only=("media", "ols"))
+    second = json.loads(mmm_recovery.work(again).read_text())
+    keyed = [{(r["setting"], r["method"], r["quantity"]): r for r in one["rows"]} for one in (first, second)]
+    changed = {key[1] for key, row in keyed[0].items() if keyed[1].get(key) != row}
+    assert changed == {"media", "ols"}
+    main = "confounding=2"
+    assert (main, "media", "seeds_better_than_ols") in keyed[1]
+    assert (main, "media", "seeds_better_than_numpyro_mmm") in keyed[0].keys() - keyed[1].keys()
+    assert {group.split("/")[1] for group in second["facts"]["parts"][0]["of"]} == {"media", "ols"}
+    assert len(list((tmp_path / "pieces").iterdir())) == len({k[:2] for k in keyed[1] if k[1] in changed}) - 2
+    with pytest.raises(ValueError, match="only is"):
+        dataclasses.replace(options, only=("prophet",))
+    with pytest.raises(UserError, match="its seeds is"):
+        mmm_recovery.work(dataclasses.replace(again, seeds=2))
 
 
 def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, true, monkeypatch):
