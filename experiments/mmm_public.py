@@ -28,6 +28,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,22 @@ REPORTED = ("geo_media", "dt_simulated_weekly", "mmm_example")
 SMOKE = ("national_mff", "MMM_Data", "mmm_example")
 """Tables of the smoke size: one of each kind, as most of a small fit is compiling it."""
 LAG = "_lagged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicOptions(common.Options):
+    """The command line.
+
+    Attributes:
+        only: tables that are read, whose rows are put into the result that the folder holds; all other rows stay.
+    """
+
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.only) - set(METHODS):
+            raise ValueError(f"only is {sorted(unknown)}, must be of {tuple(METHODS)}")
 
 
 class Public(NamedTuple):
@@ -329,13 +346,18 @@ def read(setting: str, options: common.Options) -> Public:
     return public._replace(panel=panel, cfg=cfg)
 
 
+def piece_of(options: common.Options, seed: int, setting: str, method: str) -> Path:
+    """Name the file of a piece."""
+    return options.out / "pieces" / f"{setting}-{seed}-{method}.json"
+
+
 def piece(options: common.Options, seed: int, setting: str, method: str, public: Public) -> dict[str, Any]:
     """Run one method on one table, or read what an earlier command found."""
-    path = options.out / "pieces" / f"{setting}-{seed}-{method}.json"
+    path = piece_of(options, seed, setting, method)
     owner = fingerprint(
         size_of(options), public.panel.fingerprint, *([sampler_of(options)] if method in SAMPLED else [])
     )
-    if path.exists() and (found := files.read_json(path)).get("owner") == owner:
+    if path.exists() and (found := files.read_json(path)).get("owner") == owner and "made" in found:
         return found
     started = time.process_time()
     asked = ask(public)
@@ -345,7 +367,8 @@ def piece(options: common.Options, seed: int, setting: str, method: str, public:
     scores[Cell(setting, method, "cpu_minutes")] = spent / 60
     rows = [[*cell, value] for cell, value in scores.items()]
     roi = [] if found is None or not found.roi.size else found.roi.mean(0).tolist()
-    files.write_json(path, {"owner": owner, "rows": rows, "told": told, "roi": roi, "cpu_seconds": spent})
+    value = {"owner": owner, "rows": rows, "told": told, "roi": roi, "cpu_seconds": spent, "made": common.origin()}
+    files.write_json(path, value)
     return files.read_json(path)
 
 
@@ -385,13 +408,15 @@ def checks_of(rows: list[Row]) -> list[Check]:
     return found
 
 
-def work(options: common.Options, observer: Any = silent) -> Path:
-    """Run every piece that is not there yet, then write the table."""
+def work(options: PublicOptions, observer: Any = silent) -> Path:
+    """Run every piece that is not there yet, then write the table, or put the rows of some settings into it."""
     seeds = list(range(options.seeds or (3 if options.size == "full" else 1)))
     clock, drawn = common.Clock(options.out), options.data is None and options.size == "smoke"
     if drawn:
         options = dataclasses.replace(options, data=public_tables.draw(options.out / "tables"))
-    settings = [s for s in METHODS if options.size == "full" or s in SMOKE]
+    which = {"tables": "drawn" if drawn else "given"}
+    old = common.standing(options, NAME, seeds=seeds, study=which) if options.only else None
+    settings = [s for s in options.only or METHODS if options.size == "full" or s in SMOKE]
     wanted = [(seed, s, m) for s in settings for m in METHODS[s] for seed in seeds]
     # A regression has no seed, the sampler is dear, and one run of the command shows that it ends: one of each tells.
     wanted = [w for w in wanted if w[0] == 0 or (w[2].startswith("media") and w[1] not in REPORTED)]
@@ -413,14 +438,19 @@ def work(options: common.Options, observer: Any = silent) -> Path:
                 per_seed[seed][Cell(setting, method, "sampler_refused")] = float(bool(own["refused"]))
         clock.read()
     observer(Event("pieces", len(wanted), len(wanted), unit="fit"))
+    checks = checks_of if options.size == "full" else lambda rows: []
+    if old:
+        rows = common.summarise(per_seed, reference=REFERENCE)
+        kept = [piece_of(options, *one) for one in wanted]
+        anew = {"told": {**old["facts"]["told"], **told}}
+        return common.revise(options, NAME, old, rows, kept=kept, checks=checks, facts=lambda rows: anew)
     others, made = peers(options.out)
     rows = [*common.summarise(per_seed, reference=REFERENCE), *others, *published()]
     order = list(METHODS)
     rows = sorted(rows, key=lambda r: order.index(r.setting) if r.setting in order else len(order))
-    facts = {"told": told, "peers": made, "tables": "drawn" if drawn else "given"}
-    checks = checks_of(rows) if options.size == "full" else []
-    return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks, facts=facts)
+    facts = {"told": told, "peers": made, **which}
+    return common.write_result(options, NAME, rows, seeds=seeds, seconds=clock.read(), checks=checks(rows), facts=facts)
 
 
 if __name__ == "__main__":
-    sys.exit(common.run(f"experiments.{NAME}", work))
+    sys.exit(common.run(f"experiments.{NAME}", work, kind=PublicOptions))

@@ -17,3 +17,12 @@ def test_seeds_and_members_are_one_option(kind, capsys):
         cli.main(["fit", kind, "--help"])
     told = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
     assert "`--seeds` is the same option" in told
+
+
+@pytest.mark.parametrize("words", [["fit"], ["fit", "--help"], ["fit", "medya", "--panel", "p.csv"]])
+def test_what_is_fitted_is_asked_for(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "say what to fit: wmjax fit consumer, wmjax fit graph, wmjax fit media" in told

@@ -331,8 +331,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from wmjax.report import console
 
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["fit"] and len(words) > 1 and words[1] in WORLDS:
-        words[:2] = [" ".join(words[:2])]
     try:
         _parse(words)()
     except UserError as error:
@@ -353,8 +351,11 @@ def _parse(words: list[str]) -> partial[None]:
     """Read a command line into a call, so that what an option's own rule refuses is told apart from a fault within.
 
     Raises:
-        UserError: options out of their range.
+        UserError: options out of their range; `fit` of no world.
     """
+    if words[:1] == ["fit"] and not {*words[1:2]} & {*WORLDS}:
+        raise UserError(f"say what to fit: wmjax fit {', wmjax fit '.join(WORLDS)}; each with --help says how")
+    words = [" ".join(words[:2]), *words[2:]] if words[:1] == ["fit"] else words
 
     def later(command: Callable[..., None]) -> Callable[..., partial[None]]:
         return wraps(command)(lambda *args, **options: partial(command, *args, **options))

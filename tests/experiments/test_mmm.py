@@ -206,7 +206,30 @@ def test_drawn_tables_have_the_columns_of_the_public_ones(tmp_path):
     both = read["mmm_roas_data"].panel.arrays.actions[0].sum(0)
     np.testing.assert_allclose(read["mmm_roas_data"].contribution, public_tables.RETURN * both, rtol=1e-5)
     with pytest.raises(UserError, match="--data"):
-        mmm_public.work(mmm_public.common.Options(out=tmp_path))
+        mmm_public.work(mmm_public.PublicOptions(out=tmp_path))
+
+
+def test_tables_read_anew_are_put_into_the_result_that_stands(tmp_path, monkeypatch):
+    by = [1.0]
+
+    def run_method(setting, method, seed, asked, *_):
+        roi = by[0] * np.ones((1, asked.panel.arrays.actions.shape[2]))
+        return media_methods.NOTHING._replace(roi=roi, outcome=by[0] + asked.panel.arrays.outcomes[..., 0]), {}
+
+    monkeypatch.setattr(mmm_public, "run_method", run_method)
+    options = mmm_public.PublicOptions(out=tmp_path, size="smoke")
+    first = json.loads(mmm_public.work(options).read_text())
+    for path in (tmp_path / "pieces").iterdir():
+        path.unlink()
+    by[0] = 2.0
+    again = dataclasses.replace(options, only=("MMM_Data",))
+    second = json.loads(mmm_public.work(again).read_text())
+    keyed = [{(r["setting"], r["method"], r["quantity"]): r["value"] for r in one["rows"]} for one in (first, second)]
+    assert keyed[0].keys() == keyed[1].keys()
+    assert {k[0] for k in keyed[0] if keyed[0][k] != keyed[1][k]} == {"MMM_Data"}
+    assert keyed[1]["MMM_Data", "ols", "holdout_r2"] < keyed[0]["MMM_Data", "ols", "holdout_r2"]
+    with pytest.raises(ValueError, match="only is"):
+        dataclasses.replace(options, only=("geo",))
 
 
 @pytest.fixture
@@ -254,7 +277,7 @@ def test_peers_scores_and_their_way_into_the_table(tmp_path):
     assert got["contribution_error.tv"] == pytest.approx(0.5)
     assert got["contribution_error.radio"] == pytest.approx(-0.5)
     assert got["coverage90"] == 0.5
-    options = mmm_public.common.Options(out=tmp_path)
+    options = mmm_public.PublicOptions(out=tmp_path)
     asked = peers_mmm.options_of(["--peer", "meridian", "--data", "d", "--out", str(tmp_path)])
     told = peers_mmm.result("meridian", "national_mff", {**got, "seconds": 3.0}, version="2.1.0", options=asked)
     (tmp_path / "peers").mkdir()

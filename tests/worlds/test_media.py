@@ -520,9 +520,24 @@ def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
         ),
         ({"val": -1.0}, "watched periods are predicted no better than by each unit's mean"),
     ):
-        warned = dataclasses.replace(world, facts={**world.facts, "r2": r2}).warnings()
+        warned = dataclasses.replace(world, facts={**world.facts, "r2": r2, "size_ratio": None}).warnings()
         assert told in warned[0]
+        uneven = dataclasses.replace(world, facts={**world.facts, "r2": r2, "size_ratio": 40.0}).warnings()
+        assert ("differ 40-fold" in uneven[0]) is ("--size outcome" in uneven[0]) is bool(told)
         assert ("no better than" in warned[0]) is bool(told)
+
+
+def test_units_of_unequal_size_are_noticed(panel):
+    """By their means of the train rows; not where each is divided by its own."""
+    train = np.arange(panel.num_times) < 20
+    outcomes = np.ones_like(panel.arrays.outcomes)
+    outcomes[0, :20], outcomes[1, 20:] = 8.0, 100.0
+    uneven = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=outcomes))
+    assert prepare.size_ratio(uneven, train, SMOKE) == pytest.approx(8.0)
+    assert prepare.size_ratio(uneven, train, dataclasses.replace(SMOKE, size="outcome")) is None
+    assert prepare.size_ratio(uneven.select(units=uneven.units[:1]), train, SMOKE) is None
+    negative = dataclasses.replace(panel, arrays=panel.arrays._replace(outcomes=-outcomes))
+    assert prepare.size_ratio(negative, train, SMOKE) is None
 
 
 @pytest.mark.parametrize("told", [True, False])

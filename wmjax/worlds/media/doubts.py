@@ -38,7 +38,7 @@ def of(
 
     Args:
         support: of the world, see `fitting.support`.
-        facts: of the world; `placebo`, `hidden`, `r2` and `as_measured` where they were measured.
+        facts: of the world; `placebo`, `hidden`, `r2`, `size_ratio` and `as_measured` where they were measured.
         negative: channels whose effect is negative; unknown: those whose effect may be either.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
@@ -52,7 +52,7 @@ def of(
             for channel, told in facts.get("hidden", {}).items()
             if told["times_known"] is not None and told["times_known"] < 1
         },
-        _misfit(facts.get("r2", {})),
+        _misfit(facts.get("r2", {}), facts.get("size_ratio")),
         tuple(facts.get("as_measured", ())),
         {
             channel: float(share)
@@ -64,8 +64,15 @@ def of(
     )
 
 
-def _misfit(r2: Mapping[str, float | None]) -> str:
+UNEQUAL = 3.0
+"""Ratio of the largest unit's mean outcome to the smallest's, from which it may be what a bad fit is due to."""
+
+
+def _misfit(r2: Mapping[str, float | None], size_ratio: float | None) -> str:
     """Say where periods held out, or watched where none were, are predicted no better than by train means."""
+    cure = ""
+    if size_ratio is not None and size_ratio >= UNEQUAL:
+        cure = f"; units differ {size_ratio:.2g}-fold in their mean outcome: fit with `--size outcome`"
     for part, words in (("test", "held-out"), ("val", "watched")):
         if r2.get(part) is None:
             continue
@@ -74,7 +81,7 @@ def _misfit(r2: Mapping[str, float | None]) -> str:
                 told = (
                     f"the {words} periods are predicted no better than by {whose} of the train periods (R2 {own:.2g})"
                 )
-                return f"{told}; do not lean on what such a world says of plans"
+                return f"{told}; do not lean on what such a world says of plans{cure}"
         return ""
     return ""
 
@@ -121,8 +128,8 @@ def warnings(
         found.append(f"not identified, as covariates explain that much of their spend: {', '.join(blurred)}")
     if steady := [c for c, _ in rows if c in (doubts.always_on - doubts.unidentified) & among]:
         found.append(
-            f"always on (next to no spend in fewer than 2 % of rows), so that the effect against none is extrapolated: "
-            f"{', '.join(steady)}"
+            "always on (next to no spend in fewer than 2 % of rows), so that few rows if any tell what none would do: "
+            + ", ".join(steady)
         )
     for part, words in (("test", "held-out"), ("val", "watched")):
         paused = [c for c in facts.get("unspent", {}).get(part, []) if c in among]

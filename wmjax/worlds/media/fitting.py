@@ -151,7 +151,12 @@ def world_of(
         units=panel.units,
         support=told,
         training=_curves(history),
-        facts={**_dates(panel, split), **_errors(panel, scales), "unspent": prepare.unspent(panel, split)},
+        facts={
+            **_dates(panel, split),
+            **_errors(panel, scales),
+            "unspent": prepare.unspent(panel, split),
+            "size_ratio": prepare.size_ratio(panel, split.train, cfg),
+        },
         provenance=provenance,
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)

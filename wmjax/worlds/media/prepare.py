@@ -123,6 +123,20 @@ def unspent(panel: Panel, split: Split) -> dict[str, list[str]]:
     return found
 
 
+def size_ratio(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> float | None:
+    """Compare the largest unit's mean outcome in the train periods with the smallest's, where units are taken as equal.
+
+    Returns:
+        Their ratio; None of one unit, where units are divided by their size, and where a mean is not positive.
+    """
+    rows = panel.arrays.mask & train
+    y = panel.arrays.outcomes[..., panel.outcome_index(outcome_name(panel, cfg))].astype(np.float64)
+    mean = np.where(rows, y, 0).sum(1)[rows.any(1)] / rows.sum(1)[rows.any(1)]
+    if cfg.size != "none" or len(mean) < 2 or mean.min() <= 0:
+        return None
+    return float(mean.max() / mean.min())
+
+
 def seen(panel: Panel, cfg: MediaConfig, scales: Scales) -> Seen:
     """Lay out what is known of a period: the schema's covariates (one column a level, mediators left out) less each
     unit's own mean, as the outcome is; their means over units where these are many, trend, seasons, spend.
