@@ -67,6 +67,10 @@ def test_each_member_stops_and_keeps_its_best_as_plain_python_says(tiny, mode, p
     assert metrics["loss"].shape == (ends.max(), 5)
     np.testing.assert_array_equal(np.isnan(metrics["loss"]), resting)
     np.testing.assert_array_equal(metrics["loss"][~resting], table[: ends.max()][~resting])
+    # Those that have stopped stay in the means on the screen, with their last number.
+    for event in events[1:]:
+        shown = table[np.minimum(event.done, ends) - 1, range(5)].mean()
+        assert event.metrics["loss"] == pytest.approx(shown, rel=1e-5)
 
 
 def test_patience_of_a_single_model_and_of_its_resumption(tiny, tmp_path, bits):

@@ -194,6 +194,7 @@ class _Host:
         self.folder = None if folder is None else Path(folder)
         self.cfg, self.stage, self.observer, self.owner = cfg, stage, observer, owner
         self.rows: list[history.Row] = []
+        self.last: history.Row = {}
         self.saved: int | None = None
         self.clock = time.monotonic()
 
@@ -233,7 +234,10 @@ class _Host:
         self.rows.append(values)
         if self.log is not None:
             history.append(self.log, epoch, values)
-        shown = {name: float(np.nanmean(v)) for name, v in values.items() if not np.isnan(v).all()}
+        # Members that have stopped count with what they were last, or the mean would jump with who is left.
+        last = {name: np.where(info.running | ~np.isnan(v), v, self.last.get(name, v)) for name, v in values.items()}
+        self.last = last
+        shown = {name: float(np.nanmean(v)) for name, v in last.items() if not np.isnan(v).all()}
         if info.diverged.any():
             shown["diverged"] = float(info.diverged.sum())
         going = bool(info.running.any())
