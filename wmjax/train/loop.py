@@ -234,10 +234,10 @@ class _Host:
         self.rows.append(values)
         if self.log is not None:
             history.append(self.log, epoch, values)
-        # Members that have stopped count with what they were last, or the mean would jump with who is left.
-        last = {name: np.where(info.running | ~np.isnan(v), v, self.last.get(name, v)) for name, v in values.items()}
-        self.last = last
-        shown = {name: float(np.nanmean(v)) for name, v in last.items() if not np.isnan(v).all()}
+        # Members that have stopped by their rule count with what they were last, or the mean would jump with who is left.
+        told = info.running | info.diverged
+        self.last = {name: np.where(told | ~np.isnan(v), v, self.last.get(name, v)) for name, v in values.items()}
+        shown = {name: float(np.nanmean(v)) for name, v in self.last.items() if not np.isnan(v).all()}
         if info.diverged.any():
             shown["diverged"] = float(info.diverged.sum())
         going = bool(info.running.any())
