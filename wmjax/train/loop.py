@@ -234,7 +234,7 @@ class _Host:
         self.rows.append(values)
         if self.log is not None:
             history.append(self.log, epoch, values)
-        # Members that have stopped by their rule count with what they were last, or the mean would jump with who is left.
+        # Members that stopped by their rule count with what they were last, or the mean would jump with who is left.
         told = info.running | info.diverged
         self.last = {name: np.where(told | ~np.isnan(v), v, self.last.get(name, v)) for name, v in values.items()}
         shown = {name: float(np.nanmean(v)) for name, v in self.last.items() if not np.isnan(v).all()}
