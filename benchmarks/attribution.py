@@ -92,7 +92,7 @@ def problem(size: Size, seed: int = 0) -> Problem:
     observed, place = jnp.ones(shape, bool), jnp.arange(size.geos)
     series = Series(spend, draw(*shape, 0), draw(*shape), draw(size.geos, 0), observed, place)
     ones, known = jnp.ones(size.geos), tokens.channels(k, cfg=size.cfg)
-    history = History(series, known, ones, 100 * ones, jnp.asarray(10.0), jnp.ones(k))
+    history = History(series, known, ones, 100 * ones, jnp.asarray(10.0), jnp.ones(k), observed)
     centre = response.centre(0.5 * jnp.ones(k))
     if size.cfg.head == "response":
         curves = jax.tree.map(lambda x: x + 0.3 * draw(size.members, k), centre)

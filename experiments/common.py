@@ -241,6 +241,8 @@ def revise(
         checks: judges all rows.
         facts: says anew what depends on which rows there are.
     """
+    # What another command has put in meanwhile stays.
+    old = files.read_json(options.out / f"{name}.json") if (options.out / f"{name}.json").exists() else old
     fresh = {Cell(r.setting, r.method, r.quantity): r for r in rows}
     groups = {cell[:2] for cell in fresh}
     merged: list[Row] = []
@@ -260,7 +262,8 @@ def revise(
     }
     value = {**old, "rows": [dataclasses.asdict(r) for r in merged]}
     value["checks"] = [{**c._asdict(), "ok": c.ok} for c in checks(merged)]
-    value["facts"] = {**old["facts"], **facts(merged), "parts": [*old["facts"].get("parts", ()), part]}
+    before = [{**one, "of": sorted({*one["of"]} - {*part["of"]})} for one in old["facts"].get("parts", ())]
+    value["facts"] = {**old["facts"], **facts(merged), "parts": [*(one for one in before if one["of"]), part]}
     return _write(options.out, name, value)
 
 
@@ -268,9 +271,12 @@ def parts(result: Mapping[str, Any], methods: Collection[str] | None = None) -> 
     """Say which rows of a result (or of some of its methods) other commands put into it, and what computed these."""
     told = []
     for part in result["facts"].get("parts", ()):
-        names = dict.fromkeys(group.split("/")[-1] for group in part["of"])
-        if names := [name for name in names if methods is None or name in methods]:
-            told.append(f"{', '.join(names)} by `{part['command']}` on {', '.join(m['device'] for m in part['made'])}")
+        groups = [group.rsplit("/", 1) for group in part["of"]]
+        groups = [(setting, name) for setting, name in groups if methods is None or name in methods]
+        if groups:
+            names, where = (", ".join(dict.fromkeys(one[at] for one in groups)) for at in (1, 0))
+            devices = ", ".join(dict.fromkeys(m["device"] for m in part["made"]))
+            told.append(f"{names} ({where}) by `{part['command']}` on {devices}")
     return "; ".join(told)
 
 

@@ -57,6 +57,7 @@ from wmjax.report.run import Run
 from wmjax.worlds import media
 from wmjax.worlds.media import programs
 from wmjax.worlds.media.config import MediaConfig
+from wmjax.worlds.media.learning import MODEL
 from wmjax.worlds.media.world import MediaWorld
 
 NAME = "mmm_public"
@@ -355,7 +356,11 @@ def piece(options: common.Options, seed: int, setting: str, method: str, public:
     """Run one method on one table, or read what an earlier command found."""
     path = piece_of(options, seed, setting, method)
     owner = fingerprint(
-        size_of(options), public.panel.fingerprint, *([sampler_of(options)] if method in SAMPLED else [])
+        MODEL,
+        size_of(options),
+        public.cfg,
+        public.panel.fingerprint,
+        *([sampler_of(options)] if method in SAMPLED else []),
     )
     if path.exists() and (found := files.read_json(path)).get("owner") == owner and "made" in found:
         return found
@@ -417,6 +422,8 @@ def work(options: PublicOptions, observer: Any = silent) -> Path:
     which = {"tables": "drawn" if drawn else "given"}
     old = common.standing(options, NAME, seeds=seeds, study=which) if options.only else None
     settings = [s for s in options.only or METHODS if options.size == "full" or s in SMOKE]
+    if not settings:
+        raise UserError(f"the smoke size has none of {', '.join(options.only)}; it has {', '.join(SMOKE)}")
     wanted = [(seed, s, m) for s in settings for m in METHODS[s] for seed in seeds]
     # A regression has no seed, the sampler is dear, and one run of the command shows that it ends: one of each tells.
     wanted = [w for w in wanted if w[0] == 0 or (w[2].startswith("media") and w[1] not in REPORTED)]

@@ -50,6 +50,7 @@ from wmjax.evaluate import attribution, metrics
 from wmjax.simulate import media as simulated
 from wmjax.simulate.media import MediaSimConfig
 from wmjax.worlds.media.config import SMOKE, MediaConfig
+from wmjax.worlds.media.learning import MODEL
 
 NAME = "mmm_recovery"
 MAIN = 2.0
@@ -68,6 +69,8 @@ SOLE = (
 """Methods that are run in one setting only, `MAIN`."""
 FEW = {"media_free": 2, "media_free_alpha0": 1}
 """Most seeds of the dear ones."""
+COMPARED = ("media", "ols", *SAMPLED)
+"""Methods whose errors are compared seed by seed."""
 OFTEN = ("ols", "adstock_hill", "adstock_hill_errors", "media", "media_as_measured", "true_curves")
 """Methods that are run on more seeds in the setting `MAIN`, told as the setting `MANY`."""
 MANY = "twenty seeds"
@@ -82,8 +85,8 @@ class StudyOptions(common.Options):
     """The command line.
 
     Attributes:
-        only: methods that are run, whose rows are put into the result that the folder holds; all other rows stay. What
-            `media` is compared with seed by seed is told of the methods that are run with it.
+        only: methods whose rows are put into the result that the folder holds; all other rows stay. `media` and what
+            it is compared with seed by seed (`COMPARED`) go together. Pieces that the folder keeps are read.
     """
 
     only: tuple[str, ...] = ()
@@ -92,6 +95,8 @@ class StudyOptions(common.Options):
         super().__post_init__()
         if unknown := set(self.only) - {*ALWAYS, *SOLE}:
             raise ValueError(f"only is {sorted(unknown)}, must be of {(*ALWAYS, *SOLE)}")
+        if {*self.only} & {*COMPARED} and (lacking := {*COMPARED} - {*self.only}):
+            raise ValueError(f"only lacks {sorted(lacking)}: media and what it is compared with go together")
 
 
 class Size(NamedTuple):
@@ -191,7 +196,7 @@ def sampler_of(size: Size) -> MMMSettings:
 def owner_of(change: dict[str, float], method: str, size: Size) -> str:
     """Say what a piece's numbers depend on, beside the piece's name."""
     more = [change] if len(change) > 1 else []
-    return fingerprint(size, *more, *([sampler_of(size)] if method in SAMPLED else []))
+    return fingerprint(MODEL, size, *more, *([sampler_of(size)] if method in SAMPLED else []))
 
 
 def piece_of(options: common.Options, seed: int, name: str, method: str) -> Path:

@@ -88,7 +88,7 @@ def test_rows_made_anew_take_the_place_of_their_own(tmp_path):
     (part,) = result["facts"]["parts"]
     assert part["of"] == ["push/adapter", "sale/adapter"]
     assert part["made"] == [common.origin()]
-    assert f"Put in later: adapter by `toy` on {common.device()}" in (tmp_path / "toy.md").read_text()
+    assert f"Put in later: adapter (push, sale) by `toy` on {common.device()}" in (tmp_path / "toy.md").read_text()
     assert common.parts(result, {"mlp"}) == ""
 
 

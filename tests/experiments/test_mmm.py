@@ -130,18 +130,22 @@ def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypat
     for path in (tmp_path / "pieces").iterdir():
         path.unlink()
     by[0] = 1.5
-    again = dataclasses.replace(options, only=("media", "ols"))
+    chosen = mmm_recovery.COMPARED
+    again = dataclasses.replace(options, only=chosen)
     second = json.loads(mmm_recovery.work(again).read_text())
     keyed = [{(r["setting"], r["method"], r["quantity"]): r for r in one["rows"]} for one in (first, second)]
     changed = {key[1] for key, row in keyed[0].items() if keyed[1].get(key) != row}
-    assert changed == {"media", "ols"}
-    main = "confounding=2"
-    assert (main, "media", "seeds_better_than_ols") in keyed[1]
-    assert (main, "media", "seeds_better_than_numpyro_mmm") in keyed[0].keys() - keyed[1].keys()
-    assert {group.split("/")[1] for group in second["facts"]["parts"][0]["of"]} == {"media", "ols"}
-    assert len(list((tmp_path / "pieces").iterdir())) == len({k[:2] for k in keyed[1] if k[1] in changed}) - 2
+    assert changed == {*chosen}
+    assert keyed[0].keys() == keyed[1].keys()
+    assert {group.split("/")[1] for group in second["facts"]["parts"][0]["of"]} == {*chosen}
+    # Anew means that no kept piece is told of others.
+    assert {path.stem.split("-")[-1] for path in (tmp_path / "pieces").iterdir()} == {*chosen}
+    third = json.loads(mmm_recovery.work(dataclasses.replace(options, only=("media_priors",))).read_text())
+    assert [len(part["of"]) for part in third["facts"]["parts"]] == [len(second["facts"]["parts"][0]["of"]), 1]
     with pytest.raises(ValueError, match="only is"):
         dataclasses.replace(options, only=("prophet",))
+    with pytest.raises(ValueError, match="only lacks"):
+        dataclasses.replace(options, only=("ols",))
     with pytest.raises(UserError, match="its seeds is"):
         mmm_recovery.work(dataclasses.replace(again, seeds=2))
 
@@ -230,6 +234,8 @@ def test_tables_read_anew_are_put_into_the_result_that_stands(tmp_path, monkeypa
     assert keyed[1]["MMM_Data", "ols", "holdout_r2"] < keyed[0]["MMM_Data", "ols", "holdout_r2"]
     with pytest.raises(ValueError, match="only is"):
         dataclasses.replace(options, only=("geo",))
+    with pytest.raises(UserError, match="the smoke size has none of geo_media"):
+        mmm_public.work(dataclasses.replace(options, only=("geo_media",)))
 
 
 @pytest.fixture

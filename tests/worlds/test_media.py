@@ -527,6 +527,17 @@ def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
         assert ("no better than" in warned[0]) is bool(told)
 
 
+def test_units_keep_their_own_numbers_in_any_order(world, panel):
+    """Each its intercept, size and centre, wherever it stands in a table."""
+    back = panel.select(units=panel.units[::-1])
+    assert back.units == panel.units[::-1]
+    level = np.asarray(world.params["outcome"]["intercepts"])
+    assert level.shape == (world.members, panel.num_units)
+    assert np.ptp(level, axis=1).min() > 1e-3
+    there, here = (world.predict(p)["mean"].values[0] for p in (back, panel))
+    np.testing.assert_allclose(there[::-1], here, rtol=1e-4)
+
+
 def test_units_of_unequal_size_are_noticed(panel):
     """By their means of the train rows; not where each is divided by its own."""
     train = np.arange(panel.num_times) < 20

@@ -174,7 +174,8 @@ def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
     members = jax.tree.map(lambda x: jnp.stack([x - 0.1, x + 0.1]), members)
     factors = 0.1 * jnp.asarray(np.tril(np.random.default_rng(0).normal(size=(2, 8, 8)) + 2 * np.eye(8)), jnp.float32)
     ones = jnp.ones(4)
-    history = pure.History(series, data.known, ones, ones, jnp.ones(()), jnp.ones(2))
+    # Held-out periods say nothing of levels.
+    history = pure.History(series, data.known, ones, ones, jnp.ones(()), jnp.ones(2), data.train)
     got = posterior.sample(jax.random.key(0), members, factors, history, cfg=CFG.network)
     assert got.base.shape == (2 * posterior.DRAWS, *series.outcome.shape)
     moves = np.concatenate(list(got.params["curves"]), 1) - np.concatenate(list(own["curves"]))
@@ -182,7 +183,8 @@ def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
     np.testing.assert_allclose(moves[:half], -moves[half : 2 * half], atol=1e-6)
     noise = moves[:half] @ np.linalg.inv(np.asarray(factors[0], np.float64)).T
     assert 0.6 < noise.std() < 1.4
-    rows = np.asarray(series.observed)
+    rows = np.asarray(data.train)
+    assert not rows.all()
 
     def total(who, at):
         base, added = pure.terms(jax.tree.map(lambda x: x[at], who), history, series.spend, cfg=CFG.network)
@@ -231,7 +233,7 @@ def test_the_fit_before_the_network_ends_at_the_mode(believed):
         if believed:
             returns = exchange[0] * (made[..., 0] * rows).sum() / (spend[..., 0] * rows).sum()
             priors += 0.5 * ((returns - 1.0) / 0.1) ** 2
-        return 0.5 * rows.sum() * np.log((rows * left**2).sum() / rows.sum()) + priors
+        return 0.5 * (rows.sum() - len(y)) * np.log((rows * left**2).sum() / rows.sum()) + priors
 
     def flat(state):
         own = state.params["outcome"]
@@ -272,7 +274,7 @@ def returns_of(panel, cfg, units=None):
     state = WARM(learning.init(jax.random.key(0), alone(data), data, learner=learner), data, learner=learner)
     curves, series = state.params["outcome"]["curves"], data.series
     added = jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
-    batch = learning.everything(data, state.luck)
+    batch = learning.whole_batch(data, state.luck)
     found = learning.roi_of(None, batch, added, data, jax.random.key(0), learner=learner)[0]
     return np.asarray(found), state.params, data
 
@@ -375,9 +377,12 @@ def test_intercepts_are_means_of_what_is_left():
     own = alone(data)._replace(weights=weights)
     learner = learning.Learner(CFG.compiled, CHANNELS, int(split.train.sum()), panel.num_units)
     params = learning.init(jax.random.key(0), own, data, learner=learner).params["outcome"]
-    got = learning.leveled(params, learning.everything(data, own), data, learner=learner)["intercepts"]
+    told = np.random.default_rng(1).normal(size=params["controls"]["w"].shape)
+    params["controls"] = {"w": jnp.asarray(told, jnp.float32), "b": jnp.array([0.4])}
+    got = learning.leveled(params, learning.whole_batch(data, own), data, learner=learner)["intercepts"]
     curves = np.stack([np.asarray(v, np.float64) for v in params["curves"]])
-    left = np.asarray(data.series.outcome, np.float64)
+    left = np.asarray(data.series.outcome, np.float64) - 0.4
+    left = left - np.asarray(data.series.covariates, np.float64) @ told[:, 0]
     left = left - media(curves, np.asarray(data.series.spend, np.float64), CFG.network.carry).sum(-1)
     rows = np.asarray(data.train) * (np.asarray(weights) + 1e-3)
     told = np.delete(np.arange(panel.num_units), 4)
@@ -387,3 +392,38 @@ def test_intercepts_are_means_of_what_is_left():
     np.testing.assert_allclose(want[5], left[5, :6].mean(), rtol=1e-5)
     want[4] = want[told].mean()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_curves_feel_the_intercepts_follow_them():
+    """The loss's slope is that of a loss whose intercepts are worked out anew; what they hold has no slope at all."""
+    panel = unequal()
+    cfg = dataclasses.replace(CFG, alpha=0.0, batch=20)
+    split = split_times(panel, val=cfg.val, test=cfg.test)
+    data = fitting.learn_data(panel, prepare.fit_scales(panel, split.train, cfg), split, cfg, None)
+    learner = learning.Learner(cfg.compiled, CHANNELS, int(split.train.sum()), panel.num_units)
+    state = learning.init(jax.random.key(0), alone(data), data, learner=learner)
+    batch = learning.take(jax.random.key(1), state, data, learner=learner)
+
+    def loss(outcome):
+        args = state.params["spend"], batch, state, data, jnp.zeros(()), jax.random.key(2)
+        return learning.outcome_loss(outcome, *args, learner=learner)[0]
+
+    start = state.params["outcome"]
+
+    def moved(by):
+        return loss({**start, "curves": start["curves"]._replace(size=start["curves"].size.at[0].add(by))})
+
+    def frozen(outcome):
+        """Of intercepts that stay, as a wrong profile has it."""
+        still = jax.lax.stop_gradient(learning.leveled(start, batch, data, learner=learner)["intercepts"])
+        found = learning.forward({**outcome, "intercepts": still}, batch.series, data.known, None, cfg=cfg)
+        return learning.losses.squared(found.outcome, batch.series.outcome, batch.weights)
+
+    slopes = jax.grad(loss)(start)
+    want = float(moved(0.05) - moved(-0.05)) / 0.1
+    assert float(slopes["curves"].size[0]) == pytest.approx(want, rel=0.02)
+    assert abs(float(jax.grad(frozen)(start)["curves"].size[0]) - want) > 0.1 * abs(
+        want
+    )  # where the first line allows .02
+    assert float(abs(slopes["controls"]["b"]).max()) == 0
+    assert float(abs(slopes["controls"]["w"]).max()) > 0

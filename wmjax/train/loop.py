@@ -223,6 +223,8 @@ class _Host:
             train, self.saved = found.tree, found.step
         self.rows = history.trim(self.log, self.saved or 0)
         self.rows = [{}] * ((self.saved or 0) - len(self.rows)) + self.rows
+        for row in self.rows:
+            self.last |= {name: np.where(np.isnan(v), self.last.get(name, v), v) for name, v in row.items()}
         return train
 
     def report(self, epoch: int, info: EpochInfo) -> bool:
@@ -235,9 +237,10 @@ class _Host:
         if self.log is not None:
             history.append(self.log, epoch, values)
         # Members that stopped by their rule count with what they were last, or the mean would jump with who is left.
-        told = info.running | info.diverged
-        self.last = {name: np.where(told | ~np.isnan(v), v, self.last.get(name, v)) for name, v in values.items()}
-        shown = {name: float(np.nanmean(v)) for name, v in self.last.items() if not np.isnan(v).all()}
+        stopped = ~(info.running | info.diverged)
+        full = {name: np.where(stopped & np.isnan(v), self.last.get(name, v), v) for name, v in values.items()}
+        self.last |= {name: np.where(np.isnan(v), self.last.get(name, v), v) for name, v in full.items()}
+        shown = {name: float(np.nanmean(full[name])) for name, v in values.items() if not np.isnan(v).all()}
         if info.diverged.any():
             shown["diverged"] = float(info.diverged.sum())
         going = bool(info.running.any())

@@ -142,8 +142,10 @@ def _head(params: Params, phi: Array, spent: Array, series: Series, media: Array
 
 
 def _intercept(params: Params, series: Series) -> Float[Array, ""]:
-    """Give the unit's own; one unit alone has none."""
-    return params["intercepts"][series.unit] if "intercepts" in params else jnp.zeros(())
+    """Give the unit's own; parameters of one unit have none. A place without one is NaN, not the nearest."""
+    if "intercepts" not in params:
+        return jnp.zeros(())
+    return params["intercepts"].at[series.unit].get(mode="fill", fill_value=jnp.nan)
 
 
 def _controls(params: Params, series: Series) -> Float[Array, " rows"]:

@@ -80,7 +80,7 @@ def unit_labels(panel: Panel, by: str | None) -> np.ndarray:
     if by is None:
         return np.full(panel.num_units, "all", dtype=object)
     if by not in panel.static_names:
-        there = panel.static_names or 'none, columns of role = "static"'
+        there = list(panel.static_names) or 'none: declare one with role = "static"'
         raise UserError(f"by is {by!r}, must be a static column; there are {there}")
     values = panel.values(by)
     if by in panel.levels:

@@ -20,10 +20,11 @@ from wmjax.worlds.media.learning import (
     MediaState,
     believed,
     centre,
-    everything,
+    freedom,
     init,
-    left,
     roi_of,
+    unexplained,
+    whole_batch,
 )
 from wmjax.worlds.media.luck import Luck
 
@@ -49,17 +50,17 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
 
     By Gauss and Newton's steps, damped as Levenberg and Marquardt do, of at most `REACH`, down
 
-        n / 2 log(mean squared error) - log priors,     n train rows,
+        n / 2 log(mean squared error) - log priors,     n train rows, less the units whose intercepts they tell,
 
-    where linear controls have a prior of their own here, Normal(0, 1); units' intercepts are profiled out.
+    where linear controls have a prior of their own here, Normal(0, 1); intercepts are profiled out.
     """
     cfg = learner.cfg
-    batch, here = everything(data, state.luck), centre(state.luck, data)
-    weights, rows = batch.weights / batch.weights.sum(), jnp.sum(data.train)
+    batch, here = whole_batch(data, state.luck), centre(state.luck, data)
+    weights, rows = batch.weights / batch.weights.sum(), freedom(data, learner=learner)
     start, unflat = ravel_pytree({name: state.params["outcome"][name] for name in SLOW})
 
     def residuals(flat: Array) -> Array:
-        own, level = left(unflat(flat), batch, data, learner=learner)
+        own, level = unexplained(unflat(flat), batch, data, learner=learner)
         return jnp.ravel(jnp.sqrt(weights) * (level[:, None] - own))
 
     def returns(flat: Array) -> Array:

@@ -72,7 +72,7 @@ def _misfit(r2: Mapping[str, float | None], size_ratio: float | None) -> str:
     """Say where periods held out, or watched where none were, are predicted no better than by train means."""
     cure = ""
     if size_ratio is not None and size_ratio >= UNEQUAL:
-        cure = f"; units differ {size_ratio:.2g}-fold in their mean outcome: fit with `--size outcome`"
+        cure = f"; units differ {size_ratio:,.0f}-fold in their mean outcome, which may be why: try `--size outcome`"
     for part, words in (("test", "held-out"), ("val", "watched")):
         if r2.get(part) is None:
             continue

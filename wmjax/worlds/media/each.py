@@ -29,7 +29,7 @@ from wmjax.worlds.media import fitting, tables
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.fitting import Prepared
-from wmjax.worlds.media.learning import Epoch, LearnData, Learner, MediaState, averaged
+from wmjax.worlds.media.learning import MODEL, Epoch, LearnData, Learner, MediaState, averaged
 from wmjax.worlds.media.luck import Luck
 from wmjax.worlds.media.world import ALL, MediaWorld
 
@@ -141,7 +141,7 @@ def fit_each(
                 folder=None if folder is None else Path(folder) / name,
                 observer=observer,
                 stage=stage,
-                fingerprint=fingerprint(cfg, panel.schema, units, *begun[0].drawn) + panel.fingerprint,
+                fingerprint=fingerprint(MODEL, cfg, panel.schema, units, *begun[0].drawn) + panel.fingerprint,
             )
         except DivergedError as error:
             failed |= dict.fromkeys(units, str(error))

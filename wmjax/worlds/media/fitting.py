@@ -27,7 +27,7 @@ from wmjax.worlds.contract import check_key, member_key, origin
 from wmjax.worlds.media import creatives, hidden, learning, posterior, prepare
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.learning import Epoch, LearnData, Learner, averaged, everything
+from wmjax.worlds.media.learning import MODEL, Epoch, LearnData, Learner, averaged, whole_batch
 from wmjax.worlds.media.luck import Luck, balanced
 from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.world import MediaWorld
@@ -75,7 +75,7 @@ def fit(
         observer=observer,
         stage=stage,
         snapshot=many.members(averaged, 1),
-        fingerprint=fingerprint(cfg, panel.schema, *begun.drawn) + panel.fingerprint,
+        fingerprint=fingerprint(MODEL, cfg, panel.schema, *begun.drawn) + panel.fingerprint,
     )
     return world_of(panel, cfg, begun, done.best, history, origin(key, seed, cfg, panel))
 
@@ -170,7 +170,7 @@ def leveled(params: Any, luck: Luck, data: LearnData, *, learner: Learner) -> An
 
     def member(own: tuple[Any, Luck]) -> Any:
         params, luck = own
-        outcome = learning.leveled(params["outcome"], everything(data, luck), data, learner=learner)
+        outcome = learning.leveled(params["outcome"], whole_batch(data, luck), data, learner=learner)
         return {**params, "outcome": outcome}
 
     return jax.lax.map(member, (params, luck))

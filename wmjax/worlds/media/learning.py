@@ -28,6 +28,8 @@ from wmjax.worlds.media import adversary
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.luck import Luck, lots
 
+MODEL = 2
+"""Raised with every change of what is learnt, so that no checkpoint of another model is taken up."""
 SLOW = ("curves", "controls")
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
 
@@ -148,7 +150,7 @@ def centre(luck: Luck, data: LearnData) -> Curves:
 class Batch(NamedTuple):
     """A draw of units and of one window; `weights` [units, time] are 0 where a row is only context.
 
-    whole, rows: the same units in all periods, with their weights, which tell their intercepts.
+    whole, rows: the same units in all train periods, with their weights, which tell their intercepts.
     """
 
     series: Series
@@ -173,30 +175,52 @@ def take(key: Key[Array, ""], state: MediaState, data: LearnData, *, learner: Le
     series = Series(cut(s.spend), cut(s.covariates), cut(s.outcome), s.static[chosen], cut(s.observed), place)
     context = (jnp.arange(width) < learner.cfg.network.carry) & (start > 0)
     weights = cut(data.train * state.luck.weights) * ~context
-    whole = jax.tree.map(lambda x: x[chosen], s)
-    return Batch(series, weights, cut(data.spend_target), data.size[chosen], whole, rows(data, state.luck)[chosen])
+    taught = slice(learner.periods)
+    whole = Series(
+        s.spend[chosen, taught],
+        s.covariates[chosen, taught],
+        s.outcome[chosen, taught],
+        s.static[chosen],
+        s.observed[chosen, taught],
+        place,
+    )
+    rows = level_rows(data, state.luck)[chosen, taught]
+    return Batch(series, weights, cut(data.spend_target), data.size[chosen], whole, rows)
 
 
-def everything(data: LearnData, luck: Luck) -> Batch:
+def whole_batch(data: LearnData, luck: Luck) -> Batch:
     """Take all units in all periods."""
-    return Batch(data.series, data.train * luck.weights, data.spend_target, data.size, data.series, rows(data, luck))
+    weights = data.train * luck.weights
+    return Batch(data.series, weights, data.spend_target, data.size, data.series, level_rows(data, luck))
 
 
-def rows(data: LearnData, luck: Luck) -> Float[Array, "units time"]:
+def level_rows(data: LearnData, luck: Luck) -> Float[Array, "units time"]:
     """Weigh the rows that tell intercepts: a member's own, and all a little, lest a unit have none of them."""
     return data.train * (luck.weights + 1e-3)
+
+
+def freedom(data: LearnData, *, learner: Learner) -> Int[Array, ""]:
+    """Count the train rows, less the intercepts that they tell."""
+    return jnp.sum(data.train) - (data.train.any(1).sum() if learner.intercepts else 0)
 
 
 def leveled(params: Any, batch: Batch, data: LearnData, *, learner: Learner) -> Any:
     """Add each unit's intercept to the outcome's parameters, where there are several units.
 
-    It is what curves and linear controls leave of the outcome on average over the unit's train periods: profiled out,
-    as a fixed effect is, and so never behind the curves. A unit without train periods has the others' mean.
+    It is what curves and linear controls, the model less its network, leave of the outcome on average over the unit's
+    train periods: profiled out, as a fixed effect is, and so never behind the curves. A unit without train periods has
+    the others' mean. What intercepts hold already, a common level and what is fixed about units, stays where it is:
+    its slope is nothing but rounding, which Adam would walk on.
     """
-    return {**params, "intercepts": left(params, batch, data, learner=learner)[1]} if learner.intercepts else params
+    if not learner.intercepts:
+        return params
+    covariates, still = data.series.covariates.shape[-1], jax.lax.stop_gradient(params["controls"])
+    w = jnp.concatenate([params["controls"]["w"][:covariates], still["w"][covariates:]])
+    params = {**params, "controls": {"w": w, "b": still["b"]}}
+    return {**params, "intercepts": unexplained(params, batch, data, learner=learner)[1]}
 
 
-def left(
+def unexplained(
     params: Any, batch: Batch, data: LearnData, *, learner: Learner
 ) -> tuple[Float[Array, "units time"], Float[Array, " units"]]:
     """Give what curves and linear controls leave of the outcome, and the intercepts in it; 0 of one unit."""
@@ -257,7 +281,7 @@ def priors(
         value += believed(
             *roi_of(params, batch, found.media, data, key, learner=learner), state.luck, data, learner=learner
         )
-    return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / jnp.sum(data.train) * value
+    return cfg.prior_weight * 2 * jax.lax.stop_gradient(error) / freedom(data, learner=learner) * value
 
 
 def believed(
@@ -389,7 +413,7 @@ class Epoch:
 
         cfg = self.learner.cfg
         state, told = jax.lax.scan(step, state, jnp.arange(self.learner.steps))
-        own = leveled(state.average["outcome"], everything(data, state.luck), data, learner=self.learner)
+        own = leveled(state.average["outcome"], whole_batch(data, state.luck), data, learner=self.learner)
         found, slope = _sloped(own, data, cfg=cfg)
         val = losses.squared(found.outcome, data.series.outcome, data.val.astype(jnp.float32))
         balance = adversary.readouts(

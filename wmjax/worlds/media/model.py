@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wmjax.transformer import network, response
 from wmjax.transformer.config import MMMConfig
@@ -21,7 +21,8 @@ class History(NamedTuple):
     """A panel as a member sees it, and the way back to the table's units.
 
     series: see `Series`, leaves [units, ..]. known: the channels. size, centre: [units]. scale: of the outcome. spend:
-    [channels], scale of spend.
+    [channels], scale of spend. taught: bool [units, time], the rows that told the units' levels; all that were observed
+    where the panel has none of them.
     """
 
     series: Series
@@ -30,6 +31,7 @@ class History(NamedTuple):
     centre: Float[Array, " units"]
     scale: Float[Array, ""]
     spend: Float[Array, " channels"]
+    taught: Bool[Array, "units time"]
 
 
 def in_units(history: History, values: Float[Array, "*draws units time"]) -> Float[Array, "*draws units time"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
@@ -136,6 +136,12 @@ def changes(
     return table.assign(unit=prepare.outcome_name(panel, world.cfg))
 
 
+def taught(world: MediaWorld, panel: Panel) -> Bool[np.ndarray, "units time"]:
+    """Mark the rows that a world learnt from; of a panel without any, all that were observed."""
+    learnt = contract.parts(world.facts, panel) == "train"
+    return panel.arrays.mask & (learnt if learnt.any() else True)
+
+
 def outside(
     world: MediaWorld, panel: Panel, plan: Float[Array, "*plans units time channels"], over: Window
 ) -> Int[np.ndarray, "ends *plans channels units"]:
@@ -143,9 +149,7 @@ def outside(
 
     Both are of all geos' train periods, per unit of size; the periods are the panel's where it has no train period.
     """
-    history = world.history(panel)
-    learnt = contract.parts(world.facts, panel) == "train"
-    rows = panel.arrays.mask & (learnt if learnt.any() else True)
+    history, rows = world.history(panel), taught(world, panel)
     spend = np.asarray(history.series.spend, np.float64)
     planned = np.asarray(pure.on_scale(history, plan), np.float64)
     asked = (np.asarray(plan) != panel.arrays.actions) & panel.arrays.mask[..., None]

@@ -192,12 +192,12 @@ def sample(
     """Draw curves with every member's covariance, `DRAWS` each, laid out one after the other: `[members * DRAWS, ..]`.
 
     They lie around the members' mean: members are draws themselves, and what the data leave open would count twice.
-    What drawn curves add to the spend that was, beyond what the member's own add, on average over a unit's periods, its
-    level gives back: their sum is what the data tell best.
+    What drawn curves add to the spend that was, beyond what the member's own add, the unit's level gives back on
+    average over the rows that it was told by: their sum is what the data tell best.
     """
     half = drawn.normal(key, (factors.shape[0], DRAWS // 2, factors.shape[-1]))
     moves = jnp.einsum("mij,mdj->mdi", factors, jnp.concatenate([half, -half], axis=1))
-    rows, known = history.series.observed.astype(jnp.float32), history.known
+    rows, known = history.taught.astype(jnp.float32), history.known
 
     def level(curves: Curves) -> Float[Array, " units"]:
         media = jax.vmap(lambda s: response.media(curves, s, known.sign, cfg=cfg).sum(-1))(history.series.spend)

@@ -95,12 +95,12 @@ class MediaWorld(contract.Named):
         if (panel.arrays.actions < 0).any():
             at = int(np.nonzero((panel.arrays.actions < 0).any((0, 1)))[0][0])
             raise UserError(f"column {self.channels[at]!r}: spend is negative")
-        chosen = np.array([place[u] for u in panel.units])
-        own = self.scales.of(chosen)
+        own = self.scales.of(np.array([place[u] for u in panel.units]))
         sign = tuple(self.cfg.sign(name) for name in self.channels)
         known = tokens.channels(len(sign), cfg=self.cfg.network, creative=self.creative, sign=sign)
-        numbers = (own.size, own.outcome_centre, own.outcome_scale, own.spend)
-        return History(prepare.series(panel, own, self.cfg), known, *(jnp.asarray(x, jnp.float32) for x in numbers))
+        numbers = [jnp.asarray(x, jnp.float32) for x in (own.size, own.outcome_centre, own.outcome_scale, own.spend)]
+        taught = jnp.asarray(planning.taught(self, panel))
+        return History(prepare.series(panel, own, self.cfg), known, *numbers, taught)
 
     # ---- prediction -------------------------------------------------------------------------------------------------
 
