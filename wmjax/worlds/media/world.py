@@ -100,7 +100,7 @@ class MediaWorld(contract.Named):
         known = tokens.channels(len(sign), cfg=self.cfg.network, creative=self.creative, sign=sign)
         numbers = [jnp.asarray(x, jnp.float32) for x in (own.size, own.outcome_centre, own.outcome_scale, own.spend)]
         taught = jnp.asarray(planning.taught(self, panel))
-        return History(prepare.series(panel, own, self.cfg), known, *numbers, taught)
+        return History(prepare.series(panel, own, self.cfg), known, *numbers, taught=taught)
 
     # ---- prediction -------------------------------------------------------------------------------------------------
 
