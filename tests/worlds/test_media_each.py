@@ -121,7 +121,7 @@ def test_regions_that_cannot_be_fitted_are_told_of_and_the_others_are_what_they_
     )
 
 
-def test_a_killed_fit_goes_on_one_member_at_a_time_too(panel, fitted, tmp_path):
+def test_a_killed_fit_goes_on_one_member_at_a_time_too(panel, fitted, tmp_path, monkeypatch):
     two = panel.select(units=panel.units[:2])
     first, again = (media.fit_each(KEY, two, CFG, batch_size=1, folder=tmp_path) for _ in range(2))
     assert (tmp_path / "0" / "checkpoints").exists()
@@ -132,6 +132,10 @@ def test_a_killed_fit_goes_on_one_member_at_a_time_too(panel, fitted, tmp_path):
         )
     with pytest.raises(UserError, match="holds a run whose"):
         media.fit_each(jax.random.key(5), two, CFG, folder=tmp_path)
+    # Nor are parameters of another model, whatever of it changed.
+    monkeypatch.setattr(each, "MODEL", each.MODEL + 1)
+    with pytest.raises(UserError, match="fingerprint"):
+        media.fit_each(KEY, two, CFG, batch_size=1, folder=tmp_path)
 
 
 def test_the_command_keeps_a_world_a_region(panel, tmp_path, capsys):
