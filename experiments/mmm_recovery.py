@@ -69,8 +69,6 @@ SOLE = (
 """Methods that are run in one setting only, `MAIN`."""
 FEW = {"media_free": 2, "media_free_alpha0": 1}
 """Most seeds of the dear ones."""
-COMPARED = ("media", "ols", *SAMPLED)
-"""Methods whose errors are compared seed by seed."""
 OFTEN = ("ols", "adstock_hill", "adstock_hill_errors", "media", "media_as_measured", "true_curves")
 """Methods that are run on more seeds in the setting `MAIN`, told as the setting `MANY`."""
 MANY = "twenty seeds"
@@ -85,18 +83,24 @@ class StudyOptions(common.Options):
     """The command line.
 
     Attributes:
-        only: methods whose rows are put into the result that the folder holds; all other rows stay. `media` and what
-            it is compared with seed by seed (`COMPARED`) go together. Pieces that the folder keeps are read.
+        only: methods whose rows are put into the result that the folder holds; all other rows stay. `media` and `ols`
+            go together, and a sampler with both: they are compared seed by seed, and comparisons of `media` with
+            methods that are not named leave the table. Pieces that the folder keeps are read.
+        settings: in which `only` is asked; all if not given.
     """
 
     only: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if unknown := set(self.only) - {*ALWAYS, *SOLE}:
             raise ValueError(f"only is {sorted(unknown)}, must be of {(*ALWAYS, *SOLE)}")
-        if {*self.only} & {*COMPARED} and (lacking := {*COMPARED} - {*self.only}):
+        if {*self.only} & {"media", "ols", *SAMPLED} and (lacking := {"media", "ols"} - {*self.only}):
             raise ValueError(f"only lacks {sorted(lacking)}: media and what it is compared with go together")
+        there = settings(FULL if self.size == "full" else SMALLEST, 1)
+        if self.settings and (not self.only or {*self.settings} - {*there}):
+            raise ValueError(f"settings are {self.settings}, must be of {tuple(there)}, and of `only`")
 
 
 class Size(NamedTuple):
@@ -254,11 +258,12 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     """Run every piece that is not there yet, then write the table, or put the rows of some methods into it."""
     size = FULL if options.size == "full" else SMALLEST
     clock = common.Clock(options.out)
-    study = settings(size, options.seeds or size.seeds)
-    used = list(range(max(x for own in study.values() for x in own.seeds.values())))  # rows say how many they have
-    laid = {s: own._asdict() for s, own in study.items()}
+    whole = settings(size, options.seeds or size.seeds)
+    used = list(range(max(x for own in whole.values() for x in own.seeds.values())))  # rows say how many they have
+    laid = {s: own._asdict() for s, own in whole.items()}
     old = common.standing(options, NAME, seeds=used, study={"settings": laid}) if options.only else None
     asked = options.only or {*ALWAYS, *SOLE}
+    study = {s: own for s, own in whole.items() if s in (options.settings or whole)}
     wanted = [(s, x, m) for s, own in study.items() for m, count in own.seeds.items() for x in range(count)]
     wanted = [(s, x, m) for s, x, m in wanted if m in asked]
     # The dear ones last; within a method its seeds one after the other, which compiles once.

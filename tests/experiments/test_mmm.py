@@ -130,7 +130,7 @@ def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypat
     for path in (tmp_path / "pieces").iterdir():
         path.unlink()
     by[0] = 1.5
-    chosen = mmm_recovery.COMPARED
+    chosen = ("media", "ols", "numpyro_mmm", "numpyro_mmm_errors")
     again = dataclasses.replace(options, only=chosen)
     second = json.loads(mmm_recovery.work(again).read_text())
     keyed = [{(r["setting"], r["method"], r["quantity"]): r for r in one["rows"]} for one in (first, second)]
@@ -144,8 +144,21 @@ def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypat
     assert [len(part["of"]) for part in third["facts"]["parts"]] == [len(second["facts"]["parts"][0]["of"]), 1]
     with pytest.raises(ValueError, match="only is"):
         dataclasses.replace(options, only=("prophet",))
-    with pytest.raises(ValueError, match="only lacks"):
-        dataclasses.replace(options, only=("ols",))
+    # Compared with what is named with it, in the settings that are named.
+    fewer = dataclasses.replace(options, only=("media", "ols"))
+    fourth = {(r["setting"], r["quantity"]) for r in json.loads(mmm_recovery.work(fewer).read_text())["rows"]}
+    main, better = "confounding=2", "seeds_better_than_numpyro_mmm"
+    assert (main, better) not in fourth
+    assert (main, "seeds_better_than_ols") in fourth
+    fifth = dataclasses.replace(options, only=(*fewer.only, "numpyro_mmm"), settings=(main,))
+    told = json.loads(mmm_recovery.work(fifth).read_text())
+    assert (main, better) in {(r["setting"], r["quantity"]) for r in told["rows"]}
+    assert {group.split("/")[0] for group in told["facts"]["parts"][-1]["of"]} == {main}
+    for wrong in (("ols",), ("media",), ("numpyro_mmm", "ols")):
+        with pytest.raises(ValueError, match="only lacks"):
+            dataclasses.replace(options, only=wrong)
+    with pytest.raises(ValueError, match="settings are"):
+        dataclasses.replace(fewer, settings=("confounding=9",))
     with pytest.raises(UserError, match="its seeds is"):
         mmm_recovery.work(dataclasses.replace(again, seeds=2))
 
