@@ -196,6 +196,11 @@ def _write(folder: Path, name: str, value: dict[str, Any]) -> Path:
     return path
 
 
+def piece_of(options: Options, name: str, seed: int, method: str) -> Path:
+    """Name the file of what one method made of one data set."""
+    return options.out / "pieces" / f"{name}-{seed}-{method}.json"
+
+
 def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mapping[str, Any]) -> dict[str, Any]:
     """Read the result that the folder holds, to put rows into it (`revise`).
 
@@ -223,7 +228,6 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
 def revise(
     options: Options,
     name: str,
-    old: Mapping[str, Any],
     rows: Sequence[Row],
     *,
     kept: Sequence[Path],
@@ -234,15 +238,14 @@ def revise(
 
     Args:
         options: its folder and size.
-        name: of the result.
-        old: the result, see `standing`.
+        name: of the result, which `standing` has found fit.
         rows: the new rows.
         kept: files of scores (`write_scores`) that they are made of; what computed these is told in `parts`.
         checks: judges all rows.
         facts: says anew what depends on which rows there are.
     """
-    # What another command has put in meanwhile stays.
-    old = files.read_json(options.out / f"{name}.json") if (options.out / f"{name}.json").exists() else old
+    # Read only now: what another command has put in since `standing` stays.
+    old = files.read_json(options.out / f"{name}.json")
     fresh = {Cell(r.setting, r.method, r.quantity): r for r in rows}
     groups = {cell[:2] for cell in fresh}
     merged: list[Row] = []

@@ -347,14 +347,9 @@ def read(setting: str, options: common.Options) -> Public:
     return public._replace(panel=panel, cfg=cfg)
 
 
-def piece_of(options: common.Options, seed: int, setting: str, method: str) -> Path:
-    """Name the file of a piece."""
-    return options.out / "pieces" / f"{setting}-{seed}-{method}.json"
-
-
 def piece(options: common.Options, seed: int, setting: str, method: str, public: Public) -> dict[str, Any]:
     """Run one method on one table, or read what an earlier command found."""
-    path = piece_of(options, seed, setting, method)
+    path = common.piece_of(options, setting, seed, method)
     owner = fingerprint(
         MODEL,
         size_of(options),
@@ -362,7 +357,7 @@ def piece(options: common.Options, seed: int, setting: str, method: str, public:
         public.panel.fingerprint,
         *([sampler_of(options)] if method in SAMPLED else []),
     )
-    if path.exists() and (found := files.read_json(path)).get("owner") == owner and "made" in found:
+    if path.exists() and (found := files.read_json(path)).get("owner") == owner:
         return found
     started = time.process_time()
     asked = ask(public)
@@ -448,9 +443,9 @@ def work(options: PublicOptions, observer: Any = silent) -> Path:
     checks = checks_of if options.size == "full" else lambda rows: []
     if old:
         rows = common.summarise(per_seed, reference=REFERENCE)
-        kept = [piece_of(options, *one) for one in wanted]
+        kept = [common.piece_of(options, s, seed, m) for seed, s, m in wanted]
         anew = {"told": {**old["facts"]["told"], **told}}
-        return common.revise(options, NAME, old, rows, kept=kept, checks=checks, facts=lambda rows: anew)
+        return common.revise(options, NAME, rows, kept=kept, checks=checks, facts=lambda rows: anew)
     others, made = peers(options.out)
     rows = [*common.summarise(per_seed, reference=REFERENCE), *others, *published()]
     order = list(METHODS)

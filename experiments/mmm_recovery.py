@@ -203,15 +203,10 @@ def owner_of(change: dict[str, float], method: str, size: Size) -> str:
     return fingerprint(MODEL, size, *more, *([sampler_of(size)] if method in SAMPLED else []))
 
 
-def piece_of(options: common.Options, seed: int, name: str, method: str) -> Path:
-    """Name the file of a piece."""
-    return options.out / "pieces" / f"{name}-{seed}-{method}.json"
-
-
 def piece(options: common.Options, seed: int, name: str, change: dict[str, float], method: str, size: Size) -> dict:
     """Run one method on one data set, or read what an earlier command found; rows are without their setting."""
-    path, owner = piece_of(options, seed, name, method), owner_of(change, method, size)
-    if path.exists() and (found := files.read_json(path)).get("owner") == owner and "made" in found:
+    path, owner = common.piece_of(options, name, seed, method), owner_of(change, method, size)
+    if path.exists() and (found := files.read_json(path)).get("owner") == owner:
         return found
     started = time.process_time()
     asked = ask(seed, size=size, **change)
@@ -277,7 +272,7 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
         change = study[setting].change
         name = setting if setting in BENT else f"{change['confounding']:g}"
         got = piece(options, seed, name, change, method, size)
-        cpu[piece_of(options, seed, name, method)] = got["cpu_seconds"]
+        cpu[common.piece_of(options, name, seed, method)] = got["cpu_seconds"]
         per_seed[setting][seed] |= scores_of(setting, method, got, size)
         if got["told"]:
             sampler[f"{setting}-{seed}-{method}"] = got["told"]
@@ -294,7 +289,7 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     if old:
         told = {"sampler": {**old["facts"]["sampler"], **sampler}}
         kept = list(cpu)
-        return common.revise(options, NAME, old, rows, kept=kept, checks=checks_of, facts=lambda rows: told)
+        return common.revise(options, NAME, rows, kept=kept, checks=checks_of, facts=lambda rows: told)
     facts = {
         "size": {"geos": size.sim.num_geos, "weeks": size.sim.num_weeks},
         "settings": laid,

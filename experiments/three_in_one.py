@@ -403,7 +403,6 @@ def revise(options: StudyOptions, observer: Observer, study: Study, data: Consum
     return common.revise(
         options,
         NAME,
-        old,
         common.summarise([once], ceiling=ceiling),
         kept=[learners.kept_in(folder, name, setting) for name in cfg.names for setting in QUESTIONS],
         checks=lambda rows: checks(rows, options.size, old["facts"]["without"]),

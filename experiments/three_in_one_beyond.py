@@ -373,7 +373,7 @@ def revise(options: BeyondOptions, observer: Observer, study: Study, seeds: list
     if unasked := set(settings) - set(study.compared):
         raise UserError(f"--settings {', '.join(sorted(unasked))}: learners are asked in {', '.join(study.compared)}")
     own = dataclasses.asdict(study)
-    old = common.standing(
+    common.standing(
         options, NAME, seeds=[FIRST_PANEL + s for s in seeds], study={k: own[k] for k in ("panel", "val", "test")}
     )
     found: list[Scores] = []
@@ -386,7 +386,6 @@ def revise(options: BeyondOptions, observer: Observer, study: Study, seeds: list
     return common.revise(
         options,
         NAME,
-        old,
         common.summarise(found),
         kept=[
             learners.kept_in(options.out / f"panel-{FIRST_PANEL + seed}", name, setting)

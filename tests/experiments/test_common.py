@@ -69,12 +69,11 @@ def test_rows_made_anew_take_the_place_of_their_own(tmp_path):
     for wrong, message in (({"seeds": [0, 1]}, "its seeds is"), ({"study": {"val": 14}}, "its val is 30")):
         with pytest.raises(common.UserError, match=message):
             common.standing(options, "toy", **{"seeds": [0], "study": study} | wrong)
-    old = common.standing(options, "toy", seeds=[0], study=study)
+    assert common.standing(options, "toy", seeds=[0], study=study)["seconds"] == 9.0
     common.write_scores(tmp_path / "kept.json", "owner", {A: 0.75})
     path = common.revise(
         options,
         "toy",
-        old,
         common.summarise([{A: 0.75, B: 3.0}]),
         kept=[tmp_path / "kept.json"],
         checks=lambda rows: [Check("less", common.value_of(rows, A), 0.0, common.value_of(rows, mlp) or 0.0)],

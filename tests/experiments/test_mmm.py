@@ -96,7 +96,7 @@ def test_the_study_has_its_methods_in_every_setting():
 
 
 def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, monkeypatch):
-    """One that does not say what computed it is worked out anew; another's sampler is not read."""
+    """One of another model is worked out anew; another's sampler is not read."""
     count = []
     own = media_methods.Found(*(np.ones(s) for s in ((1, 2), (1, 2), (1, 2, 9), (1, 2, 2), (3, 40))))
     monkeypatch.setattr(mmm_recovery, "run_method", lambda *_: (count.append(1), (own, {}))[1])
@@ -104,14 +104,22 @@ def test_pieces_are_read_again_only_where_they_answer_what_is_asked(tmp_path, mo
     for _ in range(2):
         got = mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
     assert len(count) == 1
-    path = tmp_path / "pieces" / "2-0-ols.json"
-    path.write_text(json.dumps({k: v for k, v in got.items() if k != "made"}))
+    assert got == mmm_recovery.files.read_json(tmp_path / "pieces" / "2-0-ols.json")
+    monkeypatch.setattr(mmm_recovery, "MODEL", mmm_recovery.MODEL + 1)
     mmm_recovery.piece(options, 0, "2", change, "ols", SIZE)
     assert len(count) == 2
     longer = SIZE._replace(sampler=dataclasses.replace(SIZE.sampler, samples=6))
     assert mmm_recovery.owner_of(change, "numpyro_mmm", SIZE) != mmm_recovery.owner_of(change, "numpyro_mmm", longer)
     bent = {"confounding": 2.0, "hidden": 0.5}
     assert mmm_recovery.owner_of(bent, "ols", SIZE) != mmm_recovery.owner_of({**bent, "hidden": 0.4}, "ols", SIZE)
+
+
+def run(work, options, *, anew=False):
+    """Give a study's result, and its rows by setting, method and quantity; `anew` takes kept pieces away first."""
+    for path in (options.out / "pieces").iterdir() if anew else ():
+        path.unlink()
+    told = json.loads(work(options).read_text())
+    return told, {(r["setting"], r["method"], r["quantity"]): r["value"] for r in told["rows"]}
 
 
 def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypatch):
@@ -126,33 +134,29 @@ def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypat
 
     monkeypatch.setattr(mmm_recovery, "run_method", run_method)
     options = mmm_recovery.StudyOptions(out=tmp_path, size="smoke")
-    first = json.loads(mmm_recovery.work(options).read_text())
-    for path in (tmp_path / "pieces").iterdir():
-        path.unlink()
+    _, before = run(mmm_recovery.work, options)
     by[0] = 1.5
     chosen = ("media", "ols", "numpyro_mmm", "numpyro_mmm_errors")
     again = dataclasses.replace(options, only=chosen)
-    second = json.loads(mmm_recovery.work(again).read_text())
-    keyed = [{(r["setting"], r["method"], r["quantity"]): r for r in one["rows"]} for one in (first, second)]
-    changed = {key[1] for key, row in keyed[0].items() if keyed[1].get(key) != row}
-    assert changed == {*chosen}
-    assert keyed[0].keys() == keyed[1].keys()
+    second, after = run(mmm_recovery.work, again, anew=True)
+    assert before.keys() == after.keys()
+    assert {key[1] for key in before if before[key] != after[key]} == {*chosen}
     assert {group.split("/")[1] for group in second["facts"]["parts"][0]["of"]} == {*chosen}
     # Anew means that no kept piece is told of others.
     assert {path.stem.split("-")[-1] for path in (tmp_path / "pieces").iterdir()} == {*chosen}
-    third = json.loads(mmm_recovery.work(dataclasses.replace(options, only=("media_priors",))).read_text())
+    third, _ = run(mmm_recovery.work, dataclasses.replace(options, only=("media_priors",)))
     assert [len(part["of"]) for part in third["facts"]["parts"]] == [len(second["facts"]["parts"][0]["of"]), 1]
     with pytest.raises(ValueError, match="only is"):
         dataclasses.replace(options, only=("prophet",))
     # Compared with what is named with it, in the settings that are named.
     fewer = dataclasses.replace(options, only=("media", "ols"))
-    fourth = {(r["setting"], r["quantity"]) for r in json.loads(mmm_recovery.work(fewer).read_text())["rows"]}
     main, better = "confounding=2", "seeds_better_than_numpyro_mmm"
-    assert (main, better) not in fourth
-    assert (main, "seeds_better_than_ols") in fourth
+    _, fourth = run(mmm_recovery.work, fewer)
+    assert (main, "media", better) not in fourth
+    assert (main, "media", "seeds_better_than_ols") in fourth
     fifth = dataclasses.replace(options, only=(*fewer.only, "numpyro_mmm"), settings=(main,))
-    told = json.loads(mmm_recovery.work(fifth).read_text())
-    assert (main, better) in {(r["setting"], r["quantity"]) for r in told["rows"]}
+    told, rows = run(mmm_recovery.work, fifth)
+    assert (main, "media", better) in rows
     assert {group.split("/")[0] for group in told["facts"]["parts"][-1]["of"]} == {main}
     for wrong in (("ols",), ("media",), ("numpyro_mmm", "ols")):
         with pytest.raises(ValueError, match="only lacks"):
@@ -235,16 +239,12 @@ def test_tables_read_anew_are_put_into_the_result_that_stands(tmp_path, monkeypa
 
     monkeypatch.setattr(mmm_public, "run_method", run_method)
     options = mmm_public.PublicOptions(out=tmp_path, size="smoke")
-    first = json.loads(mmm_public.work(options).read_text())
-    for path in (tmp_path / "pieces").iterdir():
-        path.unlink()
+    _, before = run(mmm_public.work, options)
     by[0] = 2.0
-    again = dataclasses.replace(options, only=("MMM_Data",))
-    second = json.loads(mmm_public.work(again).read_text())
-    keyed = [{(r["setting"], r["method"], r["quantity"]): r["value"] for r in one["rows"]} for one in (first, second)]
-    assert keyed[0].keys() == keyed[1].keys()
-    assert {k[0] for k in keyed[0] if keyed[0][k] != keyed[1][k]} == {"MMM_Data"}
-    assert keyed[1]["MMM_Data", "ols", "holdout_r2"] < keyed[0]["MMM_Data", "ols", "holdout_r2"]
+    _, after = run(mmm_public.work, dataclasses.replace(options, only=("MMM_Data",)), anew=True)
+    assert before.keys() == after.keys()
+    assert {key[0] for key in before if before[key] != after[key]} == {"MMM_Data"}
+    assert after["MMM_Data", "ols", "holdout_r2"] < before["MMM_Data", "ols", "holdout_r2"]
     with pytest.raises(ValueError, match="only is"):
         dataclasses.replace(options, only=("geo",))
     with pytest.raises(UserError, match="the smoke size has none of geo_media"):

@@ -133,7 +133,7 @@ def world_of(
 ) -> MediaWorld:
     """Make a world of trained members, and measure what it says about itself."""
     split, scales, data = begun.split, begun.scales, begun.data
-    params = leveled(params, begun.luck, data, learner=begun.learner)
+    params = with_intercepts(params, begun.luck, data, learner=begun.learner)
     noisy, told = len(scales.errors.columns), support(panel, scales, split, cfg)
     spread = posterior.spread(params, data, cfg=cfg.compiled, channels=panel.action_names, noisy=noisy)
     if cfg.network.head == "response":
@@ -165,7 +165,7 @@ def world_of(
 
 
 @partial(jax.jit, static_argnames=("learner",))
-def leveled(params: Any, luck: Luck, data: LearnData, *, learner: Learner) -> Any:
+def with_intercepts(params: Any, luck: Luck, data: LearnData, *, learner: Learner) -> Any:
     """Add the units' intercepts to every member, see `learning.leveled`."""
 
     def member(own: tuple[Any, Luck]) -> Any:

@@ -150,7 +150,7 @@ def centre(luck: Luck, data: LearnData) -> Curves:
 class Batch(NamedTuple):
     """A draw of units and of one window; `weights` [units, time] are 0 where a row is only context.
 
-    whole, rows: the same units in all train periods, with their weights, which tell their intercepts.
+    whole, rows: the same units in all periods that tell their intercepts, with these rows' weights.
     """
 
     series: Series
