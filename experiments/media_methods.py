@@ -67,6 +67,8 @@ class Found(NamedTuple):
     drawn: np.ndarray | None = None
 
 
+MANY_MEMBERS = 4
+"""Times as many members of `media_many`."""
 NOTHING = Found(*(np.zeros(0) for _ in range(5)))
 """For methods that are told nothing of the truth."""
 
@@ -187,6 +189,8 @@ def run_method(
     if method.startswith("media"):
         if method.endswith("_alpha0"):
             cfg = dataclasses.replace(cfg, alpha=0.0)
+        if method == "media_many":
+            cfg = dataclasses.replace(cfg, members=MANY_MEMBERS * cfg.members)
         if method == "media_as_measured":
             cfg = dataclasses.replace(cfg, errors_in_variables=False)
         if method.startswith("media_free"):

@@ -20,6 +20,7 @@ seeds, and they enter no mean. R-hat and effective draws, the worst of all param
 
 Settings `feedback`, `synergy` and `hidden` are the main one with a difference each: spend follows last week's outcome
 too; the first two channels raise each other's effect; the proxy misses half of demand's irregular variance.
+`one_series` is a single geo, which is what a national table has; `media_many` is media with four times the members.
 
 Budget shifts are all ordered pairs of channels, a tenth of the one's spend moved to the other: `shift_sign_right`, and
 errors of the size of the gain, `shift_mdape` (the median pair's relative error) and `shift_wape` (the sum of errors
@@ -82,6 +83,10 @@ OFTEN = (
 MANY = "twenty seeds"
 BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"hidden": 0.5}}
 """Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK`."""
+ALONE = {"one_series": {"num_geos": 1}}
+"""The same of one geo, on as many seeds as `MANY`, as one series tells little."""
+SINGLE = (*QUICK, "media_many", "numpyro_mmm")
+METHODS = tuple(dict.fromkeys((*ALWAYS, *SOLE, *SINGLE)))
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
 
@@ -102,8 +107,8 @@ class StudyOptions(common.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := set(self.only) - {*ALWAYS, *SOLE}:
-            raise ValueError(f"only is {sorted(unknown)}, must be of {(*ALWAYS, *SOLE)}")
+        if unknown := set(self.only) - {*METHODS}:
+            raise ValueError(f"only is {sorted(unknown)}, must be of {METHODS}")
         if {*self.only} & {"media", "ols", *SAMPLED} and (lacking := {"media", "ols"} - {*self.only}):
             raise ValueError(f"only lacks {sorted(lacking)}: media and what it is compared with go together")
         there = settings(FULL if self.size == "full" else SMALLEST, 1)
@@ -156,6 +161,8 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
         found[f"confounding={strength:g}"] = Setting({"confounding": strength}, seeds)
     for name, change in BENT.items():
         found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(QUICK, count))
+    for name, change in ALONE.items():
+        found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(SINGLE, size.often))
     found[MANY] = Setting({"confounding": MAIN}, dict.fromkeys(OFTEN, size.often))
     return found
 
@@ -265,7 +272,7 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     used = list(range(max(x for own in whole.values() for x in own.seeds.values())))  # rows say how many they have
     laid = {s: own._asdict() for s, own in whole.items()}
     old = common.standing(options, NAME, seeds=used, study={"settings": laid}) if options.only else None
-    asked = options.only or {*ALWAYS, *SOLE}
+    asked = options.only or METHODS
     study = {s: own for s, own in whole.items() if s in (options.settings or whole)}
     wanted = [(s, x, m) for s, own in study.items() for m, count in own.seeds.items() for x in range(count)]
     wanted = [(s, x, m) for s, x, m in wanted if m in asked]
@@ -278,7 +285,7 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     for at, (setting, seed, method) in enumerate(wanted):
         observer(Event("pieces", at, len(wanted), unit="fit"))
         change = study[setting].change
-        name = setting if setting in BENT else f"{change['confounding']:g}"
+        name = setting if len(change) > 1 else f"{change['confounding']:g}"
         got = piece(options, seed, name, change, method, size)
         cpu[common.piece_of(options, name, seed, method)] = got["cpu_seconds"]
         per_seed[setting][seed] |= scores_of(setting, method, got, size)
