@@ -127,7 +127,7 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-WHOLE = MediaConfig(members=5, val=0, test=0, steps=60, epochs=2, seasons=2)
+WHOLE = MediaConfig(val=0, test=0, steps=60, epochs=2, seasons=2)
 
 
 def national(folder: Path, keep: tuple[str, ...] = ()) -> Public:

@@ -44,6 +44,25 @@ def test_greedy_is_near_the_best_of_many_units():
     assert rough.gain > 0.99 * rough.bound
 
 
+def test_of_one_unit_greedy_is_exact():
+    """The hull of one unit's plans may have far ends alone; what the budget allows lies between."""
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        gain, cost = rng.normal(0.0, 3.0, (30, 1)), rng.uniform(-5.0, 5.0, (30, 1))
+        found = policy.greedy(gain, cost, 0.0)
+        assert found.gain == np.where(cost <= 0, gain, -np.inf).max()
+        assert found.cost <= 0.0
+
+
+def test_what_is_left_of_the_budget_buys_plans_off_the_hull():
+    """Two units whose hull goes from nothing to a plan of cost 4; the budget of 3 buys the plan of cost 3 of one."""
+    gain, cost = np.array([[0.0, 0.0], [4.0, 5.0], [8.0, 9.0]]), np.array([[0.0, 0.0], [3.0, 3.0], [4.0, 4.0]])
+    found = policy.greedy(gain, cost, 3.0)
+    assert found.plan.tolist() == [0, 1]
+    assert found.bound == pytest.approx(3 * 9 / 4)
+    assert policy.greedy(gain, cost, 7.0).gain == policy.exact(gain, cost, 7.0).gain == 13.0
+
+
 def test_plans_that_cost_less_than_nothing_are_taken():
     gain, cost = np.array([[0.0, 0.0], [1.0, -1.0]]), np.array([[0.0, 0.0], [-2.0, -1.0]])
     for found in (policy.greedy(gain, cost, 0.0), policy.exact(gain, cost, 0.0)):

@@ -21,7 +21,7 @@ from wmjax.report.run import Run
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import luck, placebo, prepare, tables
+from wmjax.worlds.media import doubts, luck, placebo, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 
@@ -285,6 +285,35 @@ def test_one_member_has_no_luck():
     assert not any(np.any(noise) for noise in (*curves, beliefs))
 
 
+def test_one_series_has_more_members_and_a_number_that_is_given_stays():
+    cfg = MediaConfig()
+    assert (cfg.settled(1).members, cfg.settled(2).members) == (16, 5)
+    assert SMOKE.settled(1) == SMOKE
+
+
+def test_members_that_disagree_are_told_of():
+    """Means at an end of their bounds, which were moved out to them; bounds of no width say nothing."""
+    mean, lo, hi = np.array([1.0, 2.0, 3.0, 0.0]), np.array([1.0, 1.0, 2.0, 0.0]), np.array([2.0, 3.0, 3.0, 0.0])
+    within = (mean, mean - 1, mean + 1)
+    (told,) = doubts.disagreement(["a", "b", "c", "d"], within, (mean, lo, hi))
+    assert told.startswith("members disagree about a, c: ")
+    assert not doubts.disagreement(["a", "b", "c", "d"], within)
+
+
+def test_answers_say_where_members_disagree(world, panel):
+    """One member's first curve all but vanishes: its mean return is then beside what draws around the mean answer."""
+    size = world.params["outcome"]["curves"].size
+    off = jax.tree.map(jnp.copy, world.params)
+    off["outcome"]["curves"] = world.params["outcome"]["curves"]._replace(size=size.at[0, 0].add(-12.0))
+    narrow = dataclasses.replace(world, params=off, spread=1e-3 * world.spread)
+    name, other = world.channels[:2]
+    assert any(w.startswith(f"members disagree about {name}") for w in narrow.attribute(panel).attrs["warnings"])
+    told = narrow.shift(panel, name, other, 0.1)["warnings"]
+    assert any(w.startswith(f"members disagree about the move of {name}") for w in told)
+    table, _ = narrow.optimize_budget(panel)
+    assert any(f"the move of {name}" in w for w in table.attrs["warnings"])
+
+
 def test_a_gappy_national_panel_of_months_is_fitted_and_answered():
     """One series, two months missing, a belief about one channel's return."""
     rng = np.random.default_rng(0)
@@ -330,7 +359,7 @@ def test_the_published_head_is_asked_by_the_same_calls(world, panel):
 
 
 def test_configs_refuse_nonsense():
-    for wrong in ({"members": 0}, {"alpha": -1.0}, {"ema": 1.0}, {"epochs": 99999}, {"clip": 0.0}):
+    for wrong in ({"members": -1}, {"alpha": -1.0}, {"ema": 1.0}, {"epochs": 99999}, {"clip": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MediaConfig(**wrong)
 

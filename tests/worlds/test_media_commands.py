@@ -156,6 +156,9 @@ def test_a_budget_in_money_and_from_a_file(run, geos, tmp_path, capsys):
         (["optimize", "--budget", "1"], "a budget of 1 cannot be met"),
         (["optimize", "--money"], "--money says that --bounds are amounts, and there are none"),
         (["shift", "--source", "channel_0", "--target", "channel_1", "--share", "2"], "share is 2"),
+        (["roi", "--alpha", "90"], "--alpha is 90.0, must lie in (0, 1)"),
+        (["curves", "--alpha", "1"], "--alpha is 1.0, must lie in (0, 1)"),
+        (["roi", "--start", "999"], "--start 999: the table has periods 0 to"),
     ],
 )
 def test_wrong_questions_are_one_line(run, capsys, arguments, words):

@@ -21,7 +21,7 @@ Frequency = Literal["auto", "daily", "weekly", "monthly", "step"]
 
 def near(name: object, names: Iterable[object]) -> str:
     """Say which names are close to a wrong one, or, where none is, which there are."""
-    names = [str(n) for n in names]
+    names = list(dict.fromkeys(map(str, names)))
     close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(n) for n in close) + "?"

@@ -6,6 +6,7 @@ An allocation gives each unit one of the plans: it maximises `sum gain[plan_i, i
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ def greedy(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plan
 
     Each unit's plans are reduced to their upper concave hull; its steps, sorted by their slope over all units, are
     bought while they fit. What is lost against the best is less than the gain of the one step that no longer fits
-    (the relaxation buys a part of it), which `bound` adds.
+    (the relaxation buys a part of it), which `bound` adds. With what is left then, units are given better plans, off
+    the hull too, largest gain first: of one unit that is the best there is.
 
     Raises:
         UserError: not even each unit's cheapest plan is within the budget.
@@ -58,8 +60,40 @@ def greedy(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plan
             closed[step.unit] = True
         elif not closed[step.unit]:
             plan[step.unit], left, total = step.plan, left - step.cost, total + step.gain
+    plan = _completed(plan, gain, cost, left + _slack(budget))
     chosen = float(gain[plan, units].sum())
     return Allocation(plan, chosen, float(cost[plan, units].sum()), max(chosen, total if bound is None else bound))
+
+
+def _completed(
+    plan: Int[np.ndarray, " units"],
+    gain: Float[np.ndarray, "plans units"],
+    cost: Float[np.ndarray, "plans units"],
+    left: float,
+) -> Int[np.ndarray, " units"]:
+    """Give one unit after the other the best plan that the money left allows, the largest gain first."""
+
+    def better(unit: int) -> tuple[float, int, int]:
+        """Say what the unit's best plan gains more, negated, as heaps have it."""
+        own = np.where(cost[:, unit] <= cost[plan[unit], unit] + left, gain[:, unit], -np.inf)
+        best = int(own.argmax())
+        return float(gain[plan[unit], unit] - own[best]), unit, best
+
+    plan = plan.copy()
+    waiting = [found for unit in range(len(plan)) if (found := better(unit))[0] < 0]
+    heapq.heapify(waiting)
+    while waiting:
+        # What was found while there was more money is found anew, and waits again where others gain more now.
+        found = better(heapq.heappop(waiting)[1])
+        if found[0] >= 0:
+            continue
+        if waiting and found > waiting[0]:
+            heapq.heappush(waiting, found)
+            continue
+        _, unit, best = found
+        left -= float(cost[best, unit] - cost[plan[unit], unit])
+        plan[unit] = best
+    return plan
 
 
 def exact(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plans units"], budget: float) -> Allocation:

@@ -65,7 +65,7 @@ class Pace:
 
 
 def _plural(count: int, unit: str) -> str:
-    return f"{number(count)} {unit}" if count == 1 else f"{number(count)} {unit}s"
+    return f"{number(count)} {unit}" if count == 1 else f"{number(count)} {unit}{'es' if unit.endswith('x') else 's'}"
 
 
 def _metrics(metrics: Mapping[str, Any], shown: int) -> str:

@@ -127,10 +127,11 @@ def _asked(cfg: MediaConfig, head: Any, belief: tuple[str, ...]) -> MediaConfig:
     from wmjax.core.errors import UserError
     from wmjax.transformer import beliefs
 
-    try:
-        cfg = replace(cfg, roi=(*cfg.roi, *(beliefs.parse(told) for told in belief)))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    for told in belief:
+        try:
+            cfg = replace(cfg, roi=(*cfg.roi, beliefs.parse(told)))
+        except ValueError as error:
+            raise UserError(f"--belief {told!r}: {error}") from None
     return cfg if head is None else replace(cfg, network=replace(cfg.network, head=head))
 
 
@@ -150,6 +151,10 @@ class Question:
     carry: int | None = None
     alpha: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"--alpha is {self.alpha}, must lie in (0, 1)")
+
     def attribute(self, world: Any, panel: Any) -> tuple[Any, dict[str, Any]]:
         """Attribute the outcome; give the answer, and what was asked in numbers and words (`window`).
 
@@ -161,9 +166,11 @@ class Question:
         left = panel.num_times - self.start
         count = left if self.periods is None else self.periods
         if not (self.start >= 0 and 1 <= count <= left) or (self.carry is not None and self.carry < 0):
+            asked = {"start": self.start, "periods": self.periods, "carry": self.carry}
+            words = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
             raise UserError(
-                f"start {self.start}, periods {count}, carry {self.carry}: the table has periods 0 to "
-                f"{panel.num_times - 1}, of which at least one is asked about, and carry is 0 or more"
+                f"{words}: the table has periods 0 to {panel.num_times - 1}, of which at least one is asked about, "
+                "and carry is 0 or more"
             )
         times = slice(self.start, self.start + count)
         more = min(world.cfg.network.carry if self.carry is None else self.carry, left - count)
@@ -282,7 +289,7 @@ def optimize(
     table, numbers = world.optimize_budget(
         panel, budget=budget, bounds=given, move=move, money=money, rest=(low, high), alpha=alpha
     )
-    warned = world.warnings()
+    warned = [*world.warnings(), *table.attrs["warnings"]]
     _warn(warned)
     told = "its own bounds" if bounds else f"{low:g} to {high:g} times its spend"
     shown = table[table["geo"] == "all"].drop(columns=["geo", "unit"])

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 MISSING = "–"
 QUANTITIES = {"auc": "AUC", "log_loss": "log-loss", "brier": "Brier score", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
 MINUS = "−"
@@ -134,7 +136,7 @@ def value_of(name: Any, value: Any) -> str:
     """Print a value of unknown kind, told by its name: shares and rates as per cent, lists joined, the rest plain."""
     if value is None:
         return MISSING
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(value_of(name, v) for v in value) or MISSING

@@ -150,8 +150,8 @@ def best(
         outcome: which one, where there are several and no profit.
         by: a static column: one plan for all units of each of its levels, of the highest sum over them; real values are
             cut at their quintiles. By default each unit has a plan of its own.
-        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming; by
-            default greedy for units and exact for segments.
+        solver: `greedy`, which is within one step of one unit of the best (of a single unit it is the best), or
+            `exact`, by integer programming; by default greedy for units and exact for segments.
         supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
             for.
         alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=0:3`, has any.
@@ -196,7 +196,8 @@ def best(
     console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     if of != "total" and chosen.gain < 0:
         console.warning(
-            "this is worth less than leaving things as they were, which is no choice unless the grid holds it"
+            "this is worth less than leaving things as they were; where the grid holds that within the budget, "
+            "`--solver exact` finds no less"
         )
     elif of != "total" and "total" in table.attrs and table.attrs["total"][0] <= 0 <= table.attrs["total"][1]:
         console.warning(
@@ -276,8 +277,8 @@ def policy(
         cost: prices of one unit of an axis's level, `"push=0.5"`; by default the sweep's own cost.
         outcome: which one, where there are several and no profit.
         by: a static column: one plan for all units of each of its levels, as of `wmjax best`.
-        solver: `greedy`, which is within one step of one unit of the best, or `exact`, by integer programming; by
-            default greedy for units and exact for segments.
+        solver: `greedy`, which is within one step of one unit of the best (of a single unit it is the best), or
+            `exact`, by integer programming; by default greedy for units and exact for segments.
         supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
             for.
         alpha: intervals hold with probability 1 - alpha.

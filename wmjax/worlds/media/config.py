@@ -15,6 +15,8 @@ from wmjax.worlds.options import Members
 
 Confusion = Literal["half", "mean", "rank", "shuffle"]
 Order = Literal["spend_first", "outcome_first"]
+ALONE, TOGETHER = 16, 5
+"""Members where a configuration leaves them open: of one series, and of several units."""
 CONFUSIONS, ORDERS = get_args(Confusion), get_args(Order)
 
 
@@ -23,10 +25,11 @@ class MediaConfig:
     """How a media world is fitted.
 
     Attributes:
-        members: models in the ensemble; `--seeds` is the same option. Each has its own seed, its own bootstrap of
-            blocks of periods and its own draw of the priors' centres, in balance (see `luck`). Intervals of effects
-            come from draws of what the data leave open of the curves (see `posterior`; of the `free` head from the
-            members' spread, as those of forecasts); one member has none.
+        members: models in the ensemble; `--seeds` is the same option. 0 is 16 of one series, which tells little of its
+            curves and is quickly fitted, and 5 of several units. Each has its own seed, its own bootstrap of blocks of
+            periods and its own draw of the priors' centres, in balance (see `luck`). Intervals of effects come from
+            draws of what the data leave open of the curves (see `posterior`; of the `free` head from the members'
+            spread, as those of forecasts); one member has none.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.
@@ -64,7 +67,7 @@ class MediaConfig:
             leaves the bootstrap out, and periods are independent.
     """
 
-    members: Members = 5
+    members: Members = 0
     val: float | int = 0.1
     test: float | int = 0.1
     network: MMMConfig = dataclasses.replace(SMALL, head="response")  # noqa: RUF009 - frozen
@@ -102,6 +105,10 @@ class MediaConfig:
         said = self.confusion if self.confusion == "shuffle" else "half"
         return dataclasses.replace(self, roi=tuple(p.form for p in self.roi), confusion=said)
 
+    def settled(self, units: int) -> MediaConfig:
+        """Give it for a table of so many units: with the number of members that it leaves open."""
+        return self if self.members else dataclasses.replace(self, members=ALONE if units == 1 else TOGETHER)
+
     @property
     def beliefs(self) -> np.ndarray:
         """The beliefs' numbers, `[beliefs, numbers]`, zeros after the last of each."""
@@ -124,7 +131,7 @@ class MediaConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {', '.join(known)}")
         for name, least in (
-            ("members", 1),
+            ("members", 0),
             ("seasons", 0),
             ("warm", 0),
             ("steps", 1),

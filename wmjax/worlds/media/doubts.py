@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 
@@ -162,3 +163,20 @@ def warnings(
     if members < 3:
         found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
     return found
+
+
+def disagreement(names: Sequence[str], *answers: Sequence[np.ndarray]) -> list[str]:
+    """Say of which answers the members' mean lies outside what draws answer, and so at an end of its bounds.
+
+    Args:
+        names: of what is asked about.
+        answers: `mean, lo, hi` of each question, over `names`.
+    """
+    split = np.any([(lo < hi) & ((mean <= lo) | (mean >= hi)) for mean, lo, hi in answers], axis=0)
+    if not split.any():
+        return []
+    about = ", ".join(name for name, here in zip(names, split, strict=True) if here)
+    return [
+        f"members disagree about {about}: their mean lies outside what draws around their mean curves answer, and "
+        "stands at its interval's end; fit with more members (`--members`)"
+    ]

@@ -107,7 +107,7 @@ def fit_each(
     Args:
         key: seeds everything.
         panel: one row a unit and time; each unit is fitted as a series of its own.
-        cfg: how, the same for all.
+        cfg: how, the same for all; with as many members as a world of several units has, where it leaves them open.
         seed, creative, observer, stage: as in `fit`.
         batch_size, budget_bytes: how many members are trained side by side, and in how many bytes, see
             `train.many.fit_many`.
@@ -118,6 +118,7 @@ def fit_each(
         DivergedError: every member of every unit meets values that are not finite.
     """
     check_key(key)
+    cfg = cfg.settled(panel.num_units)
     ready: dict[Unit, Prepared] = {}
     failed: dict[Unit, str] = {}
     for at, unit in enumerate(panel.units):

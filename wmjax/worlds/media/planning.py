@@ -22,8 +22,8 @@ from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.worlds import contract
 from wmjax.worlds.media import budget as budgets
+from wmjax.worlds.media import doubts, posterior, prepare, programs
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media import posterior, prepare, programs
 from wmjax.worlds.media.budget import Bounds, Pair
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def shift(
     warned = [_told(world, panel, at, beyond[:, at], over) for at in (i, j) if beyond[:, at].any()]
     support = world.support.set_index("channel")["explained"]
     alone = [c for c in (source, target) if c in world.doubts().unidentified]
+    warned += table.attrs["warnings"]
     warned += [
         f"no overlap: covariates explain {support[c]:.0%} of {c}'s spend, so hardly a period shows it moving by itself"
         for c in alone
@@ -98,6 +99,7 @@ def changes(
 
     Returns:
         mean, lo, hi are what the row's move alone adds to the outcome, in its `unit`; the channel `all` is them all.
+        Attribute `warnings`: where members disagree.
     """
     names, old, history = geos(panel), jnp.asarray(panel.arrays.actions), world.history(panel)
     at = jnp.arange(old.shape[2])
@@ -133,7 +135,12 @@ def changes(
     }
     rows = pd.MultiIndex.from_product(labels, names=["channel", "geo"])
     table = pd.DataFrame({name: value.ravel() for name, value in columns.items()}, index=rows).reset_index()
-    return table.assign(unit=prepare.outcome_name(panel, world.cfg))
+    table = table.assign(unit=prepare.outcome_name(panel, world.cfg))
+    whole = (table["geo"] == ALL).to_numpy()
+    moves = ["the whole plan" if name == ALL else f"the move of {name}" for name in table["channel"].to_numpy()[whole]]
+    ends = [table[name].to_numpy()[whole] for name in ("mean", "lo", "hi")]
+    table.attrs["warnings"] = doubts.disagreement(moves, ends)
+    return table
 
 
 def taught(world: MediaWorld, panel: Panel) -> Bool[np.ndarray, "units time"]:
@@ -217,7 +224,7 @@ def optimize(
 
     found = budgets.best(value, own[some], low[some], high[some], wanted, group, named)
     factors = jnp.where((over.change > 0)[:, None], spread(found.factors), 1.0)
-    table = changes(world, panel, plan * factors, over, times, alpha, range(len(world.channels)))
+    told = changes(world, panel, plan * factors, over, times, alpha, range(len(world.channels)))
     names = np.array(world.channels)[np.nonzero(some)[0]]
     settled = pd.DataFrame(
         {
@@ -230,7 +237,8 @@ def optimize(
             "residual": found.residual,
         }
     )
-    table = table.merge(settled, on=["channel", "geo"], how="left").fillna({"bound": ""})
+    table = told.merge(settled, on=["channel", "geo"], how="left").fillna({"bound": ""})
+    table.attrs["warnings"] = told.attrs["warnings"]
     gain = table[(table["channel"] == ALL) & (table["geo"] == ALL)].iloc[0]
     price = float(np.average(found.price, weights=wanted))
     numbers = {"start": found.start, "value": found.value, "price": price, "residual": float(found.residual.max())}

@@ -226,6 +226,8 @@ def bounds(
     """
     if draws is None:
         return spread_of(own, alpha)
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
     lo, hi = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)
     mean = own.mean(0)
     return np.minimum(lo, mean), np.maximum(hi, mean)

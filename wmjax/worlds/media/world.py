@@ -242,8 +242,7 @@ class MediaWorld(contract.Named):
         units = planning.geos(panel)
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
         change = np.asarray(over.change) > 0
-        cost = (panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64)
-        cost = summed(cost)
+        cost = summed((panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64))
         paid = np.where(cost > 0, cost, np.nan)
 
         def worth(parts: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -277,11 +276,12 @@ class MediaWorld(contract.Named):
         beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
         data["extrapolated"] = (("channel", "factor", "unit"), beyond)
         mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
-        automatic, difference = mean.marginal / paid, mean.slope / paid
-        why = marginals.reasons(automatic, difference, mean.bend / paid, mean.noise / paid)
-        why = np.where(np.isfinite(paid), why, "")
+        at = (mean.marginal / paid, mean.slope / paid, mean.bend / paid, mean.noise / paid)
+        why = np.where(np.isfinite(paid), marginals.reasons(*at), "")
         data["marginal_apart"] = (("channel", "unit"), why)
-        told = self.warnings() + marginals.words(self.channels, [ALL, *units], automatic, difference, why)
+        ends = [[data[f"{name}{end}"][1][:, 0] for end in ("", "_lo", "_hi")] for name in ("roi", "marginal_roi")]
+        told = self.warnings() + doubts.disagreement(self.channels, *ends)
+        told += marginals.words(self.channels, [ALL, *units], *at[:2], why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         attrs |= {"no_overlap": sorted(self.doubts().unidentified), "provenance": dict(self.provenance)}
         return xr.Dataset(data, coords=coords, attrs=attrs)
