@@ -136,10 +136,8 @@ def changes(
     rows = pd.MultiIndex.from_product(labels, names=["channel", "geo"])
     table = pd.DataFrame({name: value.ravel() for name, value in columns.items()}, index=rows).reset_index()
     table = table.assign(unit=prepare.outcome_name(panel, world.cfg))
-    whole = (table["geo"] == ALL).to_numpy()
-    moves = ["the whole plan" if name == ALL else f"the move of {name}" for name in table["channel"].to_numpy()[whole]]
-    ends = [table[name].to_numpy()[whole] for name in ("mean", "lo", "hi")]
-    table.attrs["warnings"] = doubts.disagreement(moves, ends)
+    moves = [*(f"the move of {world.channels[k]}" for k in moved), "the whole plan"]
+    table.attrs["warnings"] = doubts.disagreement(moves, [x[:, 0] for x in (own.mean(0), lo, hi)])
     return table
 
 
