@@ -21,12 +21,12 @@ Frequency = Literal["auto", "daily", "weekly", "monthly", "step"]
 
 def near(name: object, names: Iterable[object]) -> str:
     """Say which names are close to a wrong one, or, where none is, which there are."""
-    names = list(dict.fromkeys(map(str, names)))
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+    known = list(dict.fromkeys(str(n) for n in names))
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(n) for n in close) + "?"
-    shown = ", ".join(repr(n) for n in names[:20])
-    return f"there are {shown}" + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = ", ".join(repr(n) for n in known[:20])
+    return f"there are {shown}" + (f" and {len(known) - 20} more" if len(known) > 20 else "")
 
 
 def _check(what: str, value: object, allowed: Any) -> None:
