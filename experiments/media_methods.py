@@ -190,7 +190,7 @@ def run_method(
         if method.endswith("_alpha0"):
             cfg = dataclasses.replace(cfg, alpha=0.0)
         if method == "media_many":
-            cfg = dataclasses.replace(cfg, members=MANY_MEMBERS * cfg.members)
+            cfg = dataclasses.replace(cfg, members=MANY_MEMBERS * cfg.settled(alone=True).members)
         if method == "media_as_measured":
             cfg = dataclasses.replace(cfg, errors_in_variables=False)
         if method.startswith("media_free"):

@@ -353,7 +353,7 @@ def piece(options: common.Options, seed: int, setting: str, method: str, public:
     owner = fingerprint(
         MODEL,
         size_of(options),
-        public.cfg,
+        public.cfg.settled(alone=public.panel.num_units == 1),
         public.panel.fingerprint,
         *([sampler_of(options)] if method in SAMPLED else []),
     )

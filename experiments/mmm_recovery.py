@@ -20,7 +20,8 @@ seeds, and they enter no mean. R-hat and effective draws, the worst of all param
 
 Settings `feedback`, `synergy` and `hidden` are the main one with a difference each: spend follows last week's outcome
 too; the first two channels raise each other's effect; the proxy misses half of demand's irregular variance.
-`one_series` is a single geo, which is what a national table has; `media_many` is media with four times the members.
+`one_series` is a single geo, which is what a national table has; `media_many` is media with four times the members,
+16, which is a world's own number there.
 
 Budget shifts are all ordered pairs of channels, a tenth of the one's spend moved to the other: `shift_sign_right`, and
 errors of the size of the gain, `shift_mdape` (the median pair's relative error) and `shift_wape` (the sum of errors
@@ -242,7 +243,7 @@ def scores_of(setting: str, method: str, got: dict[str, Any], size: Size) -> Sco
     if got.get("roi"):
         # The failure to beat: the worst channel's return as a share of what it was.
         found[Cell(setting, method, "worst_roi_ratio")] = float(np.divide(got["roi"], got["true"]).min())
-    if setting == MANY:
+    if setting == MANY and got.get("roi"):
         always = size.sim.num_channels - size.sim.always_on
         error = np.abs(np.divide(got["roi"], got["true"]) - 1)
         for name, own in (("paused", error[:always]), ("always_on", error[always:])):

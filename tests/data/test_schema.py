@@ -171,6 +171,7 @@ def test_a_missing_or_broken_file_is_told(tmp_path):
 
 def test_near_names_close_ones_else_all():
     assert near("prise", ["price", "push"]) == "did you mean 'price'?"
+    assert near("prise", ["price", "push", "price"]) == "did you mean 'price'?"
     assert near("zzz", ["price", 4]) == "there are 'price', '4'"
     assert near("zzz", range(25)).endswith("and 5 more")
 

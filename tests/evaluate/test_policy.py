@@ -108,6 +108,9 @@ def test_mistakes_are_named():
         policy.greedy(one, one, 2.0)
     with pytest.raises(UserError, match="no allocation within a budget of 2"):
         policy.exact(one, one, 2.0)
+    for solver, budget in itertools.product((policy.greedy, policy.exact), (np.nan, -np.inf)):
+        with pytest.raises(UserError, match=r"budget is -?(nan|inf), must be a number"):
+            solver(one, one, budget)
     with pytest.raises(UserError, match="1 gains or costs are not finite"):
         policy.exact(np.where(np.eye(2, 3) > 0, np.nan, 1.0)[:1], one[:1], 2.0)
     with pytest.raises(UserError, match="must be above 0"):

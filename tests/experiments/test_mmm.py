@@ -84,11 +84,13 @@ def test_a_regression_is_asked_as_it_was_fitted(asked, method):
 def test_the_study_has_its_methods_in_every_setting():
     study = mmm_recovery.settings(mmm_recovery.FULL, 5)
     strengths = [f"confounding={x}" for x in (2, 0, 4, 1)]
-    assert list(study) == [*strengths, "feedback", "synergy", "hidden", "twenty seeds"]
+    assert list(study) == [*strengths, "feedback", "synergy", "hidden", "one_series", "twenty seeds"]
     for name in strengths:
         assert {"media_alpha0", "media_priors", "numpyro_mmm", "ols"} <= set(study[name].seeds)
     assert study["confounding=2"].seeds["media_free"] == 2
     assert "media_free" not in study["confounding=0"].seeds
+    assert mmm_recovery.ask(0, size=SIZE, **study["one_series"].change).panel.num_units == 1
+    assert study["one_series"].seeds == dict.fromkeys(("ols", "adstock_hill", "media", "media_many", "numpyro_mmm"), 20)
     for name in ("feedback", "synergy", "hidden"):
         changed = mmm_recovery.ask(0, size=SIZE, **study[name].change)
         assert getattr(changed.cfg, name) > 0
@@ -177,6 +179,8 @@ def test_a_sampler_whose_chains_disagree_is_refused_and_enters_no_mean(asked, tr
     assert "R-hat" in told["refused"]
     scores = mmm_recovery.scores_of("s", "numpyro_mmm", {"rows": [], "told": told}, SIZE)
     assert set(scores) == {Cell("s", "numpyro_mmm", f"sampler_{q}") for q in ("rhat", "ess", "divergent")}
+    many = mmm_recovery.scores_of("twenty seeds", "numpyro_mmm", {"rows": [], "told": told, "roi": []}, SIZE)
+    assert len(many) == len(scores)
     scores |= {Cell("s", "media", "roi_mdape"): 0.11, Cell("s", "ols", "roi_mdape"): 0.2}
     better, half = (Cell("s", "media", f"seeds_{words}_ols") for words in ("better_than", "half_of"))
     assert mmm_recovery.wins("s", scores) == {better: 1.0, half: 0.0}

@@ -159,6 +159,17 @@ def test_warning_is_yellow_on_a_terminal():
     assert "\x1b[33mwarning: careful" in out.file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("count", "unit", "words"), [(1, "box", "1 box"), (126, "box", "126 boxes"), (2, "epoch", "2 epochs")]
+)
+def test_units_have_their_plural(count, unit, words):
+    out = pipe()
+    with console.console_observer(out) as observer:
+        observer(Event("sweep", 0, count, unit=unit))
+        observer(Event("sweep", count, count, unit=unit))
+    assert words in text_of(out)
+
+
 def test_table_aligns_numbers_and_keeps_names_as_they_are():
     out = pipe()
     frame = pd.DataFrame({"outcome": ["visit", "[b]uy"], "ate": [0.12345, np.nan], "n": [12345, 3]})

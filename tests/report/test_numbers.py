@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from wmjax.report import numbers
@@ -75,6 +76,7 @@ def test_value_of_reads_shares_by_name():
     assert numbers.value_of("missing", 3) == "3"
     assert numbers.value_of("median", 0.0014) == "0.00140"
     assert numbers.value_of("on", False) == "no"
+    assert numbers.value_of("on", np.True_) == "yes"
     assert numbers.value_of("levels", ["a", "b"]) == "a, b"
     assert numbers.value_of("counts", {"kept_rows": 1200}) == "kept rows 1,200"
     assert numbers.value_of("when", object()) == "–"

@@ -21,7 +21,7 @@ from wmjax.report.run import Run
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import doubts, luck, placebo, prepare, tables
+from wmjax.worlds.media import doubts, fitting, luck, placebo, posterior, prepare, tables
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 
@@ -285,19 +285,34 @@ def test_one_member_has_no_luck():
     assert not any(np.any(noise) for noise in (*curves, beliefs))
 
 
-def test_one_series_has_more_members_and_a_number_that_is_given_stays():
-    cfg = MediaConfig()
-    assert (cfg.settled(1).members, cfg.settled(2).members) == (16, 5)
-    assert SMOKE.settled(1) == SMOKE
+def test_members_that_are_left_open_are_as_many_as_a_table_wants(panel, monkeypatch):
+    asked = []
+
+    def stop(key, panel, cfg, creative):
+        asked.append(cfg.members)
+        raise UserError("stop")
+
+    monkeypatch.setattr(fitting, "prepared", stop)
+    open_, one = dataclasses.replace(SMOKE, members=0), panel.select(units=panel.units[:1])
+    free = dataclasses.replace(open_, network=dataclasses.replace(SMOKE.network, head="free"))
+    for table, cfg in ((panel, open_), (one, open_), (one, free), (one, SMOKE)):
+        with pytest.raises(UserError, match="stop"):
+            media.fit(jax.random.key(0), table, cfg)
+    assert asked == [5, 16, 5, 3]
+    with pytest.raises(UserError, match="none of 1 units"):
+        media.fit_each(jax.random.key(0), one, open_)
+    assert asked[4:] == [5]
 
 
-def test_members_that_disagree_are_told_of():
-    """Means at an end of their bounds, which were moved out to them; bounds of no width say nothing."""
-    mean, lo, hi = np.array([1.0, 2.0, 3.0, 0.0]), np.array([1.0, 1.0, 2.0, 0.0]), np.array([2.0, 3.0, 3.0, 0.0])
-    within = (mean, mean - 1, mean + 1)
-    (told,) = doubts.disagreement(["a", "b", "c", "d"], within, (mean, lo, hi))
+def test_members_and_draws_apart():
+    """Outside the middle nine tenths of the draws, whatever level is asked for, and by more than rounding."""
+    own = np.array([[0.0, 0.5, 1.0, 0.0], [0.0, 0.5, 1.0, 1e-9]])
+    draws = np.linspace(0, 1, 101)[:, None] * np.array([1.0, 1.0, 0.9, 0.0])
+    assert posterior.apart(own, draws, rounding=1e-6).tolist() == [True, False, True, False]
+    assert not posterior.apart(own, None).any()
+    (told,) = doubts.disagreement(["a", "b", "c", "d"], posterior.apart(own, draws, rounding=1e-6))
     assert told.startswith("members disagree about a, c: ")
-    assert not doubts.disagreement(["a", "b", "c", "d"], within)
+    assert not doubts.disagreement(["a"], np.zeros(1, bool))
 
 
 def test_answers_say_where_members_disagree(world, panel):
@@ -312,6 +327,8 @@ def test_answers_say_where_members_disagree(world, panel):
     assert any(w.startswith(f"members disagree about the move of {name}") for w in told)
     table, _ = narrow.optimize_budget(panel)
     assert any(f"the move of {name}" in w for w in table.attrs["warnings"])
+    table, _ = world.optimize_budget(panel, bounds=(0.999999, 1.000001))
+    assert not table.attrs["warnings"]
 
 
 def test_a_gappy_national_panel_of_months_is_fitted_and_answered():

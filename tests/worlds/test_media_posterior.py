@@ -205,6 +205,9 @@ def test_without_draws_the_members_spread_bounds():
     # A mean outside of what the draws say is let in.
     np.testing.assert_allclose(lo, [0.05, 0.5])
     np.testing.assert_allclose(hi, [2.0, 9.5])
+    for wrong in (0.0, 1.0, 90.0):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
+            posterior.bounds(own, own, wrong)
 
 
 @pytest.mark.parametrize("believed", [False, True])

@@ -44,7 +44,7 @@ def greedy(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plan
     Raises:
         UserError: not even each unit's cheapest plan is within the budget.
     """
-    _check(gain, cost)
+    _check(gain, cost, budget)
     base = _cheapest(gain, cost)
     units = np.arange(gain.shape[1])
     spent = float(cost[base, units].sum())
@@ -102,7 +102,7 @@ def exact(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plans
     Raises:
         UserError: nothing is within the budget, or the solver gives up.
     """
-    _check(gain, cost)
+    _check(gain, cost, budget)
     plans, units = gain.shape
     once = scipy.sparse.kron(np.ones((1, plans)), scipy.sparse.eye(units), format="csr")
     found = scipy.optimize.milp(
@@ -163,7 +163,9 @@ def _slack(budget: float) -> float:
     return 1e-9 * max(1.0, abs(budget))
 
 
-def _check(gain: np.ndarray, cost: np.ndarray) -> None:
+def _check(gain: np.ndarray, cost: np.ndarray, budget: float) -> None:
+    if not budget > -np.inf:
+        raise UserError(f"budget is {budget}, must be a number")
     if gain.shape != cost.shape:
         raise ValueError(f"gains are {gain.shape} and costs {cost.shape}; both are [plans, units]")
     if not (np.isfinite(gain).all() and np.isfinite(cost).all()):

@@ -117,8 +117,6 @@ def best(
         paid = np.where(who.supported == 1, who.cost, who.cost.max() + 1.0)
     else:
         worth, paid = who.gain, who.cost
-    if budget is not None and np.isnan(budget):
-        raise UserError("budget is nan, must be a number")
     limit = float(paid.max(0).sum()) if budget is None else budget
     chosen = getattr(policy, solver or ("greedy" if by is None else "exact"))(worth, paid, limit)
     at = np.arange(len(who.names))

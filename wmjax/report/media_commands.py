@@ -65,6 +65,7 @@ def fit_media(
     cfg = _asked(cfg, head, belief)
     vectors = None if creative is None else creatives.load(creative)
     table = read_panel(panel, schema, min_units=1)
+    cfg = cfg.settled(alone=table.num_units == 1 and not each)
     if each:
         if creative is not None:
             raise UserError("--each fits every unit a world of its own, without --creative")

@@ -26,7 +26,8 @@ class MediaConfig:
 
     Attributes:
         members: models in the ensemble; `--seeds` is the same option. 0 is 16 of one series, which tells little of its
-            curves and is quickly fitted, and 5 of several units. Each has its own seed, its own bootstrap of blocks of
+            curves and is quickly fitted, and else 5 (of several units, of a unit among many in `fit_each`, of the
+            `free` head). Each has its own seed, its own bootstrap of blocks of
             periods and its own draw of the priors' centres, in balance (see `luck`). Intervals of effects come from
             draws of what the data leave open of the curves (see `posterior`; of the `free` head from the members'
             spread, as those of forecasts); one member has none.
@@ -105,9 +106,13 @@ class MediaConfig:
         said = self.confusion if self.confusion == "shuffle" else "half"
         return dataclasses.replace(self, roi=tuple(p.form for p in self.roi), confusion=said)
 
-    def settled(self, units: int) -> MediaConfig:
-        """Give it for a table of so many units: with the number of members that it leaves open."""
-        return self if self.members else dataclasses.replace(self, members=ALONE if units == 1 else TOGETHER)
+    def settled(self, *, alone: bool) -> MediaConfig:
+        """Give it with the number of members that it leaves open, of a world of one series that is fitted alone or not.
+
+        The `free` head, which is dear, has no more of them then.
+        """
+        many = alone and self.network.head == "response"
+        return self if self.members else dataclasses.replace(self, members=ALONE if many else TOGETHER)
 
     @property
     def beliefs(self) -> np.ndarray:

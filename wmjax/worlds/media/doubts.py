@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 
 class Doubts(NamedTuple):
@@ -165,18 +166,12 @@ def warnings(
     return found
 
 
-def disagreement(names: Sequence[str], *answers: Sequence[np.ndarray]) -> list[str]:
-    """Say of which answers the members' mean lies outside what draws answer, and so at an end of its bounds.
-
-    Args:
-        names: of what is asked about.
-        answers: `mean, lo, hi` of each question, over `names`.
-    """
-    split = np.any([(lo < hi) & ((mean <= lo) | (mean >= hi)) for mean, lo, hi in answers], axis=0)
-    if not split.any():
+def disagreement(names: Sequence[str], apart: Bool[np.ndarray, " names"]) -> list[str]:
+    """Say of what is asked about that members and draws are `posterior.apart`."""
+    if not apart.any():
         return []
-    about = ", ".join(name for name, here in zip(names, split, strict=True) if here)
+    about = ", ".join(name for name, here in zip(names, apart, strict=True) if here)
     return [
-        f"members disagree about {about}: their mean lies outside what draws around their mean curves answer, and "
-        "stands at its interval's end; fit with more members (`--members`)"
+        f"members disagree about {about}: their mean lies outside the 90 % of what draws around their mean curves "
+        "answer; fit with more members (`--members`)"
     ]

@@ -1,7 +1,8 @@
 """A media world a unit: hundreds of regions, each with curves of its own, trained together in one program.
 
 `fit` gives all units one set of curves, which is better where they share it. `fit_each` gives each unit what `fit` of
-that unit alone would, to rounding: regions and members are one axis, each region a subset of the data.
+that unit alone, of as many members, would, to rounding: regions and members are one axis, each region a subset of the
+data.
 """
 
 from __future__ import annotations
@@ -100,14 +101,15 @@ def fit_each(
 ) -> MediaWorlds:
     """Fit a media world to each unit of a panel, all in one program.
 
-    A unit's world is what `fit(unit_key(key, unit), panel.select(units=[unit]), cfg)` gives, to rounding. Units whose
+    A unit's world is what `fit(unit_key(key, unit), panel.select(units=[unit]), cfg)` of as many members gives, to
+    rounding. Units whose
     measured covariates differ (`MediaConfig.errors_in_variables`) have networks of different width, and each width is
     a program of its own. A unit that cannot be fitted, or whose members all diverge, is told of in `failed`.
 
     Args:
         key: seeds everything.
         panel: one row a unit and time; each unit is fitted as a series of its own.
-        cfg: how, the same for all; with as many members as a world of several units has, where it leaves them open.
+        cfg: how, the same for all; 5 members each, where it leaves them open.
         seed, creative, observer, stage: as in `fit`.
         batch_size, budget_bytes: how many members are trained side by side, and in how many bytes, see
             `train.many.fit_many`.
@@ -118,7 +120,7 @@ def fit_each(
         DivergedError: every member of every unit meets values that are not finite.
     """
     check_key(key)
-    cfg = cfg.settled(panel.num_units)
+    cfg = cfg.settled(alone=False)
     ready: dict[Unit, Prepared] = {}
     failed: dict[Unit, str] = {}
     for at, unit in enumerate(panel.units):

@@ -63,7 +63,7 @@ def fit(
         UserError: see `prepare.check` and `creatives.read`; or the folder belongs to another fit.
         DivergedError: where every member meets values that are not finite.
     """
-    cfg = cfg.settled(panel.num_units)
+    cfg = cfg.settled(alone=panel.num_units == 1)
     begun = prepared(key, panel, cfg, creative)
     begin = many.Members(Begin(begun.learner), 2, None)
     done, history = loop.run(

@@ -137,7 +137,10 @@ def changes(
     table = pd.DataFrame({name: value.ravel() for name, value in columns.items()}, index=rows).reset_index()
     table = table.assign(unit=prepare.outcome_name(panel, world.cfg))
     moves = [*(f"the move of {world.channels[k]}" for k in moved), "the whole plan"]
-    table.attrs["warnings"] = doubts.disagreement(moves, [x[:, 0] for x in (own.mean(0), lo, hi)])
+    # Gains are differences of sums in float32.
+    rounding = 1e-6 * float(np.abs(asked[0]).sum(-1).max())
+    apart = posterior.apart(own[..., 0], None if drawn is None else drawn[..., 0], rounding=rounding)
+    table.attrs["warnings"] = doubts.disagreement(moves, apart)
     return table
 
 

@@ -231,3 +231,14 @@ def bounds(
     lo, hi = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)
     mean = own.mean(0)
     return np.minimum(lo, mean), np.maximum(hi, mean)
+
+
+def apart(
+    own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"] | None, *, rounding: float = 0.0
+) -> np.ndarray:
+    """Mark answers whose mean over members lies outside the middle 90 % of the draws', by more than rounding."""
+    if draws is None:
+        return np.zeros(own.shape[1:], bool)
+    lo, hi = np.quantile(draws, [0.05, 0.95], axis=0)
+    mean = own.mean(0)
+    return np.maximum(lo - mean, mean - hi) > rounding

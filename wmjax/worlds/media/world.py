@@ -241,8 +241,8 @@ class MediaWorld(contract.Named):
         found, drawn = self.asked(programs.attribute, history, *args, chunk=chunk, feed=feed)
         units = planning.geos(panel)
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
-        change = np.asarray(over.change) > 0
-        cost = summed((panel.arrays.actions * panel.arrays.mask[..., None])[:, change].sum(1).T.astype(np.float64))
+        spent = (panel.arrays.actions * panel.arrays.mask[..., None])[:, np.asarray(over.change) > 0]
+        cost = summed(spent.sum(1).T.astype(np.float64))
         paid = np.where(cost > 0, cost, np.nan)
 
         def worth(parts: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
@@ -262,8 +262,8 @@ class MediaWorld(contract.Named):
 
         coords = {"channel": list(self.channels), "factor": list(grid), "unit": [ALL, *units]}
         data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
-        other = None if drawn is None else worth(drawn)
-        for name, (dims, value) in worth(found).items():
+        mine, other = worth(found), None if drawn is None else worth(drawn)
+        for name, (dims, value) in mine.items():
             lo, hi = posterior.bounds(value, None if other is None else other[name][1], alpha)
             data |= {name: (dims, value.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
         # Shares of the amounts that are told; a mean of the members' shares would order channels otherwise.
@@ -279,8 +279,9 @@ class MediaWorld(contract.Named):
         at = (mean.marginal / paid, mean.slope / paid, mean.bend / paid, mean.noise / paid)
         why = np.where(np.isfinite(paid), marginals.reasons(*at), "")
         data["marginal_apart"] = (("channel", "unit"), why)
-        ends = [[data[f"{name}{end}"][1][:, 0] for end in ("", "_lo", "_hi")] for name in ("roi", "marginal_roi")]
-        told = self.warnings() + doubts.disagreement(self.channels, *ends)
+        sums = lambda who: np.stack([who[n][1][..., 0] for n in ("roi", "marginal_roi")], axis=1)  # noqa: E731
+        apart = posterior.apart(sums(mine), None if other is None else sums(other))
+        told = self.warnings() + doubts.disagreement(self.channels, apart[0] | apart[1])
         told += marginals.words(self.channels, [ALL, *units], *at[:2], why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         attrs |= {"no_overlap": sorted(self.doubts().unidentified), "provenance": dict(self.provenance)}
@@ -376,10 +377,10 @@ class MediaWorld(contract.Named):
             A table: channel, geo (`all` is the sum), spend, new_spend, factor; mean, lo, hi: what the channel's own
             change adds, in `unit`, with bounds of level `1 - alpha`; extrapolated: beyond what was learnt from; and
             where money moves low, high, bound (`low`, `high` or empty), return (of the last unit spent) and residual
-            (of the optimality conditions). The channel `all` is all together. And the numbers `start` (expected by the
-            old split, scaled to the budget and moved into the bounds), `value` (by this one), `price` (marginal
-            return), `residual` (the largest), and `gain`, `lo`, `hi`: what the split adds to what was done,
-            as if it had not been chosen for it.
+            (of the optimality conditions). The channel `all` is all together. Its attribute `warnings` says where
+            members disagree. And the numbers `start` (expected by the old split, scaled to the budget and moved into
+            the bounds), `value` (by this one), `price` (marginal return), `residual` (the largest), and `gain`, `lo`,
+            `hi`: what the split adds to what was done, as if it had not been chosen for it.
         """
         return planning.optimize(
             self, panel, budget=budget, bounds=bounds, move=move, money=money, rest=rest, times=times, alpha=alpha
@@ -436,8 +437,7 @@ class MediaWorld(contract.Named):
 
     def window(self, panel: Panel, times: slice, carry: int | None) -> Window:
         """Let plans differ in `times`, and count the outcome of observed rows in the `carry` periods after it too."""
-        start, stop, _ = times.indices(panel.num_times)
-        after = self.cfg.network.carry if carry is None else carry
+        after, (start, stop, _) = self.cfg.network.carry if carry is None else carry, times.indices(panel.num_times)
         return attribution.window(panel.num_times, start, stop, carry=after, observed=panel.arrays.mask)
 
     def _by_row(self, panel: Panel, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
