@@ -270,16 +270,27 @@ def revise(
     return _write(options.out, name, value)
 
 
-def parts(result: Mapping[str, Any], methods: Collection[str] | None = None) -> str:
-    """Say which rows of a result (or of some of its methods) other commands put into it, and what computed these."""
+def parts(result: Mapping[str, Any], shown: Collection[tuple[str, str]] | None = None) -> str:
+    """Say which rows of a result other commands put into it, and what computed these.
+
+    Args:
+        result: as written.
+        shown: setting and method of the rows that are spoken of; all if not given.
+    """
     told = []
     for part in result["facts"].get("parts", ()):
-        groups = [group.rsplit("/", 1) for group in part["of"]]
-        groups = [(setting, name) for setting, name in groups if methods is None or name in methods]
-        if groups:
-            names, where = (", ".join(dict.fromkeys(one[at] for one in groups)) for at in (1, 0))
+        methods: dict[str, list[str]] = {}
+        for setting, name in (group.rsplit("/", 1) for group in part["of"]):
+            if shown is None or (setting, name) in shown:
+                methods.setdefault(setting, []).append(name)
+        # Settings that were given the same methods are told together.
+        alike: dict[str, list[str]] = {}
+        for setting, names in methods.items():
+            alike.setdefault(", ".join(names), []).append(setting)
+        if alike:
+            rows = ", ".join(f"{names} ({', '.join(settings)})" for names, settings in alike.items())
             devices = ", ".join(dict.fromkeys(m["device"] for m in part["made"]))
-            told.append(f"{names} ({where}) by `{part['command']}` on {devices}")
+            told.append(f"{rows} by `{part['command']}` on {devices}")
     return "; ".join(told)
 
 

@@ -53,7 +53,7 @@ def table(path: Path, words: str = "") -> str:
         lines.append("| " + " | ".join([*label, *(found.get(column, "") for column in columns)]) + " |")
     versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items() if k in ("jax", "python"))
     seeds = ", ".join(map(str, result["seeds"][: max(r["n"] for r in rows)]))
-    later = f" Put in later: {told}." if (told := parts(result, {r["method"] for r in rows})) else ""
+    later = f" Put in later: {told}." if (told := parts(result, {(r["setting"], r["method"]) for r in rows})) else ""
     lines += ["", f"`{result['command']}`; {result['device']}; {versions}; seeds {seeds}.{later}", ""]
     return "\n".join(lines)
 
