@@ -571,6 +571,8 @@ def test_a_world_that_forecasts_worse_than_means_says_so_first(world, panel):
         uneven = dataclasses.replace(world, facts={**world.facts, "r2": r2, "size_ratio": 40.0}).warnings()
         assert ("differ 40-fold" in uneven[0]) is ("--size outcome" in uneven[0]) is bool(told)
         assert ("no better than" in warned[0]) is bool(told)
+        sized = dataclasses.replace(world, facts={**world.facts, "r2": r2, "size": "outcome"}).warnings()
+        assert ("--size none" in sized[0]) is bool(told)
 
 
 def test_units_keep_their_own_numbers_in_any_order(world, panel):

@@ -40,7 +40,7 @@ def of(
 
     Args:
         support: of the world, see `fitting.support`.
-        facts: of the world; `placebo`, `hidden`, `r2`, `size_ratio` and `as_measured` where they were measured.
+        facts: of the world; `placebo`, `hidden`, `r2`, `size_ratio`, `size` and `as_measured` where they were measured.
         negative: channels whose effect is negative; unknown: those whose effect may be either.
     """
     rows = list(zip(support["channel"], support["explained"], support["idle"], strict=True))
@@ -54,7 +54,7 @@ def of(
             for channel, told in facts.get("hidden", {}).items()
             if told["times_known"] is not None and told["times_known"] < 1
         },
-        _misfit(facts.get("r2", {}), facts.get("size_ratio")),
+        _misfit(facts.get("r2", {}), facts.get("size_ratio"), facts.get("size", "none")),
         tuple(facts.get("as_measured", ())),
         {
             channel: float(share)
@@ -70,11 +70,13 @@ UNEQUAL = 3.0
 """Ratio of the largest unit's mean outcome to the smallest's, from which it may be what a bad fit is due to."""
 
 
-def _misfit(r2: Mapping[str, float | None], size_ratio: float | None) -> str:
+def _misfit(r2: Mapping[str, float | None], size_ratio: float | None, size: str) -> str:
     """Say where periods held out, or watched where none were, are predicted no better than by train means."""
     cure = ""
     if size_ratio is not None and size_ratio >= UNEQUAL:
         cure = f"; units differ {size_ratio:,.0f}-fold in their mean outcome, which may be why: try `--size outcome`"
+    if size != "none":
+        cure = "; units count per unit of their size, small ones as much as large ones: try `--size none`"
     for part, words in (("test", "held-out"), ("val", "watched")):
         if r2.get(part) is None:
             continue

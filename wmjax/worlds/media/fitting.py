@@ -156,6 +156,7 @@ def world_of(
             **_dates(panel, split),
             **_errors(panel, scales),
             "unspent": prepare.unspent(panel, split),
+            "size": cfg.size,
             "size_ratio": prepare.size_ratio(panel, split.train, cfg),
         },
         provenance=provenance,
