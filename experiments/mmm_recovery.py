@@ -84,9 +84,10 @@ OFTEN = (
 MANY = "twenty seeds"
 BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"hidden": 0.5}}
 """Settings that differ from `MAIN` in one thing of the simulator, for the methods `QUICK`."""
-ALONE = {"one_series": {"num_geos": 1}}
-"""The same of one geo, on as many seeds as `MANY`, as one series tells little."""
+SERIES = "one_series"
+"""The setting of a single geo, on as many seeds as `MANY`, as one series tells little."""
 SINGLE = (*QUICK, "media_many", "numpyro_mmm")
+"""Methods that are run there."""
 METHODS = tuple(dict.fromkeys((*ALWAYS, *SOLE, *SINGLE)))
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
@@ -162,8 +163,7 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
         found[f"confounding={strength:g}"] = Setting({"confounding": strength}, seeds)
     for name, change in BENT.items():
         found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(QUICK, count))
-    for name, change in ALONE.items():
-        found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(SINGLE, size.often))
+    found[SERIES] = Setting({"confounding": MAIN, "num_geos": 1}, dict.fromkeys(SINGLE, size.often))
     found[MANY] = Setting({"confounding": MAIN}, dict.fromkeys(OFTEN, size.often))
     return found
 

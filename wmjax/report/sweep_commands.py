@@ -195,10 +195,10 @@ def best(
         value += f" (no choice within the budget is above {chosen.bound:,.6g})"
     console.say(f"{value}; {of} in {unit}, summed over units and periods; {paid}")
     if of != "total" and chosen.gain < 0:
-        better = "" if (solver or ("greedy" if by is None else "exact")) == "exact" else "; try `--solver exact`"
+        greedy = (solver or ("greedy" if by is None else "exact")) == "greedy"
         console.warning(
             "this is worth less than leaving things as they were, which the grid does not hold within the budget"
-            + (" or greedy did not find" + better if better else "")
+            + (", or greedy did not find: try `--solver exact`" if greedy else "")
         )
     elif of != "total" and "total" in table.attrs and table.attrs["total"][0] <= 0 <= table.attrs["total"][1]:
         console.warning(

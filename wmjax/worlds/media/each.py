@@ -102,9 +102,9 @@ def fit_each(
     """Fit a media world to each unit of a panel, all in one program.
 
     A unit's world is what `fit(unit_key(key, unit), panel.select(units=[unit]), cfg)` of as many members gives, to
-    rounding. Units whose
-    measured covariates differ (`MediaConfig.errors_in_variables`) have networks of different width, and each width is
-    a program of its own. A unit that cannot be fitted, or whose members all diverge, is told of in `failed`.
+    rounding. Units whose measured covariates differ (`MediaConfig.errors_in_variables`) have networks of different
+    width, and each width is a program of its own. A unit that cannot be fitted, or whose members all diverge, is told
+    of in `failed`.
 
     Args:
         key: seeds everything.

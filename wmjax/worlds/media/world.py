@@ -262,9 +262,12 @@ class MediaWorld(contract.Named):
 
         coords = {"channel": list(self.channels), "factor": list(grid), "unit": [ALL, *units]}
         data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
-        mine, other = worth(found), None if drawn is None else worth(drawn)
-        for name, (dims, value) in mine.items():
-            lo, hi = posterior.bounds(value, None if other is None else other[name][1], alpha)
+        other, apart = None if drawn is None else worth(drawn), {}
+        for name, (dims, value) in worth(found).items():
+            draws = None if other is None else other[name][1]
+            lo, hi = posterior.bounds(value, draws, alpha)
+            if name in ("roi", "marginal_roi"):
+                apart[name] = posterior.apart(value[..., 0], None if draws is None else draws[..., 0])
             data |= {name: (dims, value.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
         # Shares of the amounts that are told; a mean of the members' shares would order channels otherwise.
         added, media = data["contribution"][1], (found.factual - found.none).mean(0).astype(np.float64)
@@ -276,13 +279,12 @@ class MediaWorld(contract.Named):
         beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
         data["extrapolated"] = (("channel", "factor", "unit"), beyond)
         mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
-        at = (mean.marginal / paid, mean.slope / paid, mean.bend / paid, mean.noise / paid)
-        why = np.where(np.isfinite(paid), marginals.reasons(*at), "")
+        automatic, difference = mean.marginal / paid, mean.slope / paid
+        why = marginals.reasons(automatic, difference, mean.bend / paid, mean.noise / paid)
+        why = np.where(np.isfinite(paid), why, "")
         data["marginal_apart"] = (("channel", "unit"), why)
-        sums = lambda who: np.stack([who[n][1][..., 0] for n in ("roi", "marginal_roi")], axis=1)  # noqa: E731
-        apart = posterior.apart(sums(mine), None if other is None else sums(other))
-        told = self.warnings() + doubts.disagreement(self.channels, apart[0] | apart[1])
-        told += marginals.words(self.channels, [ALL, *units], *at[:2], why)
+        told = self.warnings() + doubts.disagreement(self.channels, apart["roi"] | apart["marginal_roi"])
+        told += marginals.words(self.channels, [ALL, *units], automatic, difference, why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         attrs |= {"no_overlap": sorted(self.doubts().unidentified), "provenance": dict(self.provenance)}
         return xr.Dataset(data, coords=coords, attrs=attrs)
@@ -437,14 +439,11 @@ class MediaWorld(contract.Named):
 
     def window(self, panel: Panel, times: slice, carry: int | None) -> Window:
         """Let plans differ in `times`, and count the outcome of observed rows in the `carry` periods after it too."""
-        after, (start, stop, _) = self.cfg.network.carry if carry is None else carry, times.indices(panel.num_times)
+        start, stop, _ = times.indices(panel.num_times)
+        after = self.cfg.network.carry if carry is None else carry
         return attribution.window(panel.num_times, start, stop, carry=after, observed=panel.arrays.mask)
 
     def _by_row(self, panel: Panel, values: Mapping[str, np.ndarray], **attrs: Any) -> xr.Dataset:
-        coords = {
-            "outcome": [prepare.outcome_name(panel, self.cfg)],
-            "unit": list(panel.units),
-            "time": panel.times,
-        }
+        coords = {"outcome": [prepare.outcome_name(panel, self.cfg)], "unit": list(panel.units), "time": panel.times}
         arrays = {n: (tuple(coords), np.where(panel.arrays.mask, v, np.nan)[None]) for n, v in values.items()}
         return xr.Dataset(arrays, coords=coords, attrs={**attrs, "provenance": dict(self.provenance)})
