@@ -113,7 +113,7 @@ def by_regression(setting: str, seed: int, options: common.Options) -> Scores:
     asked = mmm_public.ask(mmm_public.Public(panel, None, cfg))
     found, _ = media_methods.run_method("ols", seed, asked, media_methods.NOTHING, cfg, recovery.FULL.sampler)
     assert found is not None
-    values = placebo(found.roi.mean(0), *media_methods.interval(found.roi, found.drawn), panel.action_index(PLACEBO))
+    values = placebo(found.roi.mean(0), *media_methods.interval(found.roi), panel.action_index(PLACEBO))
     return {Cell(setting, "ols", name): float(value) for name, value in values.items()}
 
 

@@ -30,9 +30,8 @@ from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.losses import ROIPrior
 from wmjax.worlds import media
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media import prepare, programs
+from wmjax.worlds.media import posterior, prepare, programs
 from wmjax.worlds.media.config import MediaConfig
-from wmjax.worlds.media.posterior import bounds
 
 GRID = tuple(np.linspace(0, 2, 9))
 SHIFT = 0.1
@@ -54,9 +53,8 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A method's answers: roi and marginal [members, channels], curve [members, channels, grid], shift [members,
-    channels, channels], outcome [units, time]; drawn [draws, channels], ROI whose quantiles are an interval, where it
-    has such.
+    """A method's answers, of members or draws on an axis in front: roi and marginal [members, channels], curve
+    [members, channels, grid], shift [members, channels, channels]; and outcome [units, time].
     """
 
     roi: np.ndarray
@@ -64,7 +62,6 @@ class Found(NamedTuple):
     curve: np.ndarray
     shift: np.ndarray
     outcome: np.ndarray
-    drawn: np.ndarray | None = None
 
 
 MANY_MEMBERS = 4
@@ -130,12 +127,8 @@ def by_world(seed: int, asked: Asked, cfg: MediaConfig) -> Found:
     """Fit a media world and ask it."""
     world = media.fit(jax.random.key(seed), asked.panel, cfg, seed=seed)
     history = world.history(asked.panel)
-    members = programs.ready(world.params, history, cfg=cfg.network)
-    found = answer(_by_world(cfg.network), members, history, asked)
-    predicted = np.asarray(programs.predict(world.params, history, cfg=cfg.network)).mean(0)
-    open_left = world.draws(history, members)
-    drawn = None if open_left is None else answer(_by_world(cfg.network), open_left, history, asked).roi
-    return found._replace(outcome=predicted, drawn=drawn)
+    found = answer(_by_world(cfg.network), world.answering(history), history, asked)
+    return found._replace(outcome=np.asarray(programs.predict(world.params, history, cfg=cfg.network)).mean(0))
 
 
 def table_of(asked: Asked, cfg: MediaConfig) -> MediaTable:
@@ -213,6 +206,7 @@ def run_method(
     return by_regression(fitted or regressions.ols(table, controls=method == "ols"), asked), {}
 
 
-def interval(own: np.ndarray, drawn: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Bound what members answer: by draws, their own where they are one or many, else by their spread."""
-    return bounds(own, own if drawn is None and len(own) > 10 else drawn, ALPHA)
+def interval(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bound what is answered: by quantiles of draws, which are one or many, or by the spread of a few members."""
+    _, lo, hi = posterior.told(own, ALPHA, drawn=not 1 < len(own) <= 10)
+    return lo, hi

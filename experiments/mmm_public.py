@@ -319,7 +319,7 @@ def score(setting: str, method: str, public: Public, asked: Asked, found: Found)
         total = found.roi * asked.cost
         error = np.abs(total.mean(0) / public.contribution - 1)
         values = {"roas_mape": error.mean(), "roas_mdape": np.median(error)}
-        lo, hi = media_methods.interval(total, None if found.drawn is None else found.drawn * asked.cost)
+        lo, hi = media_methods.interval(total)
         if np.isfinite(lo).all():
             values["coverage90"] = np.mean((lo <= public.contribution) & (public.contribution <= hi))
     for name, part in (("insample_r2", asked.split.train), ("holdout_r2", asked.split.test)):

@@ -201,7 +201,7 @@ def score(setting: str, method: str, found: Found, true: Found, asked: Asked) ->
         "shift_wape": np.abs(moved - right).sum() / np.abs(right).sum(),
         "holdout_r2": metrics.r2(y, p),
     }
-    lo, hi = interval(found.roi, found.drawn)
+    lo, hi = interval(found.roi)
     if np.isfinite(lo).all():
         values["coverage90"] = np.mean((lo <= want) & (want <= hi))
         values["width90"] = np.median((hi - lo) / want)

@@ -18,7 +18,6 @@ from wmjax.sweep import axes
 from wmjax.sweep.plans import Axis, Scale
 from wmjax.sweep.reduce import Full
 from wmjax.worlds import graph, media, sweeping
-from wmjax.worlds.media import programs
 from wmjax.worlds.sweeping import Setting
 
 KEY = jax.random.key(3)
@@ -59,18 +58,27 @@ def with_plan(panel, name, change):
 def test_media_plans_are_those_of_the_worlds_own_programs(planned, channels):
     """Contrasts of two plans, each computed over all weeks by the world."""
     plan = (Scale(action="channel_0", factor=Axis("factor")),)
-    grid = axes.members(planned.members) * axes.axis("factor", [0.0, 1.0, 1.7])
+    grid = axes.members(3) * axes.axis("factor", [0.0, 1.0, 1.7])
     found = sweeping.sweep(planned, channels, grid, key=KEY, setting=ASKED, plan=plan, reduce=Full(of="path"))["path"]
     assert found.dims == ("member", "factor", "unit", "time", "outcome")
     history, cfg = planned.history(channels), planned.cfg.network
-    members = programs.ready(planned.params, history, cfg=cfg)
+    members = planned.answering(history)
     respond = jax.jit(partial(media.model.respond, cfg=cfg))
     for at, factor in enumerate((0.0, 1.0, 1.7)):
         actions = jnp.asarray(with_plan(channels, "channel_0", lambda x: x * factor))  # noqa: B023
-        for m in range(planned.members):
+        for m in range(3):
             own = jax.tree.map(lambda x: x[m], members)  # noqa: B023
             expected = respond(own, history, actions, START)[:, WINDOW]
             np.testing.assert_allclose(found[m, at, ..., 0], expected, rtol=2e-5, atol=1e-3)
+
+
+def test_media_sweeps_say_what_the_world_says_of_a_channel(planned, channels):
+    """A sweep without an axis of members, and the attribution of the same weeks: one number of one source."""
+    plan = (Scale(action="channel_0", factor=Axis("factor")),)
+    grid = axes.axis("factor", [0.0])
+    found = sweeping.sweep(planned, channels, grid, key=KEY, setting=ASKED, plan=plan, reduce=Full(of="gain"))["gain"]
+    told = planned.attribute(channels, times=WINDOW, carry=0, grid=(0.0, 1.0)).contribution
+    np.testing.assert_allclose(-found[0, :, 0], told.sel(channel="channel_0")[1:], rtol=2e-3, atol=2e-2)
 
 
 def test_media_rollouts_are_those_of_simulate(planned, channels):

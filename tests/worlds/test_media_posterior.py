@@ -177,12 +177,14 @@ def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
     # Held-out periods say nothing of levels.
     history = pure.History(series, data.known, ones, ones, jnp.ones(()), jnp.ones(2), data.train)
     got = posterior.sample(jax.random.key(0), members, factors, history, cfg=CFG.network)
-    assert got.base.shape == (2 * posterior.DRAWS, *series.outcome.shape)
+    assert got.base.shape == (posterior.count(2), *series.outcome.shape)
     moves = np.concatenate(list(got.params["curves"]), 1) - np.concatenate(list(own["curves"]))
-    half = posterior.DRAWS // 2
-    np.testing.assert_allclose(moves[:half], -moves[half : 2 * half], atol=1e-6)
-    noise = moves[:half] @ np.linalg.inv(np.asarray(factors[0], np.float64)).T
-    assert 0.6 < noise.std() < 1.4
+    # Pair by pair, member by member, a move and its mirror.
+    moves = moves.reshape(-1, 2, 2, moves.shape[-1])
+    np.testing.assert_allclose(moves[:, :, 0], -moves[:, :, 1], atol=1e-6)
+    for member in (0, 1):
+        noise = moves[:, member, 0] @ np.linalg.inv(np.asarray(factors[member], np.float64)).T
+        assert 0.6 < noise.std() < 1.4
     rows = np.asarray(data.train)
     assert not rows.all()
 
@@ -191,23 +193,30 @@ def test_draws_have_the_spread_and_keep_what_was_observed(learnt):
         return ((base + added.sum(-1)) * rows).sum(1)
 
     for member in (0, 1):
-        for draw in (0, 5):
-            np.testing.assert_allclose(
-                total(got, member * posterior.DRAWS + draw), total(members, member), rtol=1e-3, atol=1e-3
-            )
+        for pair in (0, 5):
+            np.testing.assert_allclose(total(got, 4 * pair + 2 * member), total(members, member), rtol=1e-3, atol=1e-3)
 
 
-def test_without_draws_the_members_spread_bounds():
+def test_draws_are_as_many_whatever_the_members():
+    assert [posterior.count(members) for members in (2, 3, 5, 16, 64, 200)] == [128, 126, 130, 128, 128, 400]
+
+
+def test_draws_are_told_by_quantiles_and_members_by_their_spread():
     own = np.array([[1.0, 5.0], [3.0, 5.0]])
-    lo, hi = posterior.bounds(own, None, 0.1)
-    assert lo[0] < 1 < 3 < hi[0]
-    lo, hi = posterior.bounds(own, np.linspace(0, 1, 101)[:, None] * np.array([1.0, 10.0]), 0.1)
-    # A mean outside of what the draws say is let in.
+    mean, lo, hi = posterior.told(own, 0.1, drawn=False)
+    assert lo[0] < 1 < mean[0] == 2 < 3 < hi[0]
+    draws = np.linspace(0, 1, 101)[:, None] * np.array([1.0, 10.0])
+    # One draw far out moves the mean beyond the quantiles of all, which let it in.
+    draws[-1, 1] = 1e4
+    mean, lo, hi = posterior.told(draws, 0.1, drawn=True)
+    np.testing.assert_allclose(mean, draws.mean(0))
     np.testing.assert_allclose(lo, [0.05, 0.5])
-    np.testing.assert_allclose(hi, [2.0, 9.5])
+    np.testing.assert_allclose(hi, [0.95, mean[1]])
+    assert mean[1] > 9.5
     for wrong in (0.0, 1.0, 90.0):
-        with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
-            posterior.bounds(own, own, wrong)
+        for drawn in (True, False):
+            with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
+                posterior.told(own, wrong, drawn=drawn)
 
 
 @pytest.mark.parametrize("believed", [False, True])

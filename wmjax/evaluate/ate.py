@@ -14,12 +14,12 @@ from jaxtyping import Float
 from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Attribution, Respond, Spend, Window
 
-Bounds = Callable[[np.ndarray, np.ndarray | None, float], tuple[np.ndarray, np.ndarray]]
-"""`bounds(members' answers, draws' answers or None, alpha) -> (lo, hi)`, the members or draws in front."""
+Tell = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""`tell(answers, alpha) -> (mean, lo, hi)`, an axis of those who answer in front."""
 
 
 class Estimate(NamedTuple):
-    """A mean over members, and bounds that hold with probability `1 - alpha`."""
+    """A mean over those who answer, and bounds that hold with probability `1 - alpha`."""
 
     mean: Float[np.ndarray, "*shape"]
     lo: Float[np.ndarray, "*shape"]
@@ -32,11 +32,11 @@ class ATEEstimator:
 
     Attributes:
         respond: the model, in units of the outcome; see `attribution`.
-        params: the averaged (EMA) parameters, an axis of members in front.
+        params: of those who answer, on an axis in front: members, of averaged (EMA) parameters, or draws around them of
+            what the data leave open.
         spend: the plan in its own units.
         over: where plans may differ and outcomes count.
-        bounds: how members, or draws, make an interval.
-        draws: parameters of draws of what the data leave open; without any the members' spread is taken.
+        tell: how answers make a mean and an interval.
         alpha: intervals hold with probability 1 - alpha.
         chunk: scenarios computed side by side.
     """
@@ -45,14 +45,13 @@ class ATEEstimator:
     params: Any
     spend: Spend
     over: Window
-    bounds: Bounds
-    draws: Any = None
+    tell: Tell
     alpha: float = 0.1
     chunk: int = 16
 
     def zero_spend(self) -> Estimate:
         """Say what each channel added against no spend in it: `[channels, units]`, in units of the outcome."""
-        return self._told(self._attribute((1.0,)), lambda found: found.zero)
+        return self._told(self._attribute((1.0,)).zero)
 
     def roi_curve(self, grid: tuple[float, ...]) -> Estimate:
         """Say what a unit of spend brings at multiples of each channel's spend: `[channels, grid, units]`.
@@ -60,11 +59,11 @@ class ATEEstimator:
         NaN at no spend, of the multiple 0 or of a channel that a unit does not have.
         """
         times = np.asarray(grid)[:, None]
-        return self._told(self._attribute(grid), lambda found: found.curve / _paid(times * self._cost()[:, None]))
+        return self._told(self._attribute(grid).curve / _paid(times * self._cost()[:, None]))
 
     def marginal_roi(self) -> Estimate:
         """Say what the next unit of spend would bring, by automatic differentiation: `[channels, units]`."""
-        return self._told(self._attribute((1.0,)), lambda found: found.marginal / _paid(self._cost()))
+        return self._told(self._attribute((1.0,)).marginal / _paid(self._cost()))
 
     def budget_shift(self, source: int, target: int, share: float) -> Estimate:
         """Say what moving a share of one channel's spend to another changes: `[units]`, in units of the outcome."""
@@ -74,22 +73,18 @@ class ATEEstimator:
             before, after = (attribution.total(respond, params, plan, self.over) for plan in (self.spend, moved))
             return after - before
 
-        return self._told(self._asked(gain), lambda found: found)
+        return self._told(self._asked(gain))
 
-    def _attribute(self, grid: tuple[float, ...]) -> tuple[Attribution, Attribution | None]:
+    def _attribute(self, grid: tuple[float, ...]) -> Attribution:
         points = jnp.asarray(grid, jnp.float32)
         return self._asked(attribution.attribute, self.spend, self.over, points, chunk=self.chunk)
 
-    def _asked(self, fn: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, Any]:
-        """Ask every member, and every draw if there are any."""
-        ask = lambda who: attribution.members(fn, self.respond, who, *args, **options)  # noqa: E731
-        found = (ask(self.params), None if self.draws is None else ask(self.draws))
+    def _asked(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        found = attribution.members(fn, self.respond, self.params, *args, **options)
         return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
 
-    def _told(self, found: tuple[Any, Any], part: Callable[[Any], np.ndarray]) -> Estimate:
-        own, drawn = (None if who is None else part(who) for who in found)
-        assert own is not None
-        return Estimate(own.mean(0), *self.bounds(own, drawn, self.alpha))
+    def _told(self, found: Any) -> Estimate:
+        return Estimate(*self.tell(found, self.alpha))
 
     def _cost(self) -> Float[np.ndarray, "channels units"]:
         return np.asarray(jnp.einsum("utk,t->ku", self.spend, self.over.change), np.float64)

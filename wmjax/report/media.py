@@ -188,9 +188,8 @@ def _worth(
     if len(geos):
         made.append(tabulate(geos, {"geo": ("geo", None), **shown}, caption="ROI by geo", folded=True))
     lead = (
-        f"What {outcome} would have lacked without the channel's spend, carry-over included, over that spend. The same "
-        f"plan is asked of every member of the ensemble and of draws of what the data leave open; {level} of these lie "
-        "within the interval."
+        f"What {outcome} would have lacked without the channel's spend, carry-over included, over that spend: the mean "
+        f"over draws (of the free head, members) of what the data leave open, {level} of which lie in the interval."
     )
     return Section(
         title="What was each channel worth?", lead=lead, figures=tuple(drawn), tables=tuple(made), chapter=ANSWER
@@ -205,7 +204,7 @@ def _responses(curves: pd.DataFrame, outcome: str, level: str) -> Section:
     )
     lead = (
         "Each channel's spend of every period times the same number, from nothing to twice as much, all other channels "
-        f"as they were. The band holds {level} of what members and draws answer."
+        f"as they were. The line is the mean of what draws answer, the band holds {level} of it."
     )
     return Section(title="What would more or less spend do?", lead=lead, figures=drawn, chapter=ANSWER)
 

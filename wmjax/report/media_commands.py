@@ -290,7 +290,7 @@ def optimize(
     table, numbers = world.optimize_budget(
         panel, budget=budget, bounds=given, move=move, money=money, rest=(low, high), alpha=alpha
     )
-    warned = [*world.warnings(), *table.attrs["warnings"]]
+    warned = world.warnings()
     _warn(warned)
     told = "its own bounds" if bounds else f"{low:g} to {high:g} times its spend"
     shown = table[table["geo"] == "all"].drop(columns=["geo", "unit"])

@@ -102,7 +102,7 @@ def run(
         layer = jax.vmap(lambda p, h, m, c, s: _layer(p, h, m, static, look, c, first, s, cfg=cfg))
         return layer(own, x, memories, kept, drawn)
 
-    return jax.lax.scan(block, x, (params, cache, seeds))
+    return jax.lax.scan(block, x, (params, cache, seeds), unroll=True)
 
 
 def _layer(

@@ -21,7 +21,7 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int, groups: Colle
     """Refuse axes that nothing reads, and members and groups of units that there are not.
 
     Args:
-        members: how many the world has.
+        members: how many answer, see a world's `forecasting.answers`.
         groups: of units, which plans may name.
 
     Raises:
@@ -38,7 +38,7 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int, groups: Colle
         if column.name == MEMBER:
             asked = [int(x) for x in _some_levels(column)]
             if wrong := [x for x in asked if not 0 <= x < members]:
-                raise UserError(f"the grid asks for member {wrong[0]}; the world has members 0 to {members - 1}")
+                raise UserError(f"the grid asks for member {wrong[0]}; there are 0 to {members - 1}")
 
 
 def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:

@@ -303,10 +303,10 @@ def prepare(
     window = _window(panel, setting)
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
     groups = groups_of(panel, setting.by)
-    sweep_checks.check_axes(grid, plan, panel, world.members, groups)
+    room = import_module(forecasting(world))
+    sweep_checks.check_axes(grid, plan, panel, room.answers(world, feedback=setting.feedback), groups)
     sweep_checks.check_times(grid, plan, setting.periods)
     first = _first_changed(plan, grid, setting)
-    room = import_module(forecasting(world))
     expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
     present = np.asarray(panel.arrays.mask[:, window], bool)

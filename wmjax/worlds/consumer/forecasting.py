@@ -191,6 +191,11 @@ def _periods(history: History, at: slice) -> History:
     )
 
 
+def answers(world: ConsumerWorld, *, feedback: bool) -> int:
+    """Count those who answer, which an axis `member` tells apart: the members."""
+    return world.members
+
+
 def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
     """Name what is forecast."""
     return panel.outcome_names

@@ -90,6 +90,11 @@ class PlansForecast:
         return found * scale.sd[split:] + scale.mean[split:]
 
 
+def answers(world: GraphWorld, *, feedback: bool) -> int:
+    """Count those who answer, which an axis `member` tells apart: the members."""
+    return world.members
+
+
 def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
     """Name what is forecast."""
     return panel.outcome_names

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 
 class Doubts(NamedTuple):
@@ -163,17 +161,11 @@ def warnings(
             f"a hidden cause weaker than what is known could be all of the return, or hide as much again: "
             f"{', '.join(told)}"
         )
+    if apart := [c for c in facts.get("disagree", ()) if c in among]:
+        found.append(
+            f"members disagree about {', '.join(apart)}: the mean of what they add each lies outside the 90 % of draws "
+            "around their mean curves, which answers are made of; fit with more members (`--members`)"
+        )
     if members < 3:
         found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
     return found
-
-
-def disagreement(names: Sequence[str], apart: Bool[np.ndarray, " names"]) -> list[str]:
-    """Say of what is asked about that members and draws are `posterior.apart`."""
-    if not apart.any():
-        return []
-    about = ", ".join(name for name, here in zip(names, apart, strict=True) if here)
-    return [
-        f"members disagree about {about}: their mean lies outside the 90 % of what draws around their mean curves "
-        "answer; fit with more members (`--members`)"
-    ]

@@ -24,7 +24,7 @@ from wmjax.train import loop, many
 from wmjax.train.loop import LoopConfig
 from wmjax.transformer import response, tokens
 from wmjax.worlds.contract import check_key, member_key, origin
-from wmjax.worlds.media import creatives, hidden, learning, posterior, prepare
+from wmjax.worlds.media import creatives, hidden, learning, posterior, prepare, programs
 from wmjax.worlds.media.beginning import Begin
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import MODEL, Epoch, LearnData, Learner, averaged, whole_batch
@@ -162,7 +162,11 @@ def world_of(
         provenance=provenance,
     )
     world = world.with_residual(panel, split.val if split.val.any() else split.train)
-    found = {"hidden": hidden.measure(world, panel, split.train), "r2": accuracy(world, panel, split)}
+    found = {
+        "hidden": hidden.measure(world, panel, split.train),
+        "r2": accuracy(world, panel, split),
+        "disagree": disagreement(world, panel, split.train),
+    }
     return replace(world, facts={**world.facts, **found})
 
 
@@ -176,6 +180,17 @@ def with_intercepts(params: Any, luck: Luck, data: LearnData, *, learner: Learne
         return {**params, "outcome": outcome}
 
     return jax.lax.map(member, (params, luck))
+
+
+def disagreement(world: MediaWorld, panel: Panel, train: np.ndarray) -> list[str]:
+    """Name the channels of whose contribution in the train periods members and draws are `posterior.apart`."""
+    if not world.draws:
+        return []
+    history, rows = world.history(panel), jnp.asarray(panel.arrays.mask & train, jnp.float32)
+    plan, cfg = jnp.asarray(panel.arrays.actions), world.cfg.network
+    who = (programs.ready(world.params, history, cfg=cfg), world.answering(history))
+    own, draws = (np.asarray(programs.added(x, history, plan, rows, cfg=cfg), np.float64) for x in who)
+    return [c for c, here in zip(world.channels, posterior.apart(own, draws), strict=True) if here]
 
 
 def accuracy(world: MediaWorld, panel: Panel, split: Split) -> dict[str, float | None]:

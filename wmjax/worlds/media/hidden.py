@@ -1,7 +1,7 @@
 """How strong a cause that the table does not know would have to be, to be all of a channel's return.
 
 A world's outcome is a base and what each channel's curve makes of the spend. Take what the curves add, on average over
-members, as regressors of coefficient 1 beside the covariates and the last period's outcome less media, within units, in
+draws, as regressors of coefficient 1 beside the covariates and the last period's outcome less media, within units, in
 the train periods; then ask as of any linear regression, see `wmjax.evaluate.sensitivity`. What is left is of a
 regression whose coefficients are free, and the network's base may tell more of outcome and spend than these columns do.
 """
@@ -35,8 +35,8 @@ def measure(world: MediaWorld, panel: Panel, train: Bool[np.ndarray, " time"]) -
     if world.cfg.network.head == "free":
         return {}
     history = world.history(panel)
-    members = programs.ready(world.params, history, cfg=world.cfg.network)
-    _, media = programs.terms(members, history, jnp.asarray(panel.arrays.actions), cfg=world.cfg.network)
+    plan, answering = jnp.asarray(panel.arrays.actions), world.answering(history)
+    _, media = programs.terms(answering, history, plan, cfg=world.cfg.network)
     # Per unit of size, as the network learns, so that units of any size count alike.
     media = np.asarray(media, np.float64) / np.asarray(history.size)[:, None, None]
     outcome = np.asarray(history.scale, np.float64) * np.asarray(history.series.outcome, np.float64)

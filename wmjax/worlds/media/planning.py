@@ -22,8 +22,8 @@ from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Window
 from wmjax.worlds import contract
 from wmjax.worlds.media import budget as budgets
-from wmjax.worlds.media import doubts, posterior, prepare, programs
 from wmjax.worlds.media import model as pure
+from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.budget import Bounds, Pair
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def shift(
     warned = [_told(world, panel, at, beyond[:, at], over) for at in (i, j) if beyond[:, at].any()]
     support = world.support.set_index("channel")["explained"]
     alone = [c for c in (source, target) if c in world.doubts().unidentified]
-    warned += table.attrs["warnings"]
     warned += [
         f"no overlap: covariates explain {support[c]:.0%} of {c}'s spend, so hardly a period shows it moving by itself"
         for c in alone
@@ -99,23 +98,15 @@ def changes(
 
     Returns:
         mean, lo, hi are what the row's move alone adds to the outcome, in its `unit`; the channel `all` is them all.
-        Attribute `warnings`: where members disagree.
     """
     names, old, history = geos(panel), jnp.asarray(panel.arrays.actions), world.history(panel)
     at = jnp.arange(old.shape[2])
     alone = [jnp.where(at == k, plan, old) for k in moved]
     start = times.indices(panel.num_times)[0]
-    asked = world.asked(programs.totals, history, history, jnp.stack([old, *alone, plan]), over, start)
-
-    def gains(found: np.ndarray) -> np.ndarray:
-        """Against the plan as it was: [members, moves, all and geos]."""
-        by_geo = np.asarray(found, np.float64)
-        by_geo = by_geo[:, 1:] - by_geo[:, :1]
-        return np.concatenate([by_geo.sum(-1, keepdims=True), by_geo], -1)[..., : 1 + len(names)]
-
-    own, drawn = (None if found is None else gains(found) for found in asked)
-    assert own is not None
-    lo, hi = posterior.bounds(own, drawn, alpha)
+    totals = world.asked(programs.totals, history, history, jnp.stack([old, *alone, plan]), over, start)
+    by_geo = totals[:, 1:].astype(np.float64) - totals[:, :1]
+    gains = np.concatenate([by_geo.sum(-1, keepdims=True), by_geo], -1)[..., : 1 + len(names)]
+    mean, lo, hi = world.told(gains, alpha)
     change = np.asarray(over.change, np.float64)
     spent = [np.einsum("utk,t->ku", np.asarray(x, np.float64), change)[list(moved)] for x in (old, plan)]
     beyond = (outside(world, panel, plan, over) > 0)[:, list(moved)].any(0)
@@ -128,20 +119,14 @@ def changes(
         "spend": before,
         "new_spend": after,
         "factor": after / np.where(before > 0, before, np.nan),
-        "mean": own.mean(0),
+        "mean": mean,
         "lo": lo,
         "hi": hi,
         "extrapolated": whole(beyond, beyond.any(1)),
     }
     rows = pd.MultiIndex.from_product(labels, names=["channel", "geo"])
     table = pd.DataFrame({name: value.ravel() for name, value in columns.items()}, index=rows).reset_index()
-    table = table.assign(unit=prepare.outcome_name(panel, world.cfg))
-    moves = [*(f"the move of {world.channels[k]}" for k in moved), "the whole plan"]
-    # Gains are differences of sums in float32.
-    rounding = 1e-6 * float(np.abs(asked[0]).sum(-1).max())
-    apart = posterior.apart(own[..., 0], None if drawn is None else drawn[..., 0], rounding=rounding)
-    table.attrs["warnings"] = doubts.disagreement(moves, apart)
-    return table
+    return table.assign(unit=prepare.outcome_name(panel, world.cfg))
 
 
 def taught(world: MediaWorld, panel: Panel) -> Bool[np.ndarray, "units time"]:
@@ -211,7 +196,7 @@ def optimize(
     named = [places[at] for at in filled] if within else [""]
     wanted = np.bincount(group, own[some]) * (1.0 if budget is None else budget / own.sum())
     history, start = world.history(panel), times.indices(panel.num_times)[0]
-    members = programs.ready(world.params, history, cfg=world.cfg.network)
+    answering = world.answering(history)
 
     def spread(m: np.ndarray) -> np.ndarray:
         """Lay factors out as [units, 1, channels]; what was not spent cannot be scaled."""
@@ -220,7 +205,7 @@ def optimize(
         return found.T[:, None].astype(np.float32)
 
     def value(m: np.ndarray) -> tuple[float, np.ndarray]:
-        r, g = programs.value(jnp.asarray(spread(m)), members, history, plan, over, start, cfg=world.cfg.network)
+        r, g = programs.value(jnp.asarray(spread(m)), answering, history, plan, over, start, cfg=world.cfg.network)
         return float(r), np.asarray(g, np.float64)[:, 0].T[some]
 
     found = budgets.best(value, own[some], low[some], high[some], wanted, group, named)
@@ -239,7 +224,6 @@ def optimize(
         }
     )
     table = told.merge(settled, on=["channel", "geo"], how="left").fillna({"bound": ""})
-    table.attrs["warnings"] = told.attrs["warnings"]
     gain = table[(table["channel"] == ALL) & (table["geo"] == ALL)].iloc[0]
     price = float(np.average(found.price, weights=wanted))
     numbers = {"start": found.start, "value": found.value, "price": price, "residual": float(found.residual.max())}

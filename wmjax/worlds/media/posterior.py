@@ -1,4 +1,4 @@
-"""What the data leave open of the response curves, and draws from it, which intervals come from.
+"""What the data leave open of the response curves, and draws from it, which answer what a plan changes.
 
 Members are draws of the posterior, roughly (see `luck`), but a handful says little of its width. Given a member's base,
 which its network made, the curves are the few parameters of a regression, and their posterior on free numbers (see
@@ -13,7 +13,7 @@ deff is how many times fewer independent rows there are, see `design_effect`. No
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import LearnData
 from wmjax.worlds.media.model import History, Ready
 
-DRAWS = 24
-"""Draws of each member, in pairs that mirror each other."""
+DRAWS = 128
+"""Draws in all, as nearly as members share them equally, in pairs that mirror each other."""
 
 
 def within(x: Float[Array, "units time columns"], rows: Float[Array, "units time"]) -> Array:
@@ -180,6 +180,11 @@ def _precision(channels: int) -> Float[Array, "curves curves"]:
     return jnp.diag(jnp.concatenate([jnp.full(channels, 1 / sd**2) for sd in response.SPREAD]))
 
 
+def count(members: int) -> int:
+    """Say how many draws an ensemble has."""
+    return 2 * members * max(1, round(DRAWS / (2 * members)))
+
+
 @partial(jax.jit, static_argnames=("cfg",))
 def sample(
     key: Key[Array, ""],
@@ -189,14 +194,14 @@ def sample(
     *,
     cfg: MMMConfig,
 ) -> Ready:
-    """Draw curves with every member's covariance, `DRAWS` each, laid out one after the other: `[members * DRAWS, ..]`.
+    """Draw curves with every member's covariance: a pair of each member, then the next pair of each, `[count, ..]`.
 
     They lie around the members' mean: members are draws themselves, and what the data leave open would count twice.
     What drawn curves add to the spend that was, beyond what the member's own add, the unit's level gives back on
     average over the rows that it was told by: their sum is what the data tell best.
     """
-    half = drawn.normal(key, (factors.shape[0], DRAWS // 2, factors.shape[-1]))
-    moves = jnp.einsum("mij,mdj->mdi", factors, jnp.concatenate([half, -half], axis=1))
+    half = drawn.normal(key, (len(factors), count(len(factors)) // (2 * len(factors)), factors.shape[-1]))
+    moves = jnp.einsum("mij,mdsj->mdsi", factors, jnp.stack([half, -half], axis=2))
     rows, known = history.taught.astype(jnp.float32), history.known
 
     def level(curves: Curves) -> Float[Array, " units"]:
@@ -210,35 +215,37 @@ def sample(
             curves = unflat(flat + move)
             return curves, own[1] + (level(own[0]) - level(curves))[:, None]
 
-        return jax.lax.map(draw, own[2])
+        return jax.lax.map(lambda pair: jax.lax.map(draw, pair), own[2])
 
     curves, base = jax.lax.map(member, (members.params["curves"], members.base, moves))
-    merge = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+    merge = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[3:])  # noqa: E731
     return Ready({"curves": jax.tree.map(merge, curves)}, merge(base))
 
 
-def bounds(
-    own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"] | None, alpha: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bound an answer: by the quantiles of what the draws answer, or without any by the members' spread.
+class Told(NamedTuple):
+    """An answer and its bounds."""
 
-    The mean of the members' own answers lies within.
+    mean: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+
+
+def told(answers: Float[np.ndarray, "answers *shape"], alpha: float, *, drawn: bool) -> Told:
+    """Tell what draws answer by their mean and quantiles; what members do, who are few, by their spread.
+
+    The mean of the draws lies within, however lopsided they are.
     """
-    if draws is None:
-        return spread_of(own, alpha)
+    mean = answers.mean(0)
+    if not drawn:
+        return Told(mean, *spread_of(answers, alpha))
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
-    lo, hi = np.quantile(draws, [alpha / 2, 1 - alpha / 2], axis=0)
-    mean = own.mean(0)
-    return np.minimum(lo, mean), np.maximum(hi, mean)
+    lo, hi = np.quantile(answers, [alpha / 2, 1 - alpha / 2], axis=0)
+    return Told(mean, np.minimum(lo, mean), np.maximum(hi, mean))
 
 
-def apart(
-    own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"] | None, *, rounding: float = 0.0
-) -> np.ndarray:
-    """Mark answers whose mean over members lies outside the middle 90 % of the draws', by more than rounding."""
-    if draws is None:
-        return np.zeros(own.shape[1:], bool)
+def apart(own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"]) -> np.ndarray:
+    """Mark answers whose mean over members lies outside the middle 90 % of the draws'."""
     lo, hi = np.quantile(draws, [0.05, 0.95], axis=0)
     mean = own.mean(0)
-    return np.maximum(lo - mean, mean - hi) > rounding
+    return (mean < lo) | (hi < mean)

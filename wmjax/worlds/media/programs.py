@@ -53,8 +53,19 @@ def _terms(history: History, cfg: MMMConfig) -> attribution.Terms:
 @partial(jax.jit, static_argnames=("cfg",))
 def terms(members: Ready, history: History, plan: Array, *, cfg: MMMConfig) -> tuple[Array, Array]:
     """Give the response form's base `[units, time]` and channels `[units, time, channels]`: means over members."""
-    found = jax.lax.map(lambda member: pure.terms(member, history, plan, cfg=cfg), members)
-    return jax.tree.map(lambda x: x.mean(0), found)
+
+    def add(sums: tuple[Array, Array], member: Ready) -> tuple[tuple[Array, Array], None]:
+        return jax.tree.map(jnp.add, sums, pure.terms(member, history, plan, cfg=cfg)), None
+
+    sums, _ = jax.lax.scan(add, (jnp.zeros(plan.shape[:2]), jnp.zeros(plan.shape)), members)
+    return jax.tree.map(lambda x: x / members.base.shape[0], sums)
+
+
+@partial(jax.jit, static_argnames=("cfg",))
+def added(members: Ready, history: History, plan: Array, rows: Array, *, cfg: MMMConfig) -> Array:
+    """Sum what each channel adds by every member of the response form, over the rows: `[members, channels]`."""
+    sums = lambda member: jnp.einsum("utk,ut->k", pure.terms(member, history, plan, cfg=cfg)[1], rows)  # noqa: E731
+    return jax.lax.map(sums, members)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
@@ -133,9 +144,13 @@ def value(
 ) -> Any:
     """Give R, the mean over members, and its gradient by the channels' factors."""
 
-    def whole(m: Array) -> Array:
+    def whole(m: Array, member: Ready) -> Array:
         moved = plan * (1 + (m - 1) * over.change[:, None])
-        found = jax.lax.map(lambda p: attribution.total(_ask(history, start, cfg), p, moved, over).sum(), members)
-        return found.mean()
+        return attribution.total(_ask(history, start, cfg), member, moved, over).sum()
 
-    return jax.value_and_grad(whole)(factors)
+    def add(sums: tuple[Array, Array], member: Ready) -> tuple[tuple[Array, Array], None]:
+        return jax.tree.map(jnp.add, sums, jax.value_and_grad(whole)(factors, member)), None
+
+    # The gradient member by member, as the mean's would keep what all of them need at once.
+    sums, _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros_like(factors)), members)
+    return jax.tree.map(lambda x: x / members.base.shape[0], sums)

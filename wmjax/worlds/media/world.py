@@ -184,9 +184,8 @@ class MediaWorld(contract.Named):
             raise UserError(f"spend must not be negative; asked for {T0} and {T1}")
         history = self.history(panel)
         args = (history, jnp.asarray(panel.arrays.actions), at, float(T0), float(T1))
-        found, drawn = self.asked(programs.effect, history, *args)
-        lo, hi = posterior.bounds(found, drawn, alpha)
-        result = self._by_row(panel, {"effect": found.mean(0), "lo": lo, "hi": hi}, action=action, T0=T0, T1=T1)
+        mean, lo, hi = self.told(self.asked(programs.effect, history, *args), alpha)
+        result = self._by_row(panel, {"effect": mean, "lo": lo, "hi": hi}, action=action, T0=T0, T1=T1)
         top = self.scales.spend[at] * np.asarray(history.size)
         result["supported"] = (("unit",), max(T0, T1) <= top)
         return result.assign_attrs(alpha=alpha, warnings=self.warnings())
@@ -238,53 +237,44 @@ class MediaWorld(contract.Named):
         over, plan = self.window(panel, times, carry), jnp.asarray(panel.arrays.actions)
         history, start = self.history(panel), times.indices(panel.num_times)[0]
         args = (history, plan, over, jnp.asarray(grid, jnp.float32), start)
-        found, drawn = self.asked(programs.attribute, history, *args, chunk=chunk, feed=feed)
+        found = self.asked(programs.attribute, history, *args, chunk=chunk, feed=feed)
         units = planning.geos(panel)
         summed = lambda x: np.concatenate([x.sum(-1, keepdims=True), x], -1)[..., : 1 + len(units)]  # noqa: E731
         spent = (panel.arrays.actions * panel.arrays.mask[..., None])[:, np.asarray(over.change) > 0]
         cost = summed(spent.sum(1).T.astype(np.float64))
         paid = np.where(cost > 0, cost, np.nan)
 
-        def worth(parts: Any) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-            """Derive what is told from the sums of each member, or each draw."""
-            both = jax.tree.map(lambda x: summed(x).astype(np.float64), parts)
-            media, by = both.factual - both.none, ("channel", "unit")
-            return {
-                "contribution": (by, both.zero),
-                "roi": (by, both.zero / paid),
-                "marginal_roi": (by, both.marginal / paid),
-                "marginal_roi_difference": (by, both.slope / paid),
-                "share": (by, both.zero / np.where(media == 0, np.nan, media)[:, None]),
-                "curve": (("channel", "factor", "unit"), both.curve),
-                "baseline": (("unit",), both.none),
-                "interaction": (("unit",), media - both.zero.sum(1)),
-            }
-
+        both = jax.tree.map(lambda x: summed(x).astype(np.float64), found)
+        media, by = both.factual - both.none, ("channel", "unit")
+        worth: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+            "contribution": (by, both.zero),
+            "roi": (by, both.zero / paid),
+            "marginal_roi": (by, both.marginal / paid),
+            "marginal_roi_difference": (by, both.slope / paid),
+            "share": (by, both.zero / np.where(media == 0, np.nan, media)[:, None]),
+            "curve": (("channel", "factor", "unit"), both.curve),
+            "baseline": (("unit",), both.none),
+            "interaction": (("unit",), media - both.zero.sum(1)),
+        }
         coords = {"channel": list(self.channels), "factor": list(grid), "unit": [ALL, *units]}
         data: dict[str, Any] = {"spend": (("channel", "unit"), cost)}
-        other, apart = None if drawn is None else worth(drawn), {}
-        for name, (dims, value) in worth(found).items():
-            draws = None if other is None else other[name][1]
-            lo, hi = posterior.bounds(value, draws, alpha)
-            if name in ("roi", "marginal_roi"):
-                apart[name] = posterior.apart(value[..., 0], None if draws is None else draws[..., 0])
-            data |= {name: (dims, value.mean(0)), f"{name}_lo": (dims, lo), f"{name}_hi": (dims, hi)}
-        # Shares of the amounts that are told; a mean of the members' shares would order channels otherwise.
-        added, media = data["contribution"][1], (found.factual - found.none).mean(0).astype(np.float64)
-        own = added / np.where(summed(media) == 0, np.nan, summed(media))
+        for name, (dims, answers) in worth.items():
+            ends = zip((name, f"{name}_lo", f"{name}_hi"), self.told(answers, alpha), strict=True)
+            data |= {label: (dims, value) for label, value in ends}
+        # Shares of the amounts that are told; a mean of shares would order channels otherwise.
+        own = data["contribution"][1] / np.where(media.mean(0) == 0, np.nan, media.mean(0))
         dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
         data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
         scaled = jnp.where(over.change[:, None] > 0, jnp.multiply.outer(jnp.asarray(grid), plan), plan)
         beyond = planning.outside(self, panel, scaled, over).sum(0).swapaxes(0, 1) > 0
         beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
         data["extrapolated"] = (("channel", "factor", "unit"), beyond)
-        mean = jax.tree.map(lambda x: summed(x).mean(0, dtype=np.float64), found)
+        mean = jax.tree.map(lambda x: x.mean(0), both)
         automatic, difference = mean.marginal / paid, mean.slope / paid
         why = marginals.reasons(automatic, difference, mean.bend / paid, mean.noise / paid)
         why = np.where(np.isfinite(paid), why, "")
         data["marginal_apart"] = (("channel", "unit"), why)
-        told = self.warnings() + doubts.disagreement(self.channels, apart["roi"] | apart["marginal_roi"])
-        told += marginals.words(self.channels, [ALL, *units], automatic, difference, why)
+        told = self.warnings() + marginals.words(self.channels, [ALL, *units], automatic, difference, why)
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg), "warnings": told}
         attrs |= {"no_overlap": sorted(self.doubts().unidentified), "provenance": dict(self.provenance)}
         return xr.Dataset(data, coords=coords, attrs=attrs)
@@ -294,14 +284,12 @@ class MediaWorld(contract.Named):
     ) -> ATEEstimator:
         """Give the estimator of what this panel's spend did, by the averaged parameters, without labels."""
         history, start = self.history(panel), times.indices(panel.num_times)[0]
-        members = programs.ready(self.params, history, cfg=self.cfg.network)
         return ATEEstimator(
             respond=lambda member, plan: pure.respond(member, history, plan, start, cfg=self.cfg.network),
-            params=members,
+            params=self.answering(history),
             spend=jnp.asarray(panel.arrays.actions),
             over=self.window(panel, times, carry),
-            bounds=posterior.bounds,
-            draws=self.draws(history, members),
+            tell=self.told,
             alpha=alpha,
         )
 
@@ -313,30 +301,27 @@ class MediaWorld(contract.Named):
         Returns:
             Over (channel, unit, time) `contribution`, `lo`, `hi`, and over (unit, time) `baseline` and `interaction`
             (media together less the sum of channels), each with `_lo` and `_hi`; all of them add up to the outcome that
-            is expected. Of all observed units together `total` over (channel, time), and over time `baseline_total`
-            and `interaction_total`, with bounds. Over (unit, time) `observed`.
+            draws expect, which over a unit's train periods is what `predict` says. Of all observed units together
+            `total` over (channel, time), and over time `baseline_total` and `interaction_total`, with bounds. Over
+            (unit, time) `observed`.
         """
         planning.geos(panel)  # refuses what is named as the sums are
         over, plan = self.window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
         history = self.history(panel)
-        asked = self.asked(programs.contributions, history, history, plan, over, chunk=chunk, feed=feed)
-        (found, base), drawn = asked
+        added, whole = self.asked(programs.contributions, history, history, plan, over, chunk=chunk, feed=feed)
         labels = {"channel": list(self.channels), "unit": list(panel.units), "time": panel.times}
         by = tuple(labels)
-        parts: dict[str, tuple[str, tuple[str, ...], Any]] = {
-            "contribution": ("total", by, lambda added, whole: added[:, :-1]),
-            "baseline": ("baseline_total", by[1:], lambda added, whole: whole - added[:, -1]),
-            "interaction": ("interaction_total", by[1:], lambda added, whole: added[:, -1] - added[:, :-1].sum(1)),
+        parts: dict[str, tuple[str, tuple[str, ...], np.ndarray]] = {
+            "contribution": ("total", by, added[:, :-1]),
+            "baseline": ("baseline_total", by[1:], whole - added[:, -1]),
+            "interaction": ("interaction_total", by[1:], added[:, -1] - added[:, :-1].sum(1)),
         }
         data: dict[str, Any] = {"observed": (by[1:], panel.arrays.mask)}
-        for name, (total, dims, part) in parts.items():
-            own, other = part(found, base), None if drawn is None else part(*drawn)
-            summed = lambda x: (x * panel.arrays.mask).sum(-2)  # noqa: E731
-            all_units = summed(own), None if other is None else summed(other)
-            for label, axes, (value, draws) in ((name, dims, (own, other)), (total, (*dims[:-2], "time"), all_units)):
-                lo, hi = posterior.bounds(value, draws, alpha)
-                ends = {label: value.mean(0), f"{label}_lo": lo, f"{label}_hi": hi}
-                data |= {key.removeprefix("contribution_"): (axes, x) for key, x in ends.items()}
+        for name, (total, dims, answers) in parts.items():
+            summed = (answers * panel.arrays.mask).sum(-2)
+            for label, axes, part in ((name, dims, answers), (total, (*dims[:-2], "time"), summed)):
+                ends = zip((label, f"{label}_lo", f"{label}_hi"), self.told(part, alpha), strict=True)
+                data |= {key.removeprefix("contribution_"): (axes, x) for key, x in ends}
         attrs = {"alpha": alpha, "outcome": prepare.outcome_name(panel, self.cfg)}
         return xr.Dataset(data, coords=labels, attrs={**attrs, "provenance": dict(self.provenance)})
 
@@ -379,10 +364,10 @@ class MediaWorld(contract.Named):
             A table: channel, geo (`all` is the sum), spend, new_spend, factor; mean, lo, hi: what the channel's own
             change adds, in `unit`, with bounds of level `1 - alpha`; extrapolated: beyond what was learnt from; and
             where money moves low, high, bound (`low`, `high` or empty), return (of the last unit spent) and residual
-            (of the optimality conditions). The channel `all` is all together. Its attribute `warnings` says where
-            members disagree. And the numbers `start` (expected by the old split, scaled to the budget and moved into
-            the bounds), `value` (by this one), `price` (marginal return), `residual` (the largest), and `gain`, `lo`,
-            `hi`: what the split adds to what was done, as if it had not been chosen for it.
+            (of the optimality conditions). The channel `all` is all together. And the numbers `start` (expected by the
+            old split, scaled to the budget and moved into the bounds), `value` (by this one), `price` (marginal
+            return), `residual` (the largest), and `gain`, `lo`, `hi`: what the split adds to what was done, as if it
+            had not been chosen for it.
         """
         return planning.optimize(
             self, panel, budget=budget, bounds=bounds, move=move, money=money, rest=rest, times=times, alpha=alpha
@@ -414,20 +399,33 @@ class MediaWorld(contract.Named):
 
         store.save(self, path)
 
-    def asked(self, program: Any, history: History, *args: Any, **options: Any) -> tuple[Any, Any]:
-        """Ask every member, and the draws of what the data leave open of it, if there are any."""
-        members = programs.ready(self.params, history, cfg=self.cfg.network)
-        ask = lambda who: jax.tree.map(np.asarray, program(who, *args, cfg=self.cfg.network, **options))  # noqa: E731
-        drawn = self.draws(history, members)
-        return ask(members), None if drawn is None else ask(drawn)
+    def asked(self, program: Any, history: History, *args: Any, **options: Any) -> Any:
+        """Ask those who answer: their answers on an axis in front."""
+        found = program(self.answering(history), *args, cfg=self.cfg.network, **options)
+        return jax.tree.map(np.asarray, found)
 
-    def draws(self, history: History, members: Ready) -> Ready | None:
-        """Draw what the data leave open of the curves, the same draws for every question.
+    def told(self, answers: np.ndarray, alpha: float) -> posterior.Told:
+        """Tell answers by their mean and bounds of level `1 - alpha`."""
+        return posterior.told(answers, alpha, drawn=self.draws)
 
-        None in the free form; nor of a single member, whose network other luck would have made another.
+    @property
+    def draws(self) -> bool:
+        """Whether draws answer: not in the free form, nor of one member, whose network other luck would change."""
+        return self.cfg.network.head == "response" and self.members > 1
+
+    @property
+    def answers(self) -> int:
+        """How many draws, or members, answer what a plan changes."""
+        return posterior.count(self.members) if self.draws else self.members
+
+    def answering(self, history: History) -> Ready:
+        """Give those who answer what a plan changes, the same for every question, on an axis in front.
+
+        Draws of what the data leave open of the curves; the members where there are none.
         """
-        if self.cfg.network.head == "free" or self.members < 2:
-            return None
+        members = programs.ready(self.params, history, cfg=self.cfg.network)
+        if not self.draws:
+            return members
         factors = jnp.asarray(self.spread, jnp.float32)
         return posterior.sample(jax.random.key(0), members, factors, history, cfg=self.cfg.network)
 
