@@ -1,4 +1,4 @@
-"""Sweeps: of the consumer world, 1,024 consumers x 30 days x 1,024 plans; of the media world, 20 geos x 156 weeks.
+"""Sweeps of the consumer world: 1,024 consumers x 30 days x 1,024 plans.
 
 `consumer`: the published adapter, 64-32-16; an evaluation is one plan in one consumer's day. Floor: the products of the
 layers above the hoisted projection, on the same shapes, measured alone in the same run. Peer: the same network in
@@ -7,14 +7,12 @@ told otherwise, whose actions add on the logit scale, so that a plan costs a sum
 the sigmoids alone; peer: the same adapter in scikit-learn, network and linear effects. Where EconML is installed (`pip
 install -e ".[econml]"`), also its `effect(X, T0, T1)` of a fitted `LinearDML`, the cheapest of its learners to ask: one
 product of the same beliefs with as many coefficients a treatment, called once a contrast. Memory, and two workers
-against one, one core each, are measured in processes of their own. `media`: 1,024 plans of 4 channels' spend in all
-weeks, the default world's members in float32, outcomes by geo; what is fitted does not matter, so it is one epoch of
-simulated weeks. What it costs a sweep to lose nothing is in `benchmarks.storing`.
+against one, one core each, are measured in processes of their own. What it costs a sweep to lose nothing is in
+`benchmarks.storing`; plans of the media world are in `benchmarks.media_plans`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import importlib.util
 import itertools
@@ -38,19 +36,15 @@ from experiments.common import Cell
 from wmjax.core import devices
 from wmjax.heads import adapter
 from wmjax.heads.adapter import AdapterConfig
-from wmjax.simulate import media as media_simulator
-from wmjax.simulate.media import MediaSimConfig
 from wmjax.sweep import axes, engine, processes
 from wmjax.sweep.grids import Grid
 from wmjax.sweep.plan_reading import plan_from_axes
-from wmjax.sweep.plans import Axis, Scale
 from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Full
-from wmjax.worlds import media, sweeping
+from wmjax.worlds import sweeping
 from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.forecasting import BLOCK, RowsData, RowsForecast
 from wmjax.worlds.consumer.model import ConsumerModel, Scales
-from wmjax.worlds.media.config import SMOKE, MediaConfig
 from wmjax.worlds.sweeping import Evaluate, SweepData
 
 FEATURES = 112
@@ -285,31 +279,6 @@ def losing_nothing(name: str, size: str) -> tuple[dict[Cell, float], dict[str, A
     return {Cell("consumer", "wmjax", key): value for key, value in found.items()}, cost
 
 
-def media_scores(full: bool) -> dict[Cell, float]:
-    """Sweep a media world; give the processor's seconds a plan."""
-    panel = media_simulator.panel(
-        media_simulator.simulate(0, MediaSimConfig(num_geos=20, num_weeks=156, num_channels=4))
-    )
-    cfg = dataclasses.replace(MediaConfig() if full else SMOKE, epochs=1, steps=1, warm=1)
-    world = media.fit(jax.random.key(0), panel, cfg)
-    levels = (4, 4, 8, 8) if full else (1, 1, 2, 2)
-    names = panel.action_names
-    grid = Grid(tuple(p for n, k in zip(names, levels, strict=True) for p in axes.linear(f"x_{n}", 0, 2, k).parts))
-    plan = tuple(Scale(action=name, factor=Axis(f"x_{name}")) for name in names)
-    setting = sweeping.Setting(start=0, periods=panel.num_times)
-
-    def call() -> float:
-        begun = time.process_time()
-        sweeping.sweep(world, panel, grid, key=jax.random.key(0), setting=setting, plan=plan, reduce=Full(of="gain"))
-        return time.process_time() - begun
-
-    call()
-    return {
-        Cell("media", "wmjax", "cpu_seconds_per_scenario"): call() / grid.size,
-        Cell("media", "wmjax", "members"): float(world.members),
-    }
-
-
 def rounded(own: Problem, plans: int, count: int, at_once: int, runs: int) -> tuple[dict[Cell, float], dict[str, Any]]:
     """Measure an accelerator with factors rounded to TF32: speed, and how far a consumer's mean outcome a day moves."""
 
@@ -389,7 +358,6 @@ def work(options: common.Options, observer: Any) -> Any:
         found, told = losing_nothing(name, options.size)
         scores |= found
         facts[name] = told
-    scores |= media_scores(full)
     rows = common.summarise([scores])
     seconds_all = time.monotonic() - started
     return common.write_result(options, "sweep", rows, seeds=[0], seconds=seconds_all, facts=facts)

@@ -28,9 +28,9 @@ class MediaConfig:
         members: models in the ensemble; `--seeds` is the same option. 0 is 16 of one series, which tells little of its
             curves and is quickly fitted, and else 5 (of several units, of a unit among many in `fit_each`, of the
             `free` head). Each has its own seed, its own bootstrap of blocks of periods and its own draw of the priors'
-            centres, in balance (see `luck`). Intervals of effects come from draws of what the data leave open of the
-            curves (see `posterior`; of the `free` head from the members' spread, as those of forecasts); one member has
-            none.
+            centres, in balance (see `luck`). What a plan changes is told by draws of what the data leave open of the
+            curves around the members' mean (see `posterior`), of the `free` head by the members and their spread, as
+            forecasts are; one member has no intervals.
         val, test: share of the periods (or how many of them), the last ones; validation is only watched, test only
             scores. 0 leaves a part out.
         network: shape of the transformer and form of its head.
