@@ -53,7 +53,7 @@ def floor(world: MediaWorld, panel: Panel) -> tuple[Any, tuple[Any, ...]]:
 
     def saturate(curves: response.Curves, spend: jax.Array) -> jax.Array:
         def add(total: jax.Array, own: response.Curves) -> tuple[jax.Array, None]:
-            raised = response.hill(spend, jnp.exp(own.half), jnp.exp(own.slope))
+            raised = response.saturated(own, spend, cfg=world.cfg.network)
             return total + (response.amplitude(own.size, history.known.sign) * raised).sum(-1), None
 
         return jax.lax.scan(add, jnp.zeros(spend.shape[:-1]), curves)[0]

@@ -184,6 +184,8 @@ def run_method(
             cfg = dataclasses.replace(cfg, alpha=0.0)
         if method == "media_many":
             cfg = dataclasses.replace(cfg, members=MANY_MEMBERS * cfg.settled(alone=True).members)
+        if method == "media_logistic":
+            cfg = dataclasses.replace(cfg, network=dataclasses.replace(cfg.network, saturation="logistic"))
         if method == "media_as_measured":
             cfg = dataclasses.replace(cfg, errors_in_variables=False)
         if method.startswith("media_free"):

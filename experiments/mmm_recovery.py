@@ -3,7 +3,8 @@
 Simulated geos (`wmjax.simulate.media`): demand drives spend and sales, an analyst sees a noisy proxy of it. All methods
 see the same covariates and train weeks, and are asked by the same definition (`wmjax.evaluate.attribution`): media (the
 default world, with fewer members, steps and epochs, see `FULL`), media_alpha0 (without balancing), media_as_measured
-(covariates taken as they are, the proxy's error not told apart), media_free (the published head, with a small network)
+(covariates taken as they are, the proxy's error not told apart), media_logistic (curves of another form than the
+simulator's, which are Hill's), media_free (the published head, with a small network)
 and media_free_alpha0 (the same without balancing, which has nothing to do in the default head), media_priors (a lift
 test on every channel: truth plus an error of 20 %),
 OLS with and without controls, an adstock-Hill regression, the same told what is error in the proxy as the world is
@@ -61,6 +62,7 @@ ALWAYS = (*QUICK, "media_alpha0", "media_priors", "numpyro_mmm")
 """Methods that are run at every strength of confounding."""
 SOLE = (
     "media_as_measured",
+    "media_logistic",
     "adstock_hill_errors",
     "ols_naive",
     "true_curves",

@@ -153,7 +153,7 @@ def test_no_spend_adds_exactly_nothing():
     assert np.isfinite(slope).all()
 
 
-def test_adstock_and_hill_are_their_formulas():
+def test_adstock_and_saturation_are_their_formulas():
     rng = np.random.default_rng(2)
     spend, theta = rng.random((10, 2)), np.array([0.2, 0.8])
     want = np.zeros((10, 2))
@@ -163,13 +163,34 @@ def test_adstock_and_hill_are_their_formulas():
     want /= (theta ** np.arange(4)[:, None]).sum(0)
     found = response.adstock(jnp.asarray(spend, jnp.float32), jnp.asarray(theta, jnp.float32), 3)
     np.testing.assert_allclose(found, want, rtol=1e-5)
-    half, s = 0.4, 1.7
-    np.testing.assert_allclose(
-        response.hill(jnp.asarray(want, jnp.float32), half, s), want**s / (want**s + half**s), rtol=2e-5
-    )
+    half, s = np.array([0.4, 0.1]), np.array([1.7, 1.0])
+    free = response.Curves(*(jnp.asarray(x, jnp.float32) for x in (0 * half, np.log(half), np.log(s), 0 * half)))
+    found = response.saturated(free, jnp.asarray(want, jnp.float32), cfg=TINY)
+    np.testing.assert_allclose(found, want**s / (want**s + half**s), rtol=2e-5)
+    logistic = dataclasses.replace(TINY, saturation="logistic")
+    found = response.saturated(free, jnp.asarray(want, jnp.float32), cfg=logistic)
+    decay = np.exp(-np.log(3) * (want / half) ** s)
+    np.testing.assert_allclose(found, (1 - decay) / (1 + decay), rtol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["hill", "logistic"])
+def test_curves_of_either_form_rise_from_nothing_through_a_half_to_one(form):
+    """And have a slope that is a number everywhere: at no spend, and where all is saturated."""
+    cfg = dataclasses.replace(TINY, saturation=form)
+    free = response.Curves(*(jnp.full(1, x, jnp.float32) for x in (0.0, np.log(0.4), np.log(1.3), 0.0)))
+    at = jnp.array([0.0, 1e-6, 0.1, 0.4, 1.0, 10.0, 1e30])[:, None]
+    found = np.asarray(response.saturated(free, at, cfg=cfg))[:, 0]
+    assert found[0] == 0
+    assert (np.diff(found) >= 0).all()
+    assert (np.diff(found[1:6]) > 0).all()
+    assert found[3] == pytest.approx(0.5, rel=1e-5)
+    assert found[-1] == pytest.approx(1)
+    for argument in (0, 1):
+        slope = jax.grad(lambda *x: response.saturated(*x, cfg=cfg).sum(), argnums=argument)(free, at)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
 
 
 def test_configs_refuse_nonsense():
-    for wrong in ({"width": 10, "heads": 4}, {"dropout": 1.0}, {"code": 3}, {"blocks": 0}):
+    for wrong in ({"width": 10, "heads": 4}, {"dropout": 1.0}, {"code": 3}, {"blocks": 0}, {"saturation": "linear"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MMMConfig(**wrong)

@@ -23,6 +23,7 @@ from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
 from wmjax.worlds.media import fitting, luck, placebo, posterior, prepare, programs, tables
+from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
 
@@ -322,6 +323,25 @@ def test_members_and_draws_apart():
     own = np.array([[0.0, 0.5, 1.0, 0.0], [0.0, 0.5, 1.0, 0.0]])
     draws = np.linspace(0, 1, 101)[:, None] * np.array([1.0, 1.0, 0.9, 0.0])
     assert posterior.apart(own, draws).tolist() == [True, False, True, False]
+
+
+def test_curves_of_the_other_form_answer_the_same_questions(world, panel):
+    """Nearer to a straight line below half saturation: no spend brings nothing, and every door sees the same curve."""
+    cfg = dataclasses.replace(world.cfg, network=dataclasses.replace(world.cfg.network, saturation="logistic"))
+    other = dataclasses.replace(world, cfg=cfg)
+    history, plan = other.history(panel), jnp.asarray(panel.arrays.actions)
+    (one,) = (jax.tree.map(lambda x: x[0], who) for who in (other.answering(history),))
+    raised = response.saturated(
+        one.params["curves"],
+        jax.vmap(lambda s: response.adstock(s, jax.nn.sigmoid(one.params["curves"].carry), 4))(history.series.spend),
+        cfg=cfg.network,
+    )
+    base, added = pure.terms(one, history, plan, cfg=cfg.network)
+    want = history.size[:, None, None] * history.scale * jnp.exp(one.params["curves"].size) * raised
+    np.testing.assert_allclose(added, want, rtol=1e-4, atol=1e-4)
+    now = pure.respond_now(one, history, plan, plan, cfg=cfg.network)
+    np.testing.assert_allclose(now, base + added.sum(-1), rtol=1e-4)
+    assert not np.allclose(added, pure.terms(one, history, plan, cfg=world.cfg.network)[1], rtol=0.02)
 
 
 def test_a_world_whose_members_disagree_says_so(world, panel):

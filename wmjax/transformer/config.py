@@ -28,6 +28,8 @@ class MMMConfig:
             published head). `response` adds to a base, predicted from what is not spend, one response curve a channel
             that is monotone in spend, saturates and carries over: an effect is then a term of the model.
         carry: periods that spend works on in the `response` head, beyond its own.
+        saturation: form of its curves, see `response`: `hill`, or `logistic`. Where a channel is always on the data say
+            next to nothing of the form between no spend and the least that was seen, and returns hang on it.
     """
 
     width: int = 128
@@ -43,6 +45,7 @@ class MMMConfig:
     dropout: float = 0.2
     head: Literal["free", "response"] = "free"
     carry: int = 13
+    saturation: Literal["hill", "logistic"] = "hill"
 
     def __post_init__(self) -> None:
         names = ("width", "heads", "blocks", "feed_forward", "reach", "frequencies", "representation", "head_units")
@@ -57,7 +60,11 @@ class MMMConfig:
             raise ValueError(f"code is {self.code}, must be even and at least 2")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, must be in [0, 1)")
-        for name, known in (("encoding", ("unaliased", "faithful")), ("head", ("free", "response"))):
+        for name, known in (
+            ("encoding", ("unaliased", "faithful")),
+            ("head", ("free", "response")),
+            ("saturation", ("hill", "logistic")),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, must be one of {known}")
 

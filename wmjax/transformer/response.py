@@ -1,14 +1,19 @@
 """Response curves: what spend adds to the outcome, monotone in spend, saturating and carried over.
 
     adstock_t = sum_l theta^l spend_{t-l} / sum_l theta^l,   l = 0 .. carry
-    media_t,k = sign_k beta_k x^s / (x^s + half_k^s),        x = adstock_t,k        (unknown sign: see `amplitude`)
+    media_t,k = sign_k beta_k f((x / half_k)^s_k),           x = adstock_t,k        (unknown sign: see `amplitude`)
 
-(geometric carry-over and the Hill curve; Jin et al. 2017). Zero spend adds exactly zero. Parameters are free numbers:
-theta = sigmoid(carry), half = exp(half), s = exp(slope), beta = exp(size). A prior is then a normal one on each.
+    hill:      f(r) = r / (1 + r)                            (Jin et al. 2017)
+    logistic:  f(r) = (1 - 3^-r) / (1 + 3^-r)                (at s = 1 the logistic saturation of PyMC-Marketing)
+
+with geometric carry-over. Zero spend adds exactly zero, half_k a half of the most that there is; below it the logistic
+form is nearer to a straight line, above it nearer to its end. Parameters are free numbers: theta = sigmoid(carry), half
+= exp(half), s = exp(slope), beta = exp(size). A prior is then a normal one on each.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -30,6 +35,8 @@ class Curves(NamedTuple):
     size: Float[Array, "*m channels"]
 
 
+FAR = 10.0
+"""Logarithm of the ratio to half saturation beyond which all is saturated."""
 SPREAD = (1.0, 0.7, 0.3, 1.0)
 """Standard deviations of the default prior: of logit(theta), log(half), log(s) and log(beta)."""
 
@@ -71,12 +78,15 @@ def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels
     return jnp.stack([weights[lag] * padded[carry - lag : carry - lag + time] for lag in range(carry + 1)]).sum(0)
 
 
-def hill(x: Float[Array, "*axes"], half: Array | float, slope: Array | float) -> Float[Array, "*axes"]:
-    """Saturate: 0 at 0, one half at `half`, 1 far beyond."""
-    half, slope = jnp.asarray(half), jnp.asarray(slope)
+def saturated(curves: Curves, x: Float[Array, "*axes channels"], *, cfg: MMMConfig) -> Float[Array, "*axes channels"]:
+    """Saturate carried-over spend: 0 at 0, one half at each channel's `half`, 1 far beyond."""
     # x = 0 has a gradient of NaN in log(x): it is computed at 1 and set to 0.
     some = jnp.where(x > 0, x, 1.0)
-    return jnp.where(x > 0, jax.nn.sigmoid(slope * (jnp.log(some) - jnp.log(half))), 0.0)
+    ratio = jnp.exp(curves.slope) * (jnp.log(some) - curves.half)
+    if cfg.saturation == "hill":
+        return jnp.where(x > 0, jax.nn.sigmoid(ratio), 0.0)
+    # Far out it is 1 to rounding, and an overflow would have a gradient of NaN.
+    return jnp.where(x > 0, jnp.tanh(0.5 * math.log(3) * jnp.exp(jnp.minimum(ratio, FAR))), 0.0)
 
 
 def media(
@@ -84,4 +94,4 @@ def media(
 ) -> Float[Array, "time channels"]:
     """Give each channel's contribution in each period, in standard deviations of the outcome."""
     x = adstock(spend, jax.nn.sigmoid(curves.carry), cfg.carry)
-    return amplitude(curves.size, signs) * hill(x, jnp.exp(curves.half), jnp.exp(curves.slope))
+    return amplitude(curves.size, signs) * saturated(curves, x, cfg=cfg)

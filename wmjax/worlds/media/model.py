@@ -120,7 +120,7 @@ def respond_now(
     first = 1 / (theta ** jnp.arange(cfg.carry + 1)[:, None]).sum(0)
     before, own = on_scale(history, plan), on_scale(history, now)
     stock = jax.vmap(lambda s: response.adstock(s, theta, cfg.carry))(before) + first * (own - before)
-    raised = response.hill(stock, jnp.exp(curves.half), jnp.exp(curves.slope))
+    raised = response.saturated(curves, stock, cfg=cfg)
     media = jnp.sum(response.amplitude(curves.size, history.known.sign) * raised, axis=-1)
     return in_units(history, member.base + media)
 
