@@ -379,6 +379,7 @@ def test_a_shift_beyond_what_was_learnt_from_is_flagged(world, panel):
 def test_the_estimator_of_average_effects_answers_as_the_world_does(world, panel):
     """Without labels: the four questions, by geo, with the world's intervals; ROI at no spend is not a number."""
     asked = world.estimator(panel, alpha=0.2)
+    assert repr(asked) == "ATEEstimator(126 answers; 3 channels, 5 units, 48 periods)"
     found = world.attribute(panel, alpha=0.2, grid=(0.0, 1.0, 2.0))
     got = asked.zero_spend()
     for end, name in (("mean", "contribution"), ("lo", "contribution_lo"), ("hi", "contribution_hi")):

@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
     hi: Float[np.ndarray, "*shape"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ATEEstimator:
     """Answer by averaged parameters what spend in a window did, and what other spend would do; see `attribution`.
 
@@ -48,6 +48,11 @@ class ATEEstimator:
     tell: Tell
     alpha: float = 0.1
     chunk: int = 16
+
+    def __repr__(self) -> str:
+        answers = jax.tree.leaves(self.params)[0].shape[0]
+        units, periods, channels = self.spend.shape
+        return f"ATEEstimator({answers} answers; {channels} channels, {units} units, {periods} periods)"
 
     def zero_spend(self) -> Estimate:
         """Say what each channel added against no spend in it: `[channels, units]`, in units of the outcome."""
