@@ -209,6 +209,6 @@ def run_method(
 
 
 def interval(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bound what is answered: by quantiles of draws, which are one or many, or by the spread of a few members."""
-    _, lo, hi = posterior.told(own, ALPHA, drawn=not 1 < len(own) <= 10)
+    """Bound what is answered: by quantiles of draws, or by the spread of members, who are few; one has none."""
+    _, lo, hi = posterior.told(own, ALPHA, drawn=len(own) > 10)
     return lo, hi

@@ -81,6 +81,12 @@ def test_a_regression_is_asked_as_it_was_fitted(asked, method):
     np.testing.assert_allclose(found.outcome, fitted.respond(table.spend), rtol=2e-4)
 
 
+def test_one_answer_has_no_interval():
+    assert all(np.isnan(end).all() for end in media_methods.interval(np.ones((1, 3))))
+    lo, hi = media_methods.interval(np.linspace(0, 1, 101)[:, None])
+    np.testing.assert_allclose((lo, hi), [[0.05], [0.95]])
+
+
 def test_the_study_has_its_methods_in_every_setting():
     study = mmm_recovery.settings(mmm_recovery.FULL, 5)
     strengths = [f"confounding={x}" for x in (2, 0, 4, 1)]

@@ -17,12 +17,11 @@ from wmjax import cli
 from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
 from wmjax.data.splits import split_times
-from wmjax.evaluate.attribution import Window
 from wmjax.report.run import Run
 from wmjax.train import many
 from wmjax.transformer import network, response, tokens
 from wmjax.worlds import contract, media
-from wmjax.worlds.media import fitting, luck, placebo, posterior, prepare, programs, tables
+from wmjax.worlds.media import fitting, luck, placebo, posterior, prepare, tables
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.config import SMOKE, MediaConfig
 
@@ -118,16 +117,11 @@ def test_contributions_by_week_sum_to_the_attribution(found, world, panel):
     """And with baseline and interaction to what draws expect in each geo and week: in train weeks what is predicted."""
     by_week = world.contributions(panel)
     expected = by_week.contribution.sum("channel") + by_week.baseline + by_week.interaction
-    history = world.history(panel)
-    draws = programs.totals(
-        world.answering(history),
-        history,
-        jnp.asarray(panel.arrays.actions)[None],
-        Window(jnp.ones(48), jnp.asarray(panel.arrays.mask, jnp.float32)),
-        0,
-        cfg=world.cfg.network,
+    history, plan = world.history(panel), jnp.asarray(panel.arrays.actions)
+    draws = jax.lax.map(
+        lambda one: pure.respond(one, history, plan, 0, cfg=world.cfg.network), world.answering(history)
     )
-    np.testing.assert_allclose(expected.sum("time"), draws[:, 0].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(expected, draws.mean(0), rtol=1e-4)
     train = split_times(panel, val=world.cfg.val, test=world.cfg.test).train
     predicted = world.predict(panel)["mean"][0]
     np.testing.assert_allclose(expected[:, train].sum("time"), predicted[:, train].sum("time"), rtol=1e-4)
@@ -145,7 +139,11 @@ def test_contributions_by_week_sum_to_the_attribution(found, world, panel):
     assert set(table["channel"]) == {*world.channels, "baseline", "interaction"}
     sums = table.groupby(["geo", "time"])["mean"].sum()
     np.testing.assert_allclose(sums["all"], sums.drop("all").groupby("time").sum(), rtol=1e-5)
-    np.testing.assert_allclose(sums["geo_02"], world.predict(part)["mean"][0, 2].values[holey[2]], rtol=2e-2)
+    history, plan = world.history(part), jnp.asarray(part.arrays.actions)
+    draws = jax.lax.map(
+        lambda one: pure.respond(one, history, plan, 0, cfg=world.cfg.network), world.answering(history)
+    )
+    np.testing.assert_allclose(sums["geo_02"], draws.mean(0)[2][holey[2]], rtol=1e-4)
     np.testing.assert_allclose(by_week.contribution.sum("time"), found.contribution[:, 1:], rtol=2e-3, atol=5e-2)
     assert (by_week.contribution.values >= 0).all()
 
@@ -326,21 +324,23 @@ def test_members_and_draws_apart():
 
 
 def test_curves_of_the_other_form_answer_the_same_questions(world, panel):
-    """Nearer to a straight line below half saturation: no spend brings nothing, and every door sees the same curve."""
+    """Of a period's own spend and of all spend; written down in NumPy."""
     cfg = dataclasses.replace(world.cfg, network=dataclasses.replace(world.cfg.network, saturation="logistic"))
     other = dataclasses.replace(world, cfg=cfg)
     history, plan = other.history(panel), jnp.asarray(panel.arrays.actions)
-    (one,) = (jax.tree.map(lambda x: x[0], who) for who in (other.answering(history),))
-    raised = response.saturated(
-        one.params["curves"],
-        jax.vmap(lambda s: response.adstock(s, jax.nn.sigmoid(one.params["curves"].carry), 4))(history.series.spend),
-        cfg=cfg.network,
-    )
+    one = jax.tree.map(lambda x: x[0], other.answering(history))
+    curves = jax.tree.map(lambda x: np.asarray(x, np.float64), one.params["curves"])
+    spend = np.asarray(history.series.spend, np.float64)
+    weights = (1 / (1 + np.exp(-curves.carry))) ** np.arange(cfg.network.carry + 1)[:, None]
+    before = [np.roll(np.pad(spend, ((0, 0), (4, 0), (0, 0))), lag, axis=1)[:, 4:] for lag in range(5)]
+    stock = sum(w * x for w, x in zip(weights / weights.sum(0), before, strict=True))
+    decay = 3.0 ** -((stock / np.exp(curves.half)) ** np.exp(curves.slope))
     base, added = pure.terms(one, history, plan, cfg=cfg.network)
-    want = history.size[:, None, None] * history.scale * jnp.exp(one.params["curves"].size) * raised
-    np.testing.assert_allclose(added, want, rtol=1e-4, atol=1e-4)
+    want = np.asarray(history.size)[:, None, None] * float(history.scale) * np.exp(curves.size)
+    np.testing.assert_allclose(added, want * (1 - decay) / (1 + decay), rtol=1e-3, atol=1e-4)
     now = pure.respond_now(one, history, plan, plan, cfg=cfg.network)
     np.testing.assert_allclose(now, base + added.sum(-1), rtol=1e-4)
+    assert (pure.terms(one, history, 0 * plan, cfg=cfg.network)[1] == 0).all()
     assert not np.allclose(added, pure.terms(one, history, plan, cfg=world.cfg.network)[1], rtol=0.02)
 
 
@@ -358,7 +358,8 @@ def test_a_world_whose_members_disagree_says_so(world, panel):
         if x.startswith("members disagree")
     )
     assert world.channels[0] in line
-    assert world.facts["disagree"] == fitting.disagreement(world, panel, train)
+    same = jax.tree.map(lambda x: jnp.broadcast_to(x.mean(0), x.shape), world.params)
+    assert fitting.disagreement(dataclasses.replace(world, params=same), panel, train) == []
     one = dataclasses.replace(world.cfg, members=1)
     assert fitting.disagreement(dataclasses.replace(world, cfg=one), panel, train) == []
 
@@ -447,7 +448,7 @@ def test_the_report_of_a_run_says_what_its_files_hold(world, panel, tmp_path):
     assert "a copy that does nothing is given a return of 1.5, the channel beside it 2 (90% interval 1 to 3)" in page
     assert pd.read_parquet(run.folder / "placebos.parquet")["placebo"].tolist() == [1.5, 0.5, 0.5]
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert "What the expected outcome is made of" in page
+    assert "What the outcome that draws expect is made of" in page
     assert re.search(r"<t[dh][^>]*>interaction</t[dh]>", page)
     whole = pd.read_parquet(run.folder / "contributions.parquet")
     assert set(whole["geo"]) == {"all", *panel.units}

@@ -106,6 +106,32 @@ def test_a_thousand_spends_are_split_as_one_price_says():
     assert len(calls) < 60
 
 
+def test_what_is_nearly_the_same_is_climbed_first():
+    """Few steps are left to the dear one, whose optimum is reached; where the rough one misleads, nothing is lost."""
+    value, c, _ = curves(30)
+    low, high, calls = np.full(30, 0.3), np.full(30, 3.0), []
+
+    def counted(m):
+        calls.append(1)
+        return value(m)
+
+    def rough(m):
+        r, g = value(m)
+        tilt = 0.01 * np.cos(np.arange(30)) * c
+        return r + float(tilt @ m), g + tilt
+
+    asked = (c, low, high, np.array([1.2 * c.sum()]), one(30))
+    alone = budget.best(counted, *asked)
+    told = len(calls)
+    both = budget.best(counted, *asked, rough=rough)
+    assert len(calls) - told <= told
+    np.testing.assert_allclose(both.factors, alone.factors, atol=5e-3)
+    assert both.start == alone.start
+    misled = budget.best(value, *asked, rough=lambda m: (-value(m)[0], -value(m)[1]))
+    assert misled.value >= misled.start
+    np.testing.assert_allclose(misled.factors, alone.factors, atol=5e-3)
+
+
 def test_where_all_are_at_bounds_nothing_is_left_to_move():
     """Three at the upper bound and one at the lower: any price between their returns will do."""
     returns, c = np.array([5.0, 4.5, 4.0, 1.0]), np.ones(4)

@@ -43,25 +43,26 @@ def alone(data):
     return jax.tree.map(lambda x: x[0], drawn)
 
 
-def media(free, spend, carry):
-    """Hill curves of carried-over spend, in float64."""
+def media(free, spend, carry, form="hill"):
+    """Curves of carried-over spend, in float64."""
     theta, half, slope = 1 / (1 + np.exp(-free[0])), np.exp(free[1]), np.exp(free[2])
     weights = theta ** np.arange(carry + 1)[:, None]
     weights /= weights.sum(0)
     padded = np.concatenate([np.zeros((len(spend), carry, spend.shape[2])), spend], axis=1)
     stock = sum(weights[i] * padded[:, carry - i : carry - i + spend.shape[1]] for i in range(carry + 1))
-    raised = np.maximum(stock, 1e-30) ** slope
-    return np.exp(free[3]) * np.where(stock > 0, raised / (raised + half**slope), 0)
+    ratio = (np.maximum(stock, 1e-30) / half) ** slope
+    raised = ratio / (1 + ratio) if form == "hill" else (1 - 3.0**-ratio) / (1 + 3.0**-ratio)
+    return np.exp(free[3]) * np.where(stock > 0, raised, 0)
 
 
-def oracle(params, data, beliefs=()):
+def oracle(params, data, beliefs=(), form="hill"):
     """The covariance by finite differences, dummies of units and an explicit regression on the controls."""
     train = np.asarray(data.train)
     spend, x, y = (np.asarray(v, np.float64) for v in (data.series.spend, data.series.covariates, data.series.outcome))
     free = np.stack([np.asarray(v, np.float64) for v in params["outcome"]["curves"]])
 
     def by_channel(flat):
-        return media(flat.reshape(4, 2), spend, CFG.network.carry)
+        return media(flat.reshape(4, 2), spend, CFG.network.carry, form)
 
     def slopes_of(fn, step=1e-5):
         moves = step * np.eye(free.size)
@@ -98,15 +99,17 @@ def oracle(params, data, beliefs=()):
     return np.linalg.inv(told / factor + believed), factor
 
 
-@pytest.mark.parametrize("beliefs", [(), ((0, "normal", 0.5), (1, "lognormal", 0.2))])
-def test_the_covariance_is_that_of_a_regression(learnt, beliefs):
+@pytest.mark.parametrize(
+    ("beliefs", "form"), [((), "hill"), (((0, "normal", 0.5), (1, "lognormal", 0.2)), "hill"), ((), "logistic")]
+)
+def test_the_covariance_is_that_of_a_regression(learnt, beliefs, form):
     params, data = learnt
     roi = tuple(ROIPrior(channel=CHANNELS[at], family=family, a=1.0, b=b) for at, family, b in beliefs)
-    cfg = dataclasses.replace(CFG, roi=roi, members=1)
+    cfg = dataclasses.replace(CFG, roi=roi, members=1, network=dataclasses.replace(CFG.network, saturation=form))
     data = data._replace(beliefs=jnp.asarray(cfg.beliefs))
     one = jax.tree.map(lambda x: x[None], params)
     factor = np.asarray(posterior.spread(one, data, cfg=cfg, channels=CHANNELS), np.float64)[0]
-    want, effect = oracle(params, data, beliefs)
+    want, effect = oracle(params, data, beliefs, form)
     assert effect >= 1
     np.testing.assert_allclose(factor @ factor.T, want, rtol=2e-2, atol=2e-3)
 

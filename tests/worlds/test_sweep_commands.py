@@ -263,7 +263,7 @@ def test_members_are_no_plans_but_the_interval(doubtful):
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
-        ("push=0,1 member=0:9", "asks for member 3; there are 0 to 2"),
+        ("push=0,1 member=0:9", "asks for member 3; the world has members 0 to 2"),
         ("push=0,1 pusch=0,1", "nothing reads the grid's axis 'pusch'; did you mean 'push'"),
         ("push=0,1 income=1,2", "nothing reads the grid's axis 'income'"),
     ],

@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ATEEstimator:
-    """Answer by averaged parameters what spend in a window did, and what other spend would do; see `attribution`.
+    """Answer what spend in a window did, and what other spend would do; see `attribution`.
 
     Attributes:
         respond: the model, in units of the outcome; see `attribution`.

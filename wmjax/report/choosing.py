@@ -19,7 +19,7 @@ from wmjax.sweep import store
 from wmjax.sweep.plans import near
 from wmjax.sweep.reduce import Segments
 from wmjax.worlds import sweep_segments, sweeping
-from wmjax.worlds.consumer.intervals import bounds
+from wmjax.worlds.consumer.intervals import bounds, quantiles
 from wmjax.worlds.sweep_segments import REACHED
 
 TAKEN = ("unit", "units", "value", "cost", "lo", "hi", "supported", "supported_share")
@@ -131,9 +131,9 @@ def best(
     if priced is not None:
         table["cost"] = who.cost[chosen.plan, at]
     if who.members is not None:
-        own = who.members[:, chosen.plan, at]
-        table["lo"], table["hi"] = bounds(own, alpha)
-        whole = bounds(own.sum(-1, dtype=np.float64, keepdims=True), alpha)
+        own, told = who.members[:, chosen.plan, at], quantiles if found.attrs["provenance"].get("drawn") else bounds
+        table["lo"], table["hi"] = told(own, alpha)
+        whole = told(own.sum(-1, dtype=np.float64, keepdims=True), alpha)
         table.attrs["total"] = tuple(float(end[0]) for end in whole)
     if who.supported is not None:
         share = who.supported[chosen.plan, at]

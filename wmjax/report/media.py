@@ -65,10 +65,11 @@ def write(folder: Path, world: MediaWorld, panel: Panel, *, title: str, alpha: f
 
 
 def outcome_table(added: xr.Dataset, expected: xr.Dataset, panel: Panel, outcome: str) -> pd.DataFrame:
-    """Tabulate the outcome by period: observed, expected, and without any spend, over the observed units."""
+    """Tabulate the outcome by period, over the observed units: observed, expected, and that less what media added."""
     mask = panel.arrays.mask
-    y = panel.arrays.outcomes[..., panel.outcome_index(outcome)]
-    parts = (y, expected["mean"].to_numpy()[0], added["baseline"].to_numpy())
+    y, forecast = panel.arrays.outcomes[..., panel.outcome_index(outcome)], expected["mean"].to_numpy()[0]
+    media = (added["contribution"].sum("channel") + added["interaction"]).to_numpy()
+    parts = (y, forecast, forecast - media)
     sums = [np.where(mask.any(0), np.where(mask, x, 0).sum(0, dtype=np.float64), np.nan) for x in parts]
     return pd.DataFrame({"time": panel.times, **dict(zip(("observed", "expected", "baseline"), sums, strict=True))})
 
@@ -83,6 +84,7 @@ def flagged(world: MediaWorld) -> pd.DataFrame:
         if channel in doubts.unidentified:
             return "not", "covariates explain its spend all but wholly"
         reasons = ["always on: hardly a period shows the outcome without it"] if channel in doubts.always_on else []
+        reasons += ["members disagree about it"] if channel in world.facts.get("disagree", ()) else []
         reasons += [words[channel] for words in (doubts.like_placebos, doubts.explained_away) if channel in words]
         if reasons:
             return "partly", "; ".join(reasons)
@@ -188,8 +190,8 @@ def _worth(
     if len(geos):
         made.append(tabulate(geos, {"geo": ("geo", None), **shown}, caption="ROI by geo", folded=True))
     lead = (
-        f"What {outcome} would have lacked without the channel's spend, carry-over included, over that spend: the mean "
-        f"over draws (of the free head, members) of what the data leave open, {level} of which lie in the interval."
+        f"What {outcome} would have lacked without the channel's spend, carry-over included, over that spend, with "
+        f"{level} intervals."
     )
     return Section(
         title="What was each channel worth?", lead=lead, figures=tuple(drawn), tables=tuple(made), chapter=ANSWER
@@ -204,7 +206,7 @@ def _responses(curves: pd.DataFrame, outcome: str, level: str) -> Section:
     )
     lead = (
         "Each channel's spend of every period times the same number, from nothing to twice as much, all other channels "
-        f"as they were. The line is the mean of what draws answer, the band holds {level} of it."
+        f"as they were. The band is the {level} interval."
     )
     return Section(title="What would more or less spend do?", lead=lead, figures=drawn, chapter=ANSWER)
 
@@ -230,8 +232,8 @@ def _periods(told: dict[str, pd.DataFrame], found: xr.Dataset, world: MediaWorld
 
 _ENDS = {name: (heading, number) for name, heading in (("mean", "mean"), ("lo", "low"), ("hi", "high"))}
 _SUM = (
-    "What the expected outcome is made of, over all periods: the interaction is what media do together less what each "
-    "does alone, so that shares of channels add up to all of media only where it is nothing"
+    "What the outcome that draws expect is made of, over all periods: the interaction is what media do together less "
+    "what each does alone, so that shares of channels add up to all of media only where it is nothing"
 )
 
 

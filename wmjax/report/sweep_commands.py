@@ -48,13 +48,13 @@ def sweep(
         grid: axes, `"discount=0:0.3:31 campaign_a=0,1"`, or a TOML file of them; the last one counts fastest. Levels
             are `a,b,c`; `from:to:count` for real numbers, written with a point (`0:1.0:50`); `from:to` and
             `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
-            `member=0:3` keeps members apart (of a media world draws of its curves, some 128), `seed` (of luck, with
-            `--feedback`), `horizon`, `start` and `segment` are read too. Intervals are filled by a Sobol sequence or a
-            Latin hypercube of so many plans, and a seed: `"tv=0..9.5 radio=0..4.5 plans=sobol:1024:7"`,
-            `plans=latin:1000`. In TOML: `coupon = [0, 1]`; `tv = { low = 0, high = 9.5, count = 20 }`; axes in step,
-            `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one, `plans = { list = [{ tv = 0, radio
-            = 2 }, { tv = 1, radio = 5 }] }`; samples, `plans = { sobol = 1024, seed = 7, of = { tv = { low = 0.0, high
-            = 9.5 } } }`, or `latin` for `sobol`.
+            `member=0:3` keeps members apart (`member=all` all of them, which are draws of the curves in a media world),
+            `seed` (of luck, with `--feedback`), `horizon`, `start` and `segment` are read too. Intervals are filled by
+            a Sobol sequence or a Latin hypercube of so many plans, and a seed: `"tv=0..9.5 radio=0..4.5
+            plans=sobol:1024:7"`, `plans=latin:1000`. In TOML: `coupon = [0, 1]`; `tv = { low = 0, high = 9.5, count =
+            20 }`; axes in step, `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one, `plans = {
+            list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples, `plans = { sobol = 1024, seed = 7, of = {
+            tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
         out: Zarr store of the result.
         reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
             `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
@@ -154,7 +154,7 @@ def best(
             `exact`, by integer programming; by default greedy for units and exact for segments.
         supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
             for.
-        alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=0:3`, has any.
+        alpha: intervals hold with probability 1 - alpha; only a sweep with an axis of members, `member=all`, has any.
         out: Parquet file; by default `NAME.best.parquet` beside the store `NAME.zarr`, with `--by income`
             `NAME.best_income.parquet`.
         overwrite: write over a file that is there.
@@ -188,7 +188,7 @@ def best(
     value = f"value {chosen.gain:,.6g}"
     if "total" in table.attrs:
         lo, hi = table.attrs["total"]
-        value += f" ({lo:,.6g} to {hi:,.6g} over members, as if it had not been chosen for it)"
+        value += f" ({lo:,.6g} to {hi:,.6g}, as if it had not been chosen for it)"
     if "supported" in table and not (known := table["supported"].to_numpy(bool)).all():
         value += f", of which {table['value'].to_numpy()[known].sum():,.6g} of supported plans"
     if chosen.bound > chosen.gain + 1e-6 * abs(chosen.gain):

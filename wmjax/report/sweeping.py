@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Asked:
             cost=prices(self.cost, "cost"),
         )
         return {
-            "grid": read_grid(self.grid),
+            "grid": read_grid(self._named(world)),
             "key": jax.random.key(self.seed),
             "setting": setting,
             "plan": None if self.plan is None else plan_reading.read_plan(self.plan),
@@ -94,6 +95,12 @@ class Asked:
             "chunk": self.chunk,
             "mesh": processes.local_mesh(),
         }
+
+    def _named(self, world: Any) -> str:
+        """Say in numbers which members `member=all` are."""
+        count = import_module(sweeping.forecasting(world)).answers(world, feedback=self.feedback).count
+        words = [f"member=0:{count - 1}" if word == "member=all" else word for word in self.grid.split()]
+        return " ".join(words) if "member=all" in self.grid.split() else self.grid
 
 
 def read_grid(words: str) -> Grid:

@@ -102,6 +102,7 @@ def run(
         layer = jax.vmap(lambda p, h, m, c, s: _layer(p, h, m, static, look, c, first, s, cfg=cfg))
         return layer(own, x, memories, kept, drawn)
 
+    # Blocks are few. Rolled up, what the way back needs is laid out for all of them, a fifth of a training step.
     return jax.lax.scan(block, x, (params, cache, seeds), unroll=True)
 
 

@@ -181,6 +181,17 @@ def check_plan(panel: Panel, actions: Float[Any, "unit time action"]) -> None:
             )
 
 
+class Answers(NamedTuple):
+    """Who answers a sweep.
+
+    count: how many, which an axis `member` tells apart. drawn: whether they are draws of what the data leave open,
+    whose quantiles bound what they answer; a few of them say something else than all.
+    """
+
+    count: int
+    drawn: bool = False
+
+
 def check_roll_out(key: Any, panel: Panel, start: int, *, least: int = 0) -> None:
     """Refuse what is no key, and a first period that the panel does not have, or that has too few before it."""
     check_key(key)

@@ -13,15 +13,16 @@ from wmjax.sweep.grids import Column, Grid
 from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.ranks import Best, Top
 from wmjax.sweep.reduce import Reduction
+from wmjax.worlds.contract import Answers
 
 HORIZON, MEMBER = "horizon", "member"
 
 
-def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int, groups: Collection[str]) -> None:
+def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: Collection[str]) -> None:
     """Refuse axes that nothing reads, and members and groups of units that there are not.
 
     Args:
-        members: how many answer, see a world's `forecasting.answers`.
+        answers: who answers, see a world's `forecasting.answers`.
         groups: of units, which plans may name.
 
     Raises:
@@ -37,8 +38,14 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, members: int, groups: Colle
             raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
         if column.name == MEMBER:
             asked = [int(x) for x in _some_levels(column)]
-            if wrong := [x for x in asked if not 0 <= x < members]:
-                raise UserError(f"the grid asks for member {wrong[0]}; there are 0 to {members - 1}")
+            who, last = "draws" if answers.drawn else "members", answers.count - 1
+            if wrong := [x for x in asked if not 0 <= x <= last]:
+                raise UserError(f"the grid asks for member {wrong[0]}; the world has {who} 0 to {last}")
+            if answers.drawn and len(set(asked)) < answers.count:
+                raise UserError(
+                    f"the grid has {len(set(asked))} of the world's {answers.count} draws; a few say something else "
+                    f"than all, which are member=0:{last} (`wmjax sweep` knows member=all)"
+                )
 
 
 def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:

@@ -38,7 +38,7 @@ def described(panel: Panel, grid: Grid, outcomes: Sequence[str]) -> dict[str, Ma
         "unit": {"long_name": f"unit of the panel, {panel.schema.unit or 'the only one'}"},
         "outcome": {"long_name": "outcome that is expected"},
         "time": {"long_name": f"period of the panel, {panel.schema.time or 'counted from 0'}"},
-        "member": {"long_name": "member of the ensemble"},
+        "member": {"long_name": "member of the ensemble, or draw of what the data leave open"},
         "horizon": {"long_name": "how many of the periods are summed", "units": "periods"},
         "segment": {"long_name": "units that the plan is for"},
     }

@@ -182,7 +182,8 @@ def sweep(
     Outputs that reductions may read (`of`), of each point, all over the units present: `total`, the expected outcomes
     summed over the periods (up to an axis `horizon`, where there is one); `gain`, the same less that of what was done,
     under the same luck; `cost`, of the actions more than were done; `profit`, what the gain is worth less the cost;
-    `path`, the expected outcomes of each period. The mean over the members, or an axis `member` of the grid.
+    `path`, the expected outcomes of each period. The mean over those who answer, members or draws of what the data
+    leave open, or an axis `member` of the grid.
 
     Args:
         world: a fitted world.
@@ -226,6 +227,7 @@ def sweep(
         "edits": plan_reading.to_edits(options["plan"]),
         "units": sweep_words.units(panel),
         "panel_fingerprint": panel.fingerprint,
+        "drawn": import_module(forecasting(world)).answers(world, feedback=setting.feedback).drawn,
     }
     beside = sweep_beside.beside(asked, grid, options["reduce"], options["data"][0].groups, seen, observer)
     words = sweep_words.described(panel, grid, options["coords"]["outcome"])

@@ -29,7 +29,7 @@ from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import repeats, support
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
 from wmjax.worlds.consumer.world import ConsumerWorld
-from wmjax.worlds.contract import Reach
+from wmjax.worlds.contract import Answers, Reach
 
 BLOCK = 256
 """Rows that one pass through the adapters' layers holds for each plan, so that they stay in the processor's cache."""
@@ -191,9 +191,9 @@ def _periods(history: History, at: slice) -> History:
     )
 
 
-def answers(world: ConsumerWorld, *, feedback: bool) -> int:
-    """Count those who answer, which an axis `member` tells apart: the members."""
-    return world.members
+def answers(world: ConsumerWorld, *, feedback: bool) -> Answers:
+    """Say who answers: the members."""
+    return Answers(world.members)
 
 
 def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:

@@ -38,6 +38,15 @@ def bounds(
     return (mean - half).astype(mean.dtype), (mean + half).astype(mean.dtype)
 
 
+def quantiles(values: Float[np.ndarray, "draws *shape"], alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bound by quantiles of draws; the mean lies within, however lopsided they are."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
+    mean = values.mean(0)
+    lo, hi = np.quantile(values, [alpha / 2, 1 - alpha / 2], axis=0)
+    return np.minimum(lo, mean), np.maximum(hi, mean)
+
+
 def own_effect_sd(facts: Mapping[str, Any], action: str, outcomes: tuple[str, ...]) -> Float[np.ndarray, " outcomes"]:
     """Give the standard deviation of what units' effects of one unit of an action are beyond what adapters tell."""
     told = (facts.get("own_effect_sd") or {}).get(action, {})

@@ -19,7 +19,7 @@ from wmjax.core import draws
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
 from wmjax.graph import decoder
-from wmjax.worlds.contract import Reach
+from wmjax.worlds.contract import Answers, Reach
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.model import GraphModel, GraphParams
 from wmjax.worlds.graph.world import GraphWorld
@@ -90,9 +90,9 @@ class PlansForecast:
         return found * scale.sd[split:] + scale.mean[split:]
 
 
-def answers(world: GraphWorld, *, feedback: bool) -> int:
-    """Count those who answer, which an axis `member` tells apart: the members."""
-    return world.members
+def answers(world: GraphWorld, *, feedback: bool) -> Answers:
+    """Say who answers: the members."""
+    return Answers(world.members)
 
 
 def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:

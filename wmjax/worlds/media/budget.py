@@ -50,6 +50,8 @@ def best(
     budgets: Float[np.ndarray, " groups"],
     group: Int[np.ndarray, " spends"],
     names: Sequence[str] = ("",),
+    *,
+    rough: Value | None = None,
 ) -> Split:
     """Find the best factors, beginning from equal ones in a group.
 
@@ -57,6 +59,7 @@ def best(
 
     Args:
         value: `factors -> (R, its gradient)`.
+        rough: cheaper and nearly the same; climbed first, so that few steps are left to `value`.
         cost: each spend at factor 1; positive.
         low, high: bounds of the factors.
         budgets: what the factors of each group must cost.
@@ -79,7 +82,11 @@ def best(
     # Equal factors, moved into their bounds by equal amounts.
     begin = _project((budgets / (member @ cost))[group], np.ones(len(cost)), cost, low, high, budgets, group)
     start, slope = value(begin)
-    end, reached, gradient = _climb(value, (begin, start, slope), cost, low, high, budgets, group)
+    first = begin, start, slope
+    if rough is not None:
+        there = _climb(rough, (begin, *rough(begin)), cost, low, high, budgets, group)[0]
+        first = max(first, (there, *value(there)), key=lambda at: at[1])
+    end, reached, gradient = _climb(value, first, cost, low, high, budgets, group)
     at_low, at_high = end <= low + 1e-6, end >= high - 1e-6
     returns, fixed = gradient / cost, high - low < 1e-9
     price = np.array([_price(returns, cost, at_low, at_high, own & ~fixed) for own in member])

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from wmjax.data.panel import Panel
 from wmjax.transformer.config import MMMConfig
-from wmjax.worlds.contract import Reach
+from wmjax.worlds.contract import Answers, Reach
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.model import History
@@ -71,10 +71,10 @@ class PlansForecast:
         # One luck for all plans and members, as `simulate` has it.
         noise = programs.noise(key, (1, *plan.shape[:2]))[0] if self.feedback else None
         ask = partial(self._member, data.history, plan, noise)
-        # One after the other: side by side they are many times slower on CPUs, as nothing stays in a cache.
-        add = lambda total, one: (total + ask(one)[:, window], None)  # noqa: E731
-        total, _ = jax.lax.scan(add, jnp.zeros(actions.shape[:2]), own)
-        return total[..., None] / own[1].shape[0]
+        if self.feedback or self.cfg.head == "free":
+            return jax.vmap(ask)(own).mean(0)[:, window, None]
+        # Curves one after the other: side by side they are many times slower on CPUs, as nothing stays in a cache.
+        return programs.mean_over(lambda one: ask(one)[:, window, None], own)
 
     def _member(
         self, history: History, plan: Array, noise: Array | None, own: tuple[Any, Array]
@@ -85,9 +85,9 @@ class PlansForecast:
         return pure.simulate(residual * noise, params, history, plan, self.first, cfg=self.cfg)[1]
 
 
-def answers(world: MediaWorld, *, feedback: bool) -> int:
-    """Count those who answer, which an axis `member` tells apart: draws, or members where outcomes are fed back."""
-    return world.members if feedback else world.answers
+def answers(world: MediaWorld, *, feedback: bool) -> Answers:
+    """Say who answers: draws, or members where outcomes are fed back into their networks."""
+    return Answers(world.members) if feedback else Answers(world.answers, world.draws)
 
 
 def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:

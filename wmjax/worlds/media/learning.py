@@ -28,7 +28,7 @@ from wmjax.worlds.media import adversary
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.luck import Luck, lots
 
-MODEL = 2
+MODEL = 3
 """Raised with every change of what is learnt, so that no checkpoint of another model is taken up."""
 SLOW = ("curves", "controls")
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""

@@ -8,8 +8,10 @@ the row of all. Money says nothing where no such spend was learnt from, so each 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ from wmjax.worlds.media import budget as budgets
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import prepare, programs
 from wmjax.worlds.media.budget import Bounds, Pair
+from wmjax.worlds.media.model import Ready
 
 if TYPE_CHECKING:
     from wmjax.worlds.media.world import MediaWorld
@@ -204,11 +207,14 @@ def optimize(
         found[some] = m
         return found.T[:, None].astype(np.float32)
 
-    def value(m: np.ndarray) -> tuple[float, np.ndarray]:
-        r, g = programs.value(jnp.asarray(spread(m)), answering, history, plan, over, start, cfg=world.cfg.network)
+    def value(who: Ready, m: np.ndarray) -> tuple[float, np.ndarray]:
+        r, g = programs.value(jnp.asarray(spread(m)), who, history, plan, over, start, cfg=world.cfg.network)
         return float(r), np.asarray(g, np.float64)[:, 0].T[some]
 
-    found = budgets.best(value, own[some], low[some], high[some], wanted, group, named)
+    # A pair of draws of each member come first, and are nearly all that there is to know.
+    few = partial(value, jax.tree.map(lambda x: x[: 2 * world.members], answering)) if world.draws else None
+    sides = (low[some], high[some], wanted, group, named)
+    found = budgets.best(partial(value, answering), own[some], *sides, rough=few)
     factors = jnp.where((over.change > 0)[:, None], spread(found.factors), 1.0)
     told = changes(world, panel, plan * factors, over, times, alpha, range(len(world.channels)))
     names = np.array(world.channels)[np.nonzero(some)[0]]

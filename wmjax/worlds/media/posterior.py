@@ -25,7 +25,7 @@ from wmjax.core import draws as drawn
 from wmjax.transformer import beliefs, network, response
 from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.response import Curves
-from wmjax.worlds.consumer.intervals import bounds as spread_of
+from wmjax.worlds.consumer.intervals import bounds, quantiles
 from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.learning import LearnData
 from wmjax.worlds.media.model import History, Ready
@@ -211,9 +211,11 @@ def sample(
     flat, unflat = ravel_pytree(jax.tree.map(lambda x: x.mean(0), members.params["curves"]))
 
     def member(own: tuple[Curves, Array, Array]) -> tuple[Curves, Array]:
+        kept = own[1] + level(own[0])[:, None]
+
         def draw(move: Array) -> tuple[Curves, Array]:
             curves = unflat(flat + move)
-            return curves, own[1] + (level(own[0]) - level(curves))[:, None]
+            return curves, kept - level(curves)[:, None]
 
         return jax.lax.map(lambda pair: jax.lax.map(draw, pair), own[2])
 
@@ -231,17 +233,8 @@ class Told(NamedTuple):
 
 
 def told(answers: Float[np.ndarray, "answers *shape"], alpha: float, *, drawn: bool) -> Told:
-    """Tell what draws answer by their mean and quantiles; what members do, who are few, by their spread.
-
-    The mean of the draws lies within, however lopsided they are.
-    """
-    mean = answers.mean(0)
-    if not drawn:
-        return Told(mean, *spread_of(answers, alpha))
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha}, must lie in (0, 1)")
-    lo, hi = np.quantile(answers, [alpha / 2, 1 - alpha / 2], axis=0)
-    return Told(mean, np.minimum(lo, mean), np.maximum(hi, mean))
+    """Tell what draws answer by their mean and quantiles; what members do, who are few, by their spread."""
+    return Told(answers.mean(0), *(quantiles if drawn else bounds)(answers, alpha))
 
 
 def apart(own: Float[np.ndarray, "members *shape"], draws: Float[np.ndarray, "draws *shape"]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The media world's compiled programs: once for each shape; members wait for each other, so memory is that of one."""
+"""The media world's compiled programs: once for each shape. Members, or draws, wait for each other: memory is one's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,25 @@ from wmjax.evaluate.attribution import Window
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media.model import History, Ready
+
+
+def mean_over(ask: Callable[[Any], Any], members: Any) -> Any:
+    """Average what all answer, one after the other.
+
+    Each sum carries what rounding has lost of it (Kahan): of hundreds of float32 numbers added one by one a plan's gain
+    would be lost too.
+    """
+
+    def add(carry: tuple[Any, Any], member: Any) -> tuple[tuple[Any, Any], None]:
+        total, lost = carry
+        own = jax.tree.map(jnp.subtract, ask(member), lost)
+        now = jax.tree.map(jnp.add, total, own)
+        return (now, jax.tree.map(lambda new, old, x: (new - old) - x, now, total, own)), None
+
+    shapes = jax.eval_shape(ask, jax.tree.map(lambda x: x[0], members))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (total, _), _ = jax.lax.scan(add, (zero, zero), members)
+    return jax.tree.map(lambda x: x / jax.tree.leaves(members)[0].shape[0], total)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
@@ -53,12 +73,7 @@ def _terms(history: History, cfg: MMMConfig) -> attribution.Terms:
 @partial(jax.jit, static_argnames=("cfg",))
 def terms(members: Ready, history: History, plan: Array, *, cfg: MMMConfig) -> tuple[Array, Array]:
     """Give the response form's base `[units, time]` and channels `[units, time, channels]`: means over members."""
-
-    def add(sums: tuple[Array, Array], member: Ready) -> tuple[tuple[Array, Array], None]:
-        return jax.tree.map(jnp.add, sums, pure.terms(member, history, plan, cfg=cfg)), None
-
-    sums, _ = jax.lax.scan(add, (jnp.zeros(plan.shape[:2]), jnp.zeros(plan.shape)), members)
-    return jax.tree.map(lambda x: x / members.base.shape[0], sums)
+    return mean_over(lambda member: pure.terms(member, history, plan, cfg=cfg), members)
 
 
 @partial(jax.jit, static_argnames=("cfg",))
@@ -148,9 +163,5 @@ def value(
         moved = plan * (1 + (m - 1) * over.change[:, None])
         return attribution.total(_ask(history, start, cfg), member, moved, over).sum()
 
-    def add(sums: tuple[Array, Array], member: Ready) -> tuple[tuple[Array, Array], None]:
-        return jax.tree.map(jnp.add, sums, jax.value_and_grad(whole)(factors, member)), None
-
     # The gradient member by member, as the mean's would keep what all of them need at once.
-    sums, _ = jax.lax.scan(add, (jnp.zeros(()), jnp.zeros_like(factors)), members)
-    return jax.tree.map(lambda x: x / members.base.shape[0], sums)
+    return mean_over(partial(jax.value_and_grad(whole), factors), members)

@@ -23,7 +23,7 @@ from wmjax.worlds.media.prepare import Scales
 from wmjax.worlds.media.proxies import Errors
 from wmjax.worlds.media.world import MediaWorld
 
-FORMAT = 6
+FORMAT = 7
 
 
 def save(world: MediaWorld, path: str | Path) -> None:

@@ -126,6 +126,8 @@ class MediaWorld(contract.Named):
     ) -> xr.Dataset:
         """Roll the panel out from period `start` under `actions`, feeding drawn outcomes back into the history.
 
+        The members roll out, each with its own curves; what a plan changes is told by draws, see `attribute`.
+
         Args:
             key: one key means one luck: two plans under the same key differ by the plan alone.
             actions: the whole panel's actions; those before `start` are read from the panel instead.
@@ -264,7 +266,7 @@ class MediaWorld(contract.Named):
         # Shares of the amounts that are told; a mean of shares would order channels otherwise.
         own = data["contribution"][1] / np.where(media.mean(0) == 0, np.nan, media.mean(0))
         dims, lo, hi = ("channel", "unit"), data["share_lo"][1], data["share_hi"][1]
-        data |= {"share": (dims, own), "share_lo": (dims, np.fmin(lo, own)), "share_hi": (dims, np.fmax(hi, own))}
+        data |= {"share": (dims, own), "share_lo": (dims, np.minimum(lo, own)), "share_hi": (dims, np.maximum(hi, own))}
         scaled = jnp.where(over.change[:, None] > 0, jnp.multiply.outer(jnp.asarray(grid), plan), plan)
         beyond = planning.outside(self, panel, scaled, over).sum(0).swapaxes(0, 1) > 0
         beyond = np.concatenate([beyond.any(-1, keepdims=True), beyond], -1)[..., : 1 + len(units)]
@@ -282,7 +284,7 @@ class MediaWorld(contract.Named):
     def estimator(
         self, panel: Panel, *, times: slice = slice(None), carry: int | None = None, alpha: float = 0.1
     ) -> ATEEstimator:
-        """Give the estimator of what this panel's spend did, by the averaged parameters, without labels."""
+        """Give the estimator of what this panel's spend did, by those who answer all else, without labels."""
         history, start = self.history(panel), times.indices(panel.num_times)[0]
         return ATEEstimator(
             respond=lambda member, plan: pure.respond(member, history, plan, start, cfg=self.cfg.network),
