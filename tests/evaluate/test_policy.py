@@ -50,7 +50,7 @@ def test_of_one_unit_greedy_is_exact():
     for _ in range(50):
         gain, cost = rng.normal(0.0, 3.0, (30, 1)), rng.uniform(-5.0, 5.0, (30, 1))
         found = policy.greedy(gain, cost, 0.0)
-        assert found.gain == np.where(cost <= 0, gain, -np.inf).max()
+        assert found.gain == found.bound == np.where(cost <= 0, gain, -np.inf).max()
         assert found.cost <= 0.0
 
 

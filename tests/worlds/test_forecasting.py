@@ -19,7 +19,7 @@ from wmjax.sweep import axes
 from wmjax.sweep.plans import Axis, Scale
 from wmjax.sweep.reduce import Full
 from wmjax.worlds import graph, media, sweeping
-from wmjax.worlds.media import programs
+from wmjax.worlds.media import planning, programs
 from wmjax.worlds.sweeping import Setting
 
 KEY = jax.random.key(3)
@@ -98,6 +98,28 @@ def test_media_sweeps_say_what_the_world_says_of_a_channel(planned, channels, tm
     np.testing.assert_allclose(-table["lo"], wide.contribution_hi[1:], rtol=2e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("planned", ["response"], indirect=True)
+def test_media_sweeps_go_as_far_as_the_world_itself_says(planned, channels):
+    """Below the least spend of a channel that never pauses too; spend below nothing is refused."""
+    actions = np.array(channels.arrays.actions)
+    actions[..., 0] = actions[..., 0] + actions[..., 0].max()
+    always = channels.with_actions(actions.astype(np.float32))
+    how = {"key": KEY, "setting": ASKED, "plan": (Scale(action="channel_0", factor=Axis("factor")),)}
+    grid = axes.axis("factor", [0.0, 0.1, 0.9, 1.0, 9.0])
+    wide = dataclasses.replace(planned, scales=planned.scales._replace(spend=10 * planned.scales.spend))
+    found = sweeping.sweep(wide, always, grid, reduce=Full(of="gain"), **how)
+    over, plan = wide.window(always, WINDOW, 0), np.asarray(always.arrays.actions)
+    for at, factor in enumerate(grid.at(np.arange(5, dtype=np.uint64))["factor"]):
+        moved = np.array(plan)
+        moved[:, WINDOW, 0] *= factor
+        beyond = planning.outside(wide, always, jnp.asarray(moved), over)[:, 0].any(0)
+        np.testing.assert_array_equal(found["supported"][at], ~beyond)
+    assert not found["supported"][:2].any()
+    assert found["supported"][3].all()
+    with pytest.raises(UserError, match="channel_0 is spend and not negative; the grid's axis 'factor' has -1"):
+        sweeping.sweep(planned, channels, axes.axis("factor", [-1.0, 1.0]), **how)
+
+
 def test_sums_over_draws_lose_nothing():
     """Of 400 numbers that differ by a thousandth, added one by one, the mean is right to a rounding."""
     values = (1e4 * (1 + 1e-3 * np.random.default_rng(0).normal(size=(400, 3)))).astype(np.float32)
@@ -154,9 +176,10 @@ def test_what_goes_beyond_the_data_is_warned_of(planned, channels, heard, shops)
         return found["supported"].values.astype(bool)
 
     assert not marks(planned, channels, ("channel_0", [0.1, 1e6]))[1].any()
-    always = marks(planned, channels, ("channel_2", [0.0, 0.001]))
-    assert not always[0].any()
-    assert always[1].all()
+    usual = float(np.median(channels.arrays.actions[..., 2]))
+    always = marks(planned, channels, ("channel_2", [0.0, usual / 100, usual]))
+    assert not always[:2].any()
+    assert always[2].all()
     assert marks(heard, shops, ("radio", [4.0, 9.0])).tolist() == [
         [True] * len(shops.units),
         [False] * len(shops.units),

@@ -316,6 +316,20 @@ def test_members_that_are_left_open_are_as_many_as_a_table_wants(panel, monkeypa
     assert asked[4:] == [5]
 
 
+def test_rows_that_are_missing_between_others_are_told(world, panel):
+    assert world.facts["gaps"] == prepare.gaps(panel) == {}
+    mask = np.array(panel.arrays.mask)
+    mask[1, :3] = mask[2, -2:] = False  # where a unit begins and ends
+    assert prepare.gaps(dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask))) == {}
+    mask[1, 7:9] = mask[3, 20] = False
+    found = prepare.gaps(dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask)))
+    assert found == {"rows": 3, "units": 2, "unit": "geo_01", "time": "2022-02-21"}
+    told = dataclasses.replace(world, facts={**world.facts, "gaps": found}).warnings()
+    assert any(
+        w.startswith("3 periods of 2 units are missing between others, first 'geo_01' at 2022-02-21") for w in told
+    )
+
+
 def test_members_and_draws_apart():
     """Outside the middle nine tenths of the draws, whatever level is asked for."""
     own = np.array([[0.0, 0.5, 1.0, 0.0], [0.0, 0.5, 1.0, 0.0]])

@@ -415,7 +415,15 @@ def test_the_estimator_of_average_effects_answers_as_the_world_does(world, panel
     assert np.isnan(curve.mean[:, 0]).all()
     np.testing.assert_allclose(curve.mean[:, 1], found.roi[:, 1:], rtol=2e-3)
     np.testing.assert_allclose(curve.mean[:, 2], found.curve[:, 2, 1:] / (2 * found.spend[:, 1:]), rtol=2e-3)
-    moved = asked.budget_shift(0, 1, 0.3)
+    for wrong, said in (
+        (lambda: asked.budget_shift(0, 1, 20), "share is 20, must be from 0 to 1"),
+        (lambda: asked.budget_shift(0, 7, 0.1), "no channel 7; there are channel_0, channel_1, channel_2"),
+        (lambda: asked.budget_shift("tv", 1, 0.1), "no channel 'tv'; there are channel_0"),
+        (lambda: asked.roi_curve((-1.0, 1.0)), "must be multiples of the spend"),
+    ):
+        with pytest.raises(UserError, match=said):
+            wrong()
+    moved = asked.budget_shift("channel_0", 1, 0.3)
     table, _ = planning.shift(world, panel, "channel_0", "channel_1", 0.3, alpha=0.2)
     told = table[(table["channel"] == "all") & (table["geo"] != "all")]
     for end in ("mean", "lo", "hi"):

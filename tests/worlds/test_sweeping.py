@@ -179,7 +179,7 @@ def test_what_is_fed_back_and_was_seldom_repeated_is_told_of(world, panel, feedb
     setting = Setting(start=START, periods=panel.num_times - START, feedback=feedback)
     evaluate, grid, _ = sweeping.prepare(world, panel, axes.axis("push", levels), key=KEY, setting=setting)
     asked = sweeping.question(dataclasses.replace(world, facts=facts), panel, evaluate, grid, setting)
-    _, of_points = sweep_support.warnings(asked, grid)
+    _, of_points, _ = sweep_support.warnings(asked, grid)
     told = [line for line in of_points if "at every lag that is read" in line]
     assert len(told) == lines
     assert all(line.startswith("push: ") and " on at every lag" in line for line in told)

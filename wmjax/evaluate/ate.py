@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from wmjax.core.errors import UserError
 from wmjax.evaluate import attribution
 from wmjax.evaluate.attribution import Attribution, Respond, Spend, Window
 
@@ -37,6 +38,7 @@ class ATEEstimator:
         spend: the plan in its own units.
         over: where plans may differ and outcomes count.
         tell: how answers make a mean and an interval.
+        channels: their names, by which they may be asked for, as by position.
         alpha: intervals hold with probability 1 - alpha.
         chunk: scenarios computed side by side.
     """
@@ -46,6 +48,7 @@ class ATEEstimator:
     spend: Spend
     over: Window
     tell: Tell
+    channels: tuple[str, ...] = ()
     alpha: float = 0.1
     chunk: int = 16
 
@@ -63,6 +66,8 @@ class ATEEstimator:
 
         NaN at no spend, of the multiple 0 or of a channel that a unit does not have.
         """
+        if np.ndim(grid) != 1 or not all(isinstance(x, int | float | np.number) and x >= 0 for x in grid):
+            raise UserError(f"the grid is {grid!r}; it must be multiples of the spend, (0.5, 1.0, 1.5)")
         times = np.asarray(grid)[:, None]
         return self._told(self._attribute(grid).curve / _paid(times * self._cost()[:, None]))
 
@@ -70,9 +75,15 @@ class ATEEstimator:
         """Say what the next unit of spend would bring, by automatic differentiation: `[channels, units]`."""
         return self._told(self._attribute((1.0,)).marginal / _paid(self._cost()))
 
-    def budget_shift(self, source: int, target: int, share: float) -> Estimate:
-        """Say what moving a share of one channel's spend to another changes: `[units]`, in units of the outcome."""
-        moved = attribution.shifted(self.spend, source, target, share, self.over.change)
+    def budget_shift(self, source: int | str, target: int | str, share: float | int) -> Estimate:
+        """Say what moving a share of one channel's spend to another changes: `[units]`, in units of the outcome.
+
+        Raises:
+            UserError: no such channel, or a share that is none.
+        """
+        if not 0 <= share <= 1:
+            raise UserError(f"share is {share}, must be from 0 to 1")
+        moved = attribution.shifted(self.spend, self._at(source), self._at(target), share, self.over.change)
 
         def gain(respond: Respond, params: Any) -> Any:
             before, after = (attribution.total(respond, params, plan, self.over) for plan in (self.spend, moved))
@@ -87,6 +98,15 @@ class ATEEstimator:
     def _asked(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
         found = attribution.members(fn, self.respond, self.params, *args, **options)
         return jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+
+    def _at(self, channel: int | str) -> int:
+        """Find a channel's position."""
+        count = self.spend.shape[2]
+        if isinstance(channel, str) and channel in self.channels:
+            return self.channels.index(channel)
+        if isinstance(channel, str) or not 0 <= channel < count:
+            raise UserError(f"no channel {channel!r}; there are {', '.join(self.channels) or f'0 to {count - 1}'}")
+        return channel
 
     def _told(self, found: Any) -> Estimate:
         return Estimate(*self.tell(found, self.alpha))

@@ -62,7 +62,9 @@ def greedy(gain: Float[np.ndarray, "plans units"], cost: Float[np.ndarray, "plan
             plan[step.unit], left, total = step.plan, left - step.cost, total + step.gain
     plan = _completed(plan, gain, cost, left + _slack(budget))
     chosen = float(gain[plan, units].sum())
-    return Allocation(plan, chosen, float(cost[plan, units].sum()), max(chosen, total if bound is None else bound))
+    # Of one unit it is the best, and so its own bound.
+    bound = chosen if len(units) == 1 else max(chosen, total if bound is None else bound)
+    return Allocation(plan, chosen, float(cost[plan, units].sum()), bound)
 
 
 def _completed(

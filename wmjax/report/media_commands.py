@@ -266,6 +266,9 @@ def optimize(
 ) -> None:
     """Split a budget over the channels for the largest expected outcome.
 
+    Each spend is multiplied by one number in all periods; `wmjax shift`, which moves money period by period, may win
+    more.
+
     Args:
         run: folder of a finished run of a media world.
         budget: spend in all; as it was if not given.

@@ -62,7 +62,7 @@ def sweep(
             profit, path; without one, total).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
-        periods: how many periods, which are summed; a plan holds in all of them.
+        periods: how many periods, which are summed; a plan holds in all of them, and what it does later is not counted.
         feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
         by: a static column whose levels an axis `segment` may name.
         worth: of one unit of each outcome, in money, `"buy=3.5"`; for `profit`.

@@ -87,12 +87,21 @@ def load(path: str | Path) -> Any:
 
 
 class Named:
-    """A world that is shown in a line: its kind, members, actions and outcomes."""
+    """What all worlds share: shown in a line, of its kind, members, actions and outcomes; and its fit's periods."""
 
     def __repr__(self) -> str:
         world: Any = self
         actions, outcomes = (", ".join(world.schema.names(role)) for role in ("action", "outcome"))
         return f"{type(self).__name__}({world.members} members; actions {actions}; outcomes {outcomes})"
+
+    def periods(self, panel: Panel, part: str = "test") -> slice:
+        """Find the periods of a panel that fall in the fit's `train`, `val` or `test` dates.
+
+        Raises:
+            UserError: where the panel has none, or the fit had no such part.
+        """
+        world: Any = self
+        return periods(world.facts, panel, part)
 
 
 class Reach(NamedTuple):
@@ -100,15 +109,17 @@ class Reach(NamedTuple):
 
     beyond: of actions under a plan, marks the cells beyond what was seen; asked of the cells that the plan moves.
     where: what is true of those cells, in words. lost: actions of which no effect is identified. reasons: of the names
-    of actions that are moved, why no effect of theirs is to be believed. rolled: of plans, what is to be said of the
-    histories that they make; asked where these are fed back.
+    of actions that are moved, why no effect of theirs is to be believed where a plan goes beyond what was seen. rolled:
+    of plans, what is to be said of the histories that they make; asked where these are fed back. always: of the names
+    of actions that are moved, what is to be said wherever plans go.
     """
 
     beyond: Callable[[Float[Any, "unit period action"]], Bool[Any, "unit period action"]]
     where: str
     lost: frozenset[str]
-    reasons: Callable[[frozenset[str]], list[str]]
+    reasons: Callable[[frozenset[str]], list[str]] = lambda moved: []
     rolled: Callable[[Iterable[Float[Any, "unit period action"]]], list[str]] = lambda plans: []
+    always: Callable[[frozenset[str]], list[str]] = lambda moved: []
 
 
 def periods(facts: Mapping[str, Any], panel: Panel, part: str) -> slice:

@@ -31,6 +31,7 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: C
     read = {*plans.axes(plan), MEMBER, HORIZON}
     for edit in plan:
         _check_bits(edit, grid, panel)
+        _check_signs(edit, grid, panel)
         _check_groups(edit, grid, panel, groups)
     for column in grid.columns:
         if column.name not in read and column.kind != "seed":
@@ -59,6 +60,18 @@ def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
             levels = _some_levels(column)
             if len(wrong := levels[~np.isin(levels, (0, 1))]):
                 raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
+
+
+def _check_signs(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
+    """Refuse an axis that makes spend negative, by itself or as a multiple."""
+    by = edit.value if isinstance(edit, plans.Set) else edit.factor if isinstance(edit, plans.Scale) else None
+    if not (isinstance(by, Axis) and isinstance(edit.action, str | tuple)):
+        return
+    names = (edit.action,) if isinstance(edit.action, str) else edit.action
+    money = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "currency"]
+    for column in grid.columns:
+        if money and column.name == by.name and column.kind != "choice" and (least := _some_levels(column).min()) < 0:
+            raise UserError(f"{money[0]} is spend and not negative; the grid's axis {column.name!r} has {least:g}")
 
 
 def _check_groups(edit: plans.Edit, grid: Grid, panel: Panel, groups: Collection[str]) -> None:

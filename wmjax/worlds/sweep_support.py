@@ -60,8 +60,9 @@ class Question(NamedTuple):
         return planned, (planned != self.factual) & self.present[..., None]
 
 
-def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
-    """Say of which actions a grid goes beyond what the world has seen: as such, and at which points.
+def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str], list[str]]:
+    """Say of which actions a grid goes beyond what the world has seen: as such, and at which points; and what is to be
+    said of its actions in any case.
 
     Asked of some points: `LOOKED_AT` levels of every dimension with the others at their first, and as many corners of
     the grid, where every dimension is at its first or last level.
@@ -81,12 +82,14 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str]]:
             if count > worst.get(name, (0, 0, 0))[0]:
                 worst[name] = (int(count), int(changed), index)
     of_histories = asked.reach.rolled(asked.at(digits)[0] for _, digits in looked) if asked.feedback else []
-    return asked.reach.reasons(frozenset(moved)), [
+    of_points = [
         f"{name}: at {_label(grid, index)}, the worst of the points looked at, {count:,} rows of the {changed:,} that "
         f"are moved {asked.reach.where} (in the panel {name} goes from {asked.span[name][0]:.6g} to "
         f"{asked.span[name][1]:.6g}); there the answer is extrapolated"
         for name, (count, changed, index) in worst.items()
-    ] + of_histories
+    ]
+    names = frozenset(moved)
+    return asked.reach.reasons(names), of_points + of_histories, asked.reach.always(names)
 
 
 def lines(asked: Question, grid: Grid, facts: Mapping[str, Any], found: Iterable[Iterable[str]]) -> list[str]:

@@ -214,9 +214,9 @@ def sweep(
     seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
     absent = [str(unit) for unit, here in zip(panel.units, seen, strict=True) if not here]
     asked = question(world, panel, evaluate, grid, setting)
-    of_actions, of_points = sweep_support.warnings(asked, grid)
+    of_actions, of_points, always = sweep_support.warnings(asked, grid)
     many = sweep_support.too_many(asked, grid) if sweep_beside.full(options["reduce"]) else []
-    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points, many))
+    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points, always, many))
     if warn is not None:
         warn(lines)
     told = about | {

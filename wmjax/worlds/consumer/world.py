@@ -72,14 +72,6 @@ class ConsumerWorld(contract.Named):
         check_same_columns(self.schema, self.levels, panel)
         return take_rows(self.model.frame, panel, times)
 
-    def periods(self, panel: Panel, part: str = "test") -> slice:
-        """Find the periods of a panel that fall in the fit's `train`, `val` or `test` dates.
-
-        Raises:
-            UserError: where the panel has none.
-        """
-        return contract.periods(self.facts, panel, part)
-
     # ---- prediction -------------------------------------------------------------------------------------------------
 
     def predict(self, panel: Panel, *, times: slice | None = None, alpha: float = 0.1) -> xr.Dataset:

@@ -120,6 +120,13 @@ def warnings(
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
     )
+    if missing := facts.get("gaps"):
+        where = f" of {missing['units']} units" if missing["unit"] is not None else ""
+        first = f"{missing['unit']!r} at {missing['time']}" if missing["unit"] is not None else missing["time"]
+        found.append(
+            f"{missing['rows']} periods{where} are missing between others, first {first}: what was spent there is not "
+            "known, and nothing is carried over from them; give these rows"
+        )
     if doubts.as_measured:
         found.append(
             f"taken as measured, as nothing tells their error: {', '.join(doubts.as_measured)}; as far as they are "

@@ -156,6 +156,7 @@ def world_of(
             **_dates(panel, split),
             **_errors(panel, scales),
             "unspent": prepare.unspent(panel, split),
+            "gaps": prepare.gaps(panel),
             "size": cfg.size,
             "size_ratio": prepare.size_ratio(panel, split.train, cfg),
         },
@@ -263,7 +264,7 @@ def support(panel: Panel, scales: Scales, split: Split, cfg: MediaConfig) -> pd.
     return pd.DataFrame(
         {
             "channel": list(panel.action_names),
-            "idle": (spend < 0.05 * scales.typical).mean(0),
+            "idle": (spend < prepare.IDLE * scales.typical).mean(0),
             "top": scales.spend,
             "explained": 1 - left.var(0) / np.maximum(spend.var(0), 1e-12),
         }

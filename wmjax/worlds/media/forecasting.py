@@ -20,7 +20,7 @@ from wmjax.data.panel import Panel
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.contract import Answers, Reach
 from wmjax.worlds.media import model as pure
-from wmjax.worlds.media import prepare, programs
+from wmjax.worlds.media import planning, prepare, programs
 from wmjax.worlds.media.model import History
 from wmjax.worlds.media.world import MediaWorld
 
@@ -96,24 +96,16 @@ def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
 
 
 def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
-    """Say how far the data reach: to each unit's largest spend in the periods that were fitted, and not to none at all
-    of a channel that is always on.
-    """
+    """Say how far the data reach: as `planning.outside` has it, and not to none at all of a channel always on."""
     history = world.history(panel)
-    most = (np.asarray(history.size)[:, None] * np.asarray(history.spend))[:, None] * (1 + 1e-6)
+    unit = (np.asarray(history.size, np.float64)[:, None] * np.asarray(history.spend, np.float64))[:, None]
+    low, high = planning.least(world, panel) * unit, (1 + 1e-6) * unit
     on = np.array([channel in world.doubts().always_on for channel in world.channels])
-
-    def beyond(planned: np.ndarray) -> np.ndarray:
-        return (planned > most) | (on & (planned <= 0))
-
-    def reasons(moved: frozenset[str]) -> list[str]:
-        return world.warnings(moved)
-
     return Reach(
-        beyond,
-        "spend more than any that the world was fitted to, or nothing on a channel that is always on",
+        lambda planned: (planned < low) | (planned > high) | (on & (planned <= 0)),
+        "spend more than any that the world was fitted to, or less, or nothing on a channel that is always on",
         world.doubts().unidentified,
-        reasons,
+        always=world.warnings,
     )
 
 

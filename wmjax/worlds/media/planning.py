@@ -138,6 +138,15 @@ def taught(world: MediaWorld, panel: Panel) -> Bool[np.ndarray, "units time"]:
     return panel.arrays.mask & (learnt if learnt.any() else True)
 
 
+def least(world: MediaWorld, panel: Panel) -> Float[np.ndarray, " channels"]:
+    """Give the least spends that were learnt from, of all geos, per unit of size and as shares of the largest ones.
+
+    Less by what is next to nothing: where there is hardly a difference to none, none is not beyond what was seen.
+    """
+    spend = np.asarray(world.history(panel).series.spend, np.float64)
+    return spend[taught(world, panel)].min(0) - prepare.IDLE * world.scales.typical - 1e-6
+
+
 def outside(
     world: MediaWorld, panel: Panel, plan: Float[Array, "*plans units time channels"], over: Window
 ) -> Int[np.ndarray, "ends *plans channels units"]:
@@ -145,12 +154,10 @@ def outside(
 
     Both are of all geos' train periods, per unit of size; the periods are the panel's where it has no train period.
     """
-    history, rows = world.history(panel), taught(world, panel)
-    spend = np.asarray(history.series.spend, np.float64)
-    planned = np.asarray(pure.on_scale(history, plan), np.float64)
+    planned = np.asarray(pure.on_scale(world.history(panel), plan), np.float64)
     asked = (np.asarray(plan) != panel.arrays.actions) & panel.arrays.mask[..., None]
     asked &= (np.asarray(over.change) > 0)[:, None]
-    beyond = (planned < spend[rows].min(0) - 1e-6, planned > 1 + 1e-6)
+    beyond = (planned < least(world, panel), planned > 1 + 1e-6)
     return np.stack([(asked & there).sum(-2).swapaxes(-1, -2) for there in beyond])
 
 

@@ -22,6 +22,8 @@ from wmjax.worlds.media.proxies import Errors, Seen
 YEAR = 365.25
 ALL_UNITS = ", all units"
 """Ends the name of a covariate's mean over units."""
+IDLE = 0.05
+"""Share of a channel's typical spend below which there is next to none."""
 PEERS = 5
 """Units from which their mean is worth a covariate."""
 
@@ -277,6 +279,24 @@ def fit_scales(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> Scales:
         scales = scales._replace(errors=proxies.fit(seen(panel, cfg, scales), _may_err(panel), train))
     fitted = scaling.fit_standard(covariates(panel, cfg, scales), rows)
     return scales._replace(covariate_centre=fitted.centre, covariate_scale=fitted.scale)
+
+
+def gaps(panel: Panel) -> dict[str, Any]:
+    """Count the periods without a row that lie between a unit's first and last one, and name the first; empty if none.
+
+    Where there is no row, no spend is known to be carried over.
+    """
+    mask = panel.arrays.mask
+    inside = ~mask & np.logical_or.accumulate(mask, 1) & np.logical_or.accumulate(mask[:, ::-1], 1)[:, ::-1]
+    if not inside.any():
+        return {}
+    unit, time = (int(i[0]) for i in np.nonzero(inside))
+    return {
+        "rows": int(inside.sum()),
+        "units": int(inside.any(1).sum()),
+        "unit": panel.units[unit] if panel.num_units > 1 else None,
+        "time": show_time(panel.times[time]),
+    }
 
 
 def scaled_spend(scales: Scales, spend: Float[np.ndarray, "*axes channels"]) -> Any:

@@ -292,6 +292,7 @@ class MediaWorld(contract.Named):
             spend=jnp.asarray(panel.arrays.actions),
             over=self.window(panel, times, carry),
             tell=self.told,
+            channels=self.channels,
             alpha=alpha,
         )
 
@@ -303,9 +304,9 @@ class MediaWorld(contract.Named):
         Returns:
             Over (channel, unit, time) `contribution`, `lo`, `hi`, and over (unit, time) `baseline` and `interaction`
             (media together less the sum of channels), each with `_lo` and `_hi`; all of them add up to the outcome that
-            draws expect, which over a unit's train periods is what `predict` says. Of all observed units together
-            `total` over (channel, time), and over time `baseline_total` and `interaction_total`, with bounds. Over
-            (unit, time) `observed`.
+            draws expect, which summed over a unit's train periods is what `predict` says. Of all observed units
+            together `total` over (channel, time), and over time `baseline_total` and `interaction_total`, with bounds.
+            Over (unit, time) `observed`.
         """
         planning.geos(panel)  # refuses what is named as the sums are
         over, plan = self.window(panel, slice(None), 0), jnp.asarray(panel.arrays.actions)
