@@ -94,6 +94,12 @@ class Named:
         actions, outcomes = (", ".join(world.schema.names(role)) for role in ("action", "outcome"))
         return f"{type(self).__name__}({world.members} members; actions {actions}; outcomes {outcomes})"
 
+    @property
+    def answers(self) -> int:
+        """How many answer what a plan changes, which a sweep's axis `member` tells apart."""
+        world: Any = self
+        return world.members
+
     def periods(self, panel: Panel, part: str = "test") -> slice:
         """Find the periods of a panel that fall in the fit's `train`, `val` or `test` dates.
 
