@@ -134,7 +134,10 @@ def test_sums_over_draws_lose_nothing():
 def test_media_rollouts_are_those_of_simulate(planned, channels):
     fed = dataclasses.replace(ASKED, feedback=True)
     grid = axes.axis("channel_1", [0.0, 0.4])
-    found = sweeping.sweep(planned, channels, grid, key=KEY, setting=fed, reduce=Full(of="path"))["path"]
+    found = sweeping.sweep(planned, channels, grid, key=KEY, setting=fed, reduce=Full(of="path"))
+    said = [line for line in found.attrs["provenance"]["warnings"] if "members answer" in line]
+    assert len(said) == planned.draws
+    found = found["path"]
     # One luck for every plan: the engine gives all points without an axis of seeds the sweep's own key.
     for at, value in enumerate((0.0, 0.4)):
         actions = with_plan(channels, "channel_1", lambda x: np.full_like(x, value))  # noqa: B023

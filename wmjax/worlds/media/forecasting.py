@@ -24,6 +24,8 @@ from wmjax.worlds.media import planning, prepare, programs
 from wmjax.worlds.media.model import History
 from wmjax.worlds.media.world import MediaWorld
 
+FED = "outcomes are fed back, so members answer, each by its own curves, and not the draws that answer all else"
+
 
 class PlansData(NamedTuple):
     """What every plan meets.
@@ -105,6 +107,7 @@ def reach(world: MediaWorld, panel: Panel, window: slice) -> Reach:
         lambda planned: (planned < low) | (planned > high) | (on & (planned <= 0)),
         "spend more than any that the world was fitted to, or less, or nothing on a channel that is always on",
         world.doubts().unidentified,
+        rolled=lambda plans: [FED] if world.draws else [],
         always=world.warnings,
     )
 
