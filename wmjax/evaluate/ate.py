@@ -65,6 +65,9 @@ class ATEEstimator:
         """Say what a unit of spend brings at multiples of each channel's spend: `[channels, grid, units]`.
 
         NaN at no spend, of the multiple 0 or of a channel that a unit does not have.
+
+        Raises:
+            UserError: a grid that is none.
         """
         if np.ndim(grid) != 1 or not all(isinstance(x, int | float | np.number) and x >= 0 for x in grid):
             raise UserError(f"the grid is {grid!r}; it must be multiples of the spend, (0.5, 1.0, 1.5)")

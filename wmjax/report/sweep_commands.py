@@ -50,11 +50,12 @@ def sweep(
             `from:to:step` for whole ones. An axis named as an action sets it; `scale.tv` and `add.tv` change it;
             `member=0:3` keeps members apart (`member=all` all of them, which are draws of the curves in a media world),
             `seed` (of luck, with `--feedback`), `horizon`, `start` and `segment` are read too. Intervals are filled by
-            a Sobol sequence or a Latin hypercube of so many plans, and a seed: `"tv=0..9.5 radio=0..4.5
-            plans=sobol:1024:7"`, `plans=latin:1000`. In TOML: `coupon = [0, 1]`; `tv = { low = 0, high = 9.5, count =
-            20 }`; axes in step, `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one, `plans = {
-            list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples, `plans = { sobol = 1024, seed = 7, of = {
-            tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
+            a Sobol sequence or a Latin hypercube of so many plans, and a seed:
+            `"tv=0..9.5 radio=0..4.5 plans=sobol:1024:7"`, `plans=latin:1000`. In TOML: `coupon = [0, 1]`;
+            `tv = { low = 0, high = 9.5, count = 20 }`; axes in step,
+            `flight = { zip = { tv = [0, 1], radio = [1, 0] } }`; points one by one,
+            `plans = { list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples,
+            `plans = { sobol = 1024, seed = 7, of = { tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
         out: Zarr store of the result.
         reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
             `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the

@@ -30,8 +30,7 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: C
     """
     read = {*plans.axes(plan), MEMBER, HORIZON}
     for edit in plan:
-        _check_bits(edit, grid, panel)
-        _check_signs(edit, grid, panel)
+        _check_levels(edit, grid, panel)
         _check_groups(edit, grid, panel, groups)
     for column in grid.columns:
         if column.name not in read and column.kind != "seed":
@@ -49,29 +48,22 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: C
                 )
 
 
-def _check_bits(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
-    """Refuse an axis that sets a binary action to another value than 0 and 1."""
-    if not (isinstance(edit, plans.Set) and isinstance(edit.value, Axis) and isinstance(edit.action, str | tuple)):
-        return
-    names = (edit.action,) if isinstance(edit.action, str) else edit.action
-    binary = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "binary"]
-    for column in grid.columns:
-        if binary and column.name == edit.value.name and column.kind != "choice":
-            levels = _some_levels(column)
-            if len(wrong := levels[~np.isin(levels, (0, 1))]):
-                raise UserError(f"{binary[0]} is binary, 0 or 1; the grid's axis {column.name!r} has {wrong[0]:g}")
-
-
-def _check_signs(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
-    """Refuse an axis that makes spend negative, by itself or as a multiple."""
+def _check_levels(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
+    """Refuse an axis that sets a binary action to another value than 0 and 1, or that makes spend negative."""
     by = edit.value if isinstance(edit, plans.Set) else edit.factor if isinstance(edit, plans.Scale) else None
     if not (isinstance(by, Axis) and isinstance(edit.action, str | tuple)):
         return
     names = (edit.action,) if isinstance(edit.action, str) else edit.action
-    money = [n for n in names if n in panel.action_names and panel.schema.column(n).kind == "currency"]
+    first = {panel.schema.column(n).kind: n for n in reversed(names) if n in panel.action_names}
     for column in grid.columns:
-        if money and column.name == by.name and column.kind != "choice" and (least := _some_levels(column).min()) < 0:
-            raise UserError(f"{money[0]} is spend and not negative; the grid's axis {column.name!r} has {least:g}")
+        if column.name != by.name or column.kind == "choice":
+            continue
+        levels, at = _some_levels(column), f"the grid's axis {column.name!r} has"
+        wrong = levels[~np.isin(levels, (0, 1))]
+        if isinstance(edit, plans.Set) and "binary" in first and len(wrong):
+            raise UserError(f"{first['binary']} is binary, 0 or 1; {at} {wrong[0]:g}")
+        if "currency" in first and (levels < 0).any():
+            raise UserError(f"{first['currency']} is spend and not negative; {at} {levels.min():g}")
 
 
 def _check_groups(edit: plans.Edit, grid: Grid, panel: Panel, groups: Collection[str]) -> None:

@@ -29,7 +29,7 @@ from wmjax.worlds.media.config import MediaConfig
 from wmjax.worlds.media.luck import Luck, lots
 
 MODEL = 3
-"""Raised with every change of what is learnt, so that no checkpoint of another model is taken up."""
+"""Raised with every change of what is learnt or answered, so that nothing kept of another model is taken up."""
 SLOW = ("curves", "controls")
 """Parts of the outcome's parameters that are few and well determined, and so learn at the curves' rate."""
 
