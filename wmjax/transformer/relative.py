@@ -2,7 +2,8 @@
 
 Scores and weights are `[time, time]`, but what relative positions add depends on `min(t - s, reach)` alone. So the
 product with the tables is taken by distance, `[time, reach + 1]`, and spread over pairs or gathered from them; both are
-linear, each the other's transpose, which is also how they are differentiated (a scatter is slow on GPUs).
+linear, each the other's transpose, which is also how they are differentiated (a scatter is slow on GPUs). Neither looks
+anything up: a look-up by pairs is laid out pairs first, and whoever reads it then strides through memory.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ Heads = Float[Array, "*batch time heads size"]
 @jax.custom_vjp
 def spread(x: Float[Array, "*batch time distances"]) -> Float[Array, "*batch time time"]:
     """Lay numbers by distance out over pairs: `y[t, s] = x[t, min(t - s, reach)]`, 0 for s after t."""
-    apart = jnp.arange(x.shape[-2])[:, None] - jnp.arange(x.shape[-2])
-    picked = x[..., jnp.arange(x.shape[-2])[:, None], jnp.clip(apart, 0, x.shape[-1] - 1)]
-    return jnp.where(apart >= 0, picked, 0.0)
+    *batch, time, distances = x.shape
+    far, apart = distances - 1, jnp.arange(time)[:, None] - jnp.arange(time)
+    width = max(far, 1)
+    # Rows one number longer than they are read again as: each starts one further on than the row before.
+    rows = _widen(jnp.flip(x[..., :width], -1), 0, time).reshape(*batch, -1)
+    near = rows[..., : time * (time + width - 1)].reshape(*batch, time, -1)[..., width - 1 :]
+    pairs = jnp.where(apart >= far, x[..., far:], jnp.where(apart >= 0, near, 0.0))
+    # Laid out once, not again in each operation that reads it.
+    return jax.lax.optimization_barrier(pairs)
 
 
 def gather(x: Float[Array, "*batch time time"], distances: int) -> Float[Array, "*batch time distances"]:
@@ -33,10 +40,16 @@ def gather(x: Float[Array, "*batch time time"], distances: int) -> Float[Array, 
 
 
 def _gathered(distances: int, x: Array) -> Array:
-    rows, back = jnp.arange(x.shape[-1])[:, None], jnp.arange(distances - 1)
-    near = jnp.where(rows >= back, x[..., rows, jnp.maximum(rows - back, 0)], 0.0)
-    far = jnp.where(rows - rows.T >= distances - 1, x, 0.0).sum(-1)
-    return jnp.concatenate([near, far[..., None]], axis=-1)
+    *batch, time, _ = x.shape
+    far, apart = distances - 1, jnp.arange(time)[:, None] - jnp.arange(time)
+    rows = _widen(x, max(far, 1) - 1, 0).reshape(*batch, 1, -1)
+    near = jnp.flip(_widen(rows, 0, time).reshape(*batch, time, -1)[..., :far], -1)
+    return jnp.concatenate([near, jnp.where(apart >= far, x, 0.0).sum(-1, keepdims=True)], axis=-1)
+
+
+def _widen(x: Array, before: int, after: int) -> Array:
+    """Put zeros before and after the numbers of the last axis."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
 
 
 _gather = jax.custom_vjp(_gathered, nondiff_argnums=(0,))
