@@ -191,6 +191,20 @@ def test_one_program_serves_every_point(actions):
     assert plans.axes(plan) == ("what", "who", "start", "weeks", "level", "share", "cap", "delay")
 
 
+def test_what_no_edit_names_is_not_planned(actions):
+    """Names that the grid chooses among, and both ends of a move, are planned; columns are those of the whole."""
+    plan = (Set(action=Axis("what"), value=3.0), Move(action="mail", to="search", share=0.5))
+    how = {"names": NAMES, "groups": GROUPS, "choices": {"what": ("mail", "discount")}}
+    found = plans.columns(plan, jnp.asarray(actions), {"what": 1}, **how)
+    assert [NAMES[at] for at, column in enumerate(found) if column is None] == ["tv"]
+    assert plans.moved(plan, names=NAMES, choices=how["choices"]) == [column is not None for column in found]
+    whole = plans.apply(plan, jnp.asarray(actions), {"what": 1}, **how)
+    np.testing.assert_array_equal(plans.filled(found, jnp.asarray(actions)), whole)
+    np.testing.assert_array_equal(plans.filled((None,) * len(NAMES), jnp.asarray(actions)), actions)
+    with pytest.raises(UserError, match="action 'tw'"):
+        plans.columns((Move(action="tv", to="tw", share=0.5),), jnp.asarray(actions), names=NAMES)
+
+
 def test_one_unit_one_period():
     x = np.full((1, 1, 4), 2.0, np.float32)
     assert plans.apply((Shift(periods=1, edge="wrap"),), jnp.asarray(x), names=NAMES).tolist() == x.tolist()

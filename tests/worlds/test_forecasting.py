@@ -16,7 +16,7 @@ from wmjax.core.errors import UserError
 from wmjax.data.readers import read_panel
 from wmjax.report import choosing
 from wmjax.sweep import axes
-from wmjax.sweep.plans import Axis, Scale
+from wmjax.sweep.plans import Axis, Move, Scale
 from wmjax.sweep.reduce import Full
 from wmjax.worlds import graph, media, sweeping
 from wmjax.worlds.media import planning, programs
@@ -96,6 +96,52 @@ def test_media_sweeps_say_what_the_world_says_of_a_channel(planned, channels, tm
     wide = planned.attribute(channels, times=WINDOW, carry=0, grid=(0.0, 1.0), alpha=0.2).sel(channel="channel_0")
     np.testing.assert_allclose(-table["hi"], wide.contribution_lo[1:], rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(-table["lo"], wide.contribution_hi[1:], rtol=2e-3, atol=1e-3)
+
+
+def logarithms(jaxpr):
+    """Give the sizes of all logarithms in a program, of which saturation takes one a spend."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "log":
+            yield eqn.outvars[0].aval.size
+        for inner in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from logarithms(inner)
+
+
+@pytest.mark.parametrize("planned", ["response"], indirect=True)
+def test_a_level_of_a_channels_spend_is_worked_out_once_for_all_plans_that_share_it(planned, channels):
+    """Channels that move together share an axis; what no plan touches is worked out once. And all is as the world has
+    it of each plan by itself."""
+    plan = (
+        Move(action="channel_0", to="channel_1", share=Axis("share")),
+        Scale(action="channel_2", factor=Axis("factor")),
+    )
+    shares, factors = [0.0, 0.2, 0.9], [0.0, 0.4, 0.8, 1.0, 1.3, 1.9, 2.2]
+    grid = axes.axis("share", shares) * axes.axis("factor", factors)
+    how = {"key": KEY, "setting": ASKED, "plan": plan, "reduce": Full(of="path")}
+    found = sweeping.sweep(planned, channels, grid, **how)["path"]
+    history, cfg = planned.history(channels), planned.cfg.network
+    everyone = planned.answering(history)
+    mean = jax.jit(
+        lambda actions: programs.mean_over(lambda m: media.model.respond(m, history, actions, 0, cfg=cfg), everyone)
+    )
+    for at, to in ((0, 6), (1, 3), (2, 0)):
+        actions = np.array(channels.arrays.actions)
+        taken = shares[at] * actions[:, WINDOW, 0]
+        actions[:, WINDOW, 0] -= taken
+        actions[:, WINDOW, 1] += taken
+        actions[:, WINDOW, 2] *= factors[to]
+        want = mean(jnp.asarray(actions))[:, WINDOW]
+        np.testing.assert_allclose(found[at, to, ..., 0], want, rtol=2e-6, atol=1e-3)
+
+    evaluate, _, options = sweeping.prepare(planned, channels, grid, **how)
+    point = lambda share, factor: evaluate(KEY, {"share": share, "factor": factor}, *options["data"])["path"]  # noqa: E731
+    box = jax.vmap(jax.vmap(point, (None, 0)), (0, None))
+    program = jax.make_jaxpr(box)(jnp.asarray(shares), jnp.asarray(factors))
+    sizes = [size for size in logarithms(program.jaxpr) if size > 1]
+    weeks = found.sizes["unit"] * (PERIODS + cfg.carry)
+    assert sorted(sizes) == [3 * weeks, 3 * weeks, 7 * weeks]
 
 
 @pytest.mark.parametrize("planned", ["response"], indirect=True)

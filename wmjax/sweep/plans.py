@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
@@ -148,6 +148,8 @@ class Shift(Edit):
 
 Plan = tuple[Edit, ...]
 """Edits, applied in order; plans compose by `+`."""
+Columns = tuple[Float[Array, "units periods"] | None, ...]
+"""What is planned of each action; None is what was done, which no edit names."""
 
 
 def axes(plan: Plan) -> tuple[str, ...]:
@@ -178,10 +180,48 @@ def apply(
     Raises:
         UserError: an edit names an action, a group or an axis that there is not.
     """
+    return filled(columns(plan, actions, point, names=names, groups=groups, choices=choices), actions)
+
+
+def columns(
+    plan: Plan,
+    actions: Float[Array, "units periods actions"],
+    point: Mapping[str, Any] | None = None,
+    *,
+    names: tuple[str, ...],
+    groups: Mapping[str, Bool[Any, " units"]] | None = None,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
+) -> Columns:
+    """Apply a plan's edits as `apply` does, action by action.
+
+    What is planned of an action hangs on the axes of its own edits alone: in a box of plans, where each axis is a
+    `vmap`, whatever reads a single column is worked out once for all plans that share it.
+    """
     scene = _Scene(dict(point or {}), names, dict(groups or {}), dict(choices or {}), actions.shape)
+    was = jnp.unstack(actions, axis=-1)
+    found: list[Any] = [None] * len(names)
     for edit in plan:
-        actions = _edit_some(edit, actions, scene)
-    return actions
+        chosen = _chosen(edit, scene)
+        own = [was[at] if found[at] is None else found[at] for at in chosen]
+        among = replace(scene, names=tuple(names[at] for at in chosen))
+        for at, new in zip(chosen, _edited(edit, own, among), strict=True):
+            found[at] = new
+    return tuple(found)
+
+
+def filled(planned: Columns, actions: Float[Array, "units periods actions"]) -> Float[Array, "units periods actions"]:
+    """Lay columns side by side, with what was done where nothing is planned."""
+    if all(new is None for new in planned):
+        return actions
+    was = jnp.unstack(actions, axis=-1)
+    return jnp.stack([old if new is None else new for new, old in zip(planned, was, strict=True)], axis=-1)
+
+
+def moved(plan: Plan, *, names: tuple[str, ...], choices: Mapping[str, tuple[str, ...]] | None = None) -> list[bool]:
+    """Mark the actions that any edit names: those which `columns` gives."""
+    scene = _Scene({}, names, {}, dict(choices or {}), (0, 0))
+    chosen = {at for edit in plan for at in _chosen(edit, scene)}
+    return [at in chosen for at in range(len(names))]
 
 
 @dataclass(frozen=True)
@@ -260,18 +300,23 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {', '.join(names[:20]) or 'none'}"
 
 
-def _edit_some(edit: Edit, x: Array, scene: _Scene) -> Array:
-    """Edit the actions that are named; the others are left out of it."""
-    if isinstance(edit, Move):
-        return _move(edit, x, scene)
-    if isinstance(edit.action, Axis):
-        return _edit(edit, x, scene.cells(edit), scene)
+def _chosen(edit: Edit, scene: _Scene) -> list[int]:
+    """Find the actions that an edit names, or that the grid may choose for it."""
+    named = np.zeros(len(scene.names), bool)
+    for chosen in (edit.action, edit.to) if isinstance(edit, Move) else (edit.action,):
+        for one in scene.labels(chosen) if isinstance(chosen, Axis) else (chosen,):
+            named |= np.asarray(scene.actions(one))
+    return np.flatnonzero(named).tolist()
+
+
+def _edited(edit: Edit, own: list[Array], scene: _Scene) -> list[Array]:
+    """Edit the columns of the actions that are named, each apart from the others where nothing goes between them."""
+    if isinstance(edit, Move) or isinstance(edit.action, Axis):
+        x = jnp.stack(own, axis=-1)
+        new = _move(edit, x, scene) if isinstance(edit, Move) else _edit(edit, x, scene.cells(edit), scene)
+        return list(jnp.unstack(new, axis=-1))
     cells = (jnp.asarray(scene.units(edit.units))[:, None] & scene.periods(edit))[..., None]
-    columns = [
-        _edit(edit, x[..., at : at + 1], cells, scene) if named else x[..., at : at + 1]
-        for at, named in enumerate(np.asarray(scene.actions(edit.action)))
-    ]
-    return jnp.concatenate(columns, axis=-1)
+    return [_edit(edit, x[..., None], cells, scene)[..., 0] for x in own]
 
 
 def _edit(edit: Edit, x: Array, cells: Array, scene: _Scene) -> Array:

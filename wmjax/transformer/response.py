@@ -95,3 +95,12 @@ def media(
     """Give each channel's contribution in each period, in standard deviations of the outcome."""
     x = adstock(spend, jax.nn.sigmoid(curves.carry), cfg.carry)
     return amplitude(curves.size, signs) * saturated(curves, x, cfg=cfg)
+
+
+def channel(
+    curves: Curves, spend: Float[Array, " time"], at: int, signs: Float[Array, " channels"], *, cfg: MMMConfig
+) -> Float[Array, " time"]:
+    """Give the contribution of one of the channels, the column of `media` at `at`."""
+    own = Curves(*(c[at : at + 1] for c in curves))
+    x = adstock(spend[:, None], jax.nn.sigmoid(own.carry), cfg.carry)
+    return amplitude(curves.size, signs)[at] * saturated(own, x, cfg=cfg)[:, 0]

@@ -116,25 +116,28 @@ class Evaluate:
 
     def __call__(self, key: Key[Array, ""], point: Mapping[str, Any], data: SweepData) -> dict[str, Array]:
         """Give `total` and `gain` over what was done, [units, outcomes]; `cost` and `profit`, [units]; `path`."""
-        planned = plans.apply(
+        planned = plans.columns(
             self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
         )
         # Column by column: nothing is laid out for all actions of all plans, which would be most of the memory.
-        was = jnp.unstack(data.factual, axis=-1)
-        both = [(jnp.where(data.present, planned[..., at], own), own) for at, own in enumerate(was)]
-        planned = jnp.stack([now for now, _ in both], axis=-1)
+        pairs = zip(planned, jnp.unstack(data.factual, axis=-1), strict=True)
+        both = [None if now is None else (jnp.where(data.present, now, own), own) for now, own in pairs]
+        now, was = (tuple(None if pair is None else pair[at] for pair in both) for at in range(2))
         member = point.get(MEMBER)
         expect = jax.jit(self.expect)  # traced once for both, and for every grid that asks the same
-        path = expect(key, data.forecast, data.factual, planned, member)
+        path = expect(key, data.forecast, data.factual, now, member)
         usual = data.usual
         if self.lucky or member is not None:
-            usual = expect(key, data.forecast, data.factual, data.factual, member)
+            usual = expect(key, data.forecast, data.factual, was, member)
         weight = data.present
         if HORIZON in point:
             weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])
-        total, before = (jnp.where(weight[..., None], x, 0.0).sum(1) for x in (path, usual))
-        more = sum((now - own) * price for (now, own), price in zip(both, data.cost, strict=True))
-        gain, cost = total - before, jnp.where(weight, more, 0.0).sum(1)
+        # The difference period by period: that of two long sums has lost more to rounding.
+        total, gain = (jnp.where(weight[..., None], x, 0.0).sum(1) for x in (path, path - usual))
+        more = jnp.zeros(weight.shape)
+        for at, pair in enumerate(both):
+            more += 0.0 if pair is None else (pair[0] - pair[1]) * data.cost[at]
+        cost = jnp.where(weight, more, 0.0).sum(1)
         return {"total": total, "gain": gain, "cost": cost, "profit": gain @ data.worth - cost, "path": path}
 
 
@@ -316,8 +319,10 @@ def prepare(
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, window])
     usual = jnp.zeros((*factual.shape[:2], 1))
+    choices = tuple(grid.choices.items())
     if not setting.feedback:
-        usual = _usual(key, data, factual, expect=expect)
+        own = tuple(plans.moved(plan, names=tuple(panel.action_names), choices=dict(choices)))
+        usual = _usual(key, data, factual, expect=expect, moved=own)
     found = SweepData(
         forecast=data,
         factual=factual,
@@ -327,17 +332,17 @@ def prepare(
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
         usual=usual,
     )
-    choices = tuple(grid.choices.items())
     evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
     coords: dict[str, Any] = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
     coords |= sweep_segments.labels(panel, {*grid.names, *grid.dims, *coords, *DIMS, *BESIDE})
     return Prepared(evaluate, grid, {"data": (found,), "reduce": kept, "coords": coords, "plan": plan})
 
 
-@partial(jax.jit, static_argnames="expect")
-def _usual(key: Any, data: Any, factual: Array, *, expect: Any) -> Array:
-    """Expect what was done; an equal world's `expect` compiles once."""
-    return expect(key, data, factual, factual, None)
+@partial(jax.jit, static_argnames=("expect", "moved"))
+def _usual(key: Any, data: Any, factual: Array, *, expect: Any, moved: tuple[bool, ...]) -> Array:
+    """Expect what was done, by the sums that plans are told by; an equal world's `expect` compiles once."""
+    columns = jnp.unstack(factual, axis=-1)
+    return expect(key, data, factual, tuple(x if own else None for x, own in zip(columns, moved, strict=True)), None)
 
 
 def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:

@@ -25,6 +25,8 @@ from wmjax.data import frame as frames
 from wmjax.data.panel import Panel
 from wmjax.heads import adapter
 from wmjax.heads.adapter import Projected
+from wmjax.sweep import plans
+from wmjax.sweep.plans import Columns
 from wmjax.worlds.consumer import model as pure
 from wmjax.worlds.consumer import repeats, support
 from wmjax.worlds.consumer.model import ConsumerModel, ConsumerParams, History
@@ -60,13 +62,14 @@ class RowsForecast:
         key: Key[Array, ""],
         data: RowsData,
         factual: Float[Array, "units periods actions"],
-        actions: Float[Array, "units periods actions"],
+        planned: Columns,
         member: Int[Array, ""] | None,
     ) -> Float[Array, "units periods outcomes"]:
-        """Expect outcomes under `actions`; the mean over members, or one member's."""
+        """Expect outcomes under what is planned; the mean over members, or one member's."""
         blocks, _, _, size = data.projected.base.shape[:4]
         if self.model.cfg.adapter.form == "additive":
-            return self._added(data, actions, member)
+            return self._added(data, factual, planned, member)
+        actions = plans.filled(planned, factual)
         rows = actions.reshape(-1, actions.shape[-1])
         padded = jnp.pad(rows, ((0, blocks * size - rows.shape[0]), (0, 0))).reshape(blocks, size, -1)
         adapters, scales, projected = data
@@ -86,11 +89,20 @@ class RowsForecast:
         return found.reshape(blocks * size, -1)[: rows.shape[0]].reshape(*actions.shape[:2], -1)
 
     def _added(
-        self, data: RowsData, actions: Float[Array, "units periods actions"], member: Int[Array, ""] | None
+        self,
+        data: RowsData,
+        factual: Float[Array, "units periods actions"],
+        planned: Columns,
+        member: Int[Array, ""] | None,
     ) -> Float[Array, "units periods outcomes"]:
-        """Expect as `__call__` where actions add: column by column, in one pass over rows and plans."""
+        """Expect as `__call__` where actions add: column by column, in one pass over rows and plans.
+
+        First what no plan touches, which is then worked out once for all of them.
+        """
         scales, projected = data.scales, data.projected
-        rows = actions.shape[0] * actions.shape[1]
+        rows = factual.shape[0] * factual.shape[1]
+        order = sorted(range(len(planned)), key=lambda at: planned[at] is not None)
+        columns = [factual[..., at] if (new := planned[at]) is None else new for at in order]
         lay = lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1, *x.shape[4:])[:, :, :rows]  # noqa: E731
         base, tau = lay(projected.base), lay(projected.tau)
         if member is not None:
@@ -98,12 +110,12 @@ class RowsForecast:
 
         def one(scale: Any, own: Array, slopes: Array) -> Array:
             eta = own
-            for at in range(actions.shape[-1]):
-                moved = (actions[..., at].reshape(-1) - scale.action_centre[at]) / scale.action_scale[at]
+            for at, column in zip(order, columns, strict=True):
+                moved = (column.reshape(-1) - scale.action_centre[at]) / scale.action_scale[at]
                 eta = eta + slopes[..., at] * moved
             return pure.respond_scaled(scale, eta.T, model=self.model)
 
-        return jax.vmap(one)(scales, base, tau).mean(0).reshape(*actions.shape[:2], -1)
+        return jax.vmap(one)(scales, base, tau).mean(0).reshape(*factual.shape[:2], -1)
 
 
 def _first(tree: Any) -> Any:
@@ -162,10 +174,11 @@ class RolloutForecast:
         key: Key[Array, ""],
         data: RolloutData,
         factual: Float[Array, "units periods actions"],
-        actions: Float[Array, "units periods actions"],
+        planned: Columns,
         member: Int[Array, ""] | None,
     ) -> Float[Array, "units periods outcomes"]:
         """Roll out every member with luck of its own, the same for all plans; the mean over them, or one member's."""
+        actions = plans.filled(planned, factual)
         members = jnp.arange(self.model.cfg.members) if member is None else member[None]
         params = data.params if member is None else jax.tree.map(lambda x: x[member][None], data.params)
         one = partial(self._member, key, data.history, jnp.swapaxes(factual, 0, 1), jnp.swapaxes(actions, 0, 1))

@@ -19,6 +19,8 @@ from wmjax.core import draws
 from wmjax.core.errors import UserError
 from wmjax.data.panel import Panel
 from wmjax.graph import decoder
+from wmjax.sweep import plans
+from wmjax.sweep.plans import Columns
 from wmjax.worlds.contract import Answers, Reach
 from wmjax.worlds.graph import model as pure
 from wmjax.worlds.graph.model import GraphModel, GraphParams
@@ -56,10 +58,11 @@ class PlansForecast:
         key: Key[Array, ""],
         data: PlansData,
         factual: Float[Array, "units periods actions"],
-        actions: Float[Array, "units periods actions"],
+        planned: Columns,
         member: Int[Array, ""] | None,
     ) -> Float[Array, "units periods outcomes"]:
-        """Expect outcomes under `actions`; the mean over members, or one member's."""
+        """Expect outcomes under what is planned; the mean over members, or one member's."""
+        actions = plans.filled(planned, factual)
         units, periods, _ = actions.shape
         members = self.model.cfg.members
         luck = jnp.zeros((members, units, periods, self.model.outcomes))

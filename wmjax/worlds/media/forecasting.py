@@ -1,14 +1,15 @@
 """Expected outcomes under many plans: the media world's part of a sweep, with all that plans share computed once.
 
 In the response form a plan moves the outcome through its curves alone, so the network is run once, before the sweep,
-and of the weeks before the window only those are kept whose spend still carries over into it. The free form feeds its
-forecasts back, and rolls out from the window's first week for each plan.
+and of the weeks before the window only those are kept whose spend still carries over into it. What channels add is
+worked out apart, so that each level of a channel's spend is worked out once for all plans of a box that share it. The
+free form feeds its forecasts back, and rolls out from the window's first week for each plan.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from wmjax.data.panel import Panel
+from wmjax.sweep import plans
+from wmjax.sweep.plans import Columns
 from wmjax.transformer.config import MMMConfig
 from wmjax.worlds.contract import Answers, Reach
 from wmjax.worlds.media import model as pure
 from wmjax.worlds.media import planning, prepare, programs
-from wmjax.worlds.media.model import History
+from wmjax.worlds.media.model import History, Ready
 from wmjax.worlds.media.world import MediaWorld
 
 FED = "outcomes are fed back, so members answer, each by its own curves, and not the draws that answer all else"
@@ -61,22 +64,34 @@ class PlansForecast:
         key: Key[Array, ""],
         data: PlansData,
         factual: Float[Array, "units periods channels"],
-        actions: Float[Array, "units periods channels"],
+        planned: Columns,
         member: Int[Array, ""] | None,
     ) -> Float[Array, "units periods outcomes"]:
-        """Expect the outcome under `actions`; the mean over those who answer, or one of them alone."""
-        window = slice(self.first, self.first + actions.shape[1])
-        plan = data.plan.at[:, window].set(actions)
+        """Expect the outcome under what is planned; the mean over those who answer, or one of them alone."""
+        window = slice(self.first, self.first + factual.shape[1])
         own = (data.members, data.residual)
         if member is not None:
             own = jax.tree.map(lambda x: x[member][None], own)
+        if not self.feedback and self.cfg.head == "response":
+            return self._added(own[0], data, planned, window)[..., None]
+        plan = data.plan.at[:, window].set(plans.filled(planned, factual))
         # One luck for all plans and members, as `simulate` has it.
         noise = programs.noise(key, (1, *plan.shape[:2]))[0] if self.feedback else None
-        ask = partial(self._member, data.history, plan, noise)
-        if self.feedback or self.cfg.head == "free":
-            return jax.vmap(ask)(own).mean(0)[:, window, None]
-        # Curves one after the other: side by side they are many times slower on CPUs, as nothing stays in a cache.
-        return programs.mean_over(lambda one: ask(one)[:, window, None], own)
+        return jax.vmap(partial(self._member, data.history, plan, noise))(own).mean(0)[:, window, None]
+
+    def _added(self, members: Ready, data: PlansData, planned: Columns, window: slice) -> Float[Array, "units periods"]:
+        """Expect what the response form does: sums of means over members, of each channel that is planned and the rest.
+
+        Curves one after the other: side by side they are many times slower on CPUs, as nothing stays in a cache.
+        """
+        moved = {at: data.plan[..., at].at[:, window].set(new) for at, new in enumerate(planned) if new is not None}
+
+        def parts(member: Ready) -> list[Array]:
+            each = [pure.added(member, data.history, spend, at, cfg=self.cfg) for at, spend in moved.items()]
+            rest = pure.left(member, data.history, data.plan, tuple(moved), cfg=self.cfg)
+            return [x[:, window] for x in (rest, *each)]
+
+        return pure.in_units(data.history, reduce(jnp.add, programs.mean_over(parts, members)))
 
     def _member(
         self, history: History, plan: Array, noise: Array | None, own: tuple[Any, Array]

@@ -102,6 +102,30 @@ def terms(
     return in_units(history, member.base), history.size[:, None, None] * history.scale * media
 
 
+def left(
+    member: Ready,
+    history: History,
+    spend: Float[Array, "units time channels"],
+    without: tuple[int, ...],
+    *,
+    cfg: MMMConfig,
+) -> Float[Array, "units time"]:
+    """Give the response form's base, and what all channels add to it but those at `without`, on the network's scale."""
+    if len(without) == history.spend.shape[0]:
+        return member.base
+    curves, signs = member.params["curves"], history.known.sign
+    media = jax.vmap(lambda s: response.media(curves, s, signs, cfg=cfg))(on_scale(history, spend))
+    return member.base + media.at[..., jnp.array(without, jnp.int32)].set(0.0).sum(-1)
+
+
+def added(
+    member: Ready, history: History, spend: Float[Array, "units time"], at: int, *, cfg: MMMConfig
+) -> Float[Array, "units time"]:
+    """Give what the channel at `at` adds to it, on the network's scale, had its spend been this."""
+    scaled = spend / (history.size[:, None] * history.spend[at])
+    return jax.vmap(lambda s: response.channel(member.params["curves"], s, at, history.known.sign, cfg=cfg))(scaled)
+
+
 def respond_now(
     member: Ready,
     history: History,
