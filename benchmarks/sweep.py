@@ -88,7 +88,7 @@ def problem(units: int, periods: int, cfg: ConsumerConfig = CFG) -> Problem:
         groups={},
         worth=jnp.ones(1),
         cost=jnp.zeros(len(ACTIONS)),
-        usual=jnp.zeros((units, periods, 1)),
+        usual=(jnp.zeros((units, periods, 1)),),
     )
     plan = plan_from_axes(("campaign_a", "coupon", "discount"), ACTIONS)
     return Problem(Evaluate(RowsForecast(model), plan, ACTIONS, (), False), data, params, features[:rows])

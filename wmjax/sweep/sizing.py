@@ -23,6 +23,8 @@ PROBE = 64
 """Points of the box that is compiled to learn how many bytes a point takes."""
 MOST = 2**17
 """Points of a box that nobody asked for."""
+MANY = 16
+"""Boxes of which it pays to compile a larger one, where that takes little more."""
 CACHED = 2**25
 """Bytes that a box's own numbers take on a processor where nobody asked: a larger box falls out of the caches."""
 
@@ -144,7 +146,8 @@ def _device(mesh: Mesh | None) -> Any:
 def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget: int | None) -> Tiling:
     """Choose the box: of at most `chunk` points, or the largest whose predicted bytes keep within the budget.
 
-    A small box is compiled to learn the bytes a point takes; the box chosen is compiled and shrunk until it fits.
+    A small box is compiled to learn the bytes a point takes; the box chosen is compiled and shrunk until it fits, or
+    grown where most of the small one's bytes were not its points'.
     Without a budget the default one holds, and on a processor a box of more than one point keeps to the caches.
 
     Raises:
@@ -157,15 +160,23 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
             raise UserError(f"chunk is {chunk}, must be at least 1")
         return tile(sizes, chunk)
     most = min(MOST, max(1, math.prod(sizes) // lanes_of(mesh)))
-    tiling, stands = tile(sizes, min(PROBE, most)), 0
+    tiling, stands, before, grown = tile(sizes, min(PROBE, most)), 0, (0, 0), False
     for turn in range(8):
         found = compiled(work, tiling, mesh, shapes)
         if cached and not turn and found.bytes - found.fixed_bytes > CACHED:
             stands = _stands(work, tiling, mesh, shapes)
         stands = max(stands, found.fixed_bytes)
         goal = min(limit, stands + CACHED) if cached else limit
-        if (turn and found.bytes <= goal) or (tiling.chunk == 1 and goal < found.bytes <= limit):
+        if tiling.chunk == 1 and goal < found.bytes <= limit:
             return tiling
+        if turn and found.bytes <= goal:
+            each = max((found.bytes - before[1]) / max(tiling.chunk - before[0], 1), found.bytes / most, 1)
+            new = tile(sizes, min(most, tiling.chunk + math.floor(0.9 * (goal - found.bytes) / each)))
+            if grown or tiling.num_regions < MANY * lanes_of(mesh) or new.chunk < 4 * tiling.chunk:
+                return tiling
+            tiling, grown = new, True
+            continue
+        before = (tiling.chunk, found.bytes)
         if tiling.chunk == 1 and found.bytes > limit:
             need, have = found.bytes / 2**20, limit / 2**20
             raise UserError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +47,10 @@ FORECASTS = {
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
+
+
+Parts = tuple[Float[Array, "units periods outcomes"], ...]
+"""What adds up to the expected outcomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ class SweepData(NamedTuple):
     present: [units, periods].
     groups: masks of units by name.
     worth: [outcomes]. cost: [actions].
-    usual: [units, periods, outcomes], expected of what was done, where no luck is in it; else empty.
+    usual: parts of `expect`, of what was done, where no luck is in it; else none.
     """
 
     forecast: Any
@@ -93,7 +97,7 @@ class SweepData(NamedTuple):
     groups: Mapping[str, Any]
     worth: Float[Array, " outcomes"]
     cost: Float[Array, " actions"]
-    usual: Float[Array, "units periods *outcomes"]
+    usual: Parts
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,14 @@ class Evaluate:
     """What one point of the grid brings; equal settings are equal programs, which compile once.
 
     Attributes:
-        expect: of the world.
+        expect: of the world: gives parts that add up to what is expected.
         plan: edits of the factual actions.
         actions: names.
         choices: of the grid.
         lucky: whether `expect` draws luck, so that what was done must be told under the same luck.
     """
 
-    expect: Callable[..., Array]
+    expect: Callable[..., Parts]
     plan: Plan
     actions: tuple[str, ...]
     choices: tuple[tuple[str, tuple[str, ...]], ...]
@@ -119,26 +123,31 @@ class Evaluate:
         planned = plans.columns(
             self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
         )
-        # Column by column: nothing is laid out for all actions of all plans, which would be most of the memory.
+        # Column by column, and part by part: each hangs on axes of its own, and only sums of theirs on all of them.
         pairs = zip(planned, jnp.unstack(data.factual, axis=-1), strict=True)
         both = [None if now is None else (jnp.where(data.present, now, own), own) for now, own in pairs]
         now, was = (tuple(None if pair is None else pair[at] for pair in both) for at in range(2))
         member = point.get(MEMBER)
         expect = jax.jit(self.expect)  # traced once for both, and for every grid that asks the same
-        path = expect(key, data.forecast, data.factual, now, member)
+        parts = expect(key, data.forecast, data.factual, now, member)
         usual = data.usual
         if self.lucky or member is not None:
             usual = expect(key, data.forecast, data.factual, was, member)
         weight = data.present
         if HORIZON in point:
             weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])
+        over = lambda x: jnp.where(weight[..., None], x, 0.0).sum(1)  # noqa: E731
         # The difference period by period: that of two long sums has lost more to rounding.
-        total, gain = (jnp.where(weight[..., None], x, 0.0).sum(1) for x in (path, path - usual))
-        more = jnp.zeros(weight.shape)
-        for at, pair in enumerate(both):
-            more += 0.0 if pair is None else (pair[0] - pair[1]) * data.cost[at]
-        cost = jnp.where(weight, more, 0.0).sum(1)
-        return {"total": total, "gain": gain, "cost": cost, "profit": gain @ data.worth - cost, "path": path}
+        gain = reduce(jnp.add, [over(part - before) for part, before in zip(parts, usual, strict=True)])
+        priced = [(*pair, price) for pair, price in zip(both, data.cost, strict=True) if pair is not None]
+        cost = sum([over((now - own)[..., None])[:, 0] * price for now, own, price in priced], jnp.zeros(len(gain)))
+        return {
+            "total": reduce(jnp.add, [over(part) for part in parts]),
+            "gain": gain,
+            "cost": cost,
+            "profit": gain @ data.worth - cost,
+            "path": reduce(jnp.add, parts),
+        }
 
 
 DIMS = {
@@ -318,7 +327,7 @@ def prepare(
     kept = _reductions(reduce, panel, grid, np.asarray(present.any(1)))
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, window])
-    usual = jnp.zeros((*factual.shape[:2], 1))
+    usual: Parts = ()
     choices = tuple(grid.choices.items())
     if not setting.feedback:
         own = tuple(plans.moved(plan, names=tuple(panel.action_names), choices=dict(choices)))
@@ -339,8 +348,8 @@ def prepare(
 
 
 @partial(jax.jit, static_argnames=("expect", "moved"))
-def _usual(key: Any, data: Any, factual: Array, *, expect: Any, moved: tuple[bool, ...]) -> Array:
-    """Expect what was done, by the sums that plans are told by; an equal world's `expect` compiles once."""
+def _usual(key: Any, data: Any, factual: Array, *, expect: Any, moved: tuple[bool, ...]) -> Parts:
+    """Expect what was done, by the parts that plans are told by; an equal world's `expect` compiles once."""
     columns = jnp.unstack(factual, axis=-1)
     return expect(key, data, factual, tuple(x if own else None for x, own in zip(columns, moved, strict=True)), None)
 

@@ -64,11 +64,11 @@ class RowsForecast:
         factual: Float[Array, "units periods actions"],
         planned: Columns,
         member: Int[Array, ""] | None,
-    ) -> Float[Array, "units periods outcomes"]:
+    ) -> tuple[Float[Array, "units periods outcomes"]]:
         """Expect outcomes under what is planned; the mean over members, or one member's."""
         blocks, _, _, size = data.projected.base.shape[:4]
         if self.model.cfg.adapter.form == "additive":
-            return self._added(data, factual, planned, member)
+            return (self._added(data, factual, planned, member),)
         actions = plans.filled(planned, factual)
         rows = actions.reshape(-1, actions.shape[-1])
         padded = jnp.pad(rows, ((0, blocks * size - rows.shape[0]), (0, 0))).reshape(blocks, size, -1)
@@ -86,7 +86,7 @@ class RowsForecast:
             return jax.vmap(one, (0, 0, 0, None))(adapters, scales, *inputs).mean(0)
 
         found = jax.lax.map(block, (projected, padded)) if blocks > 1 else block((_first(projected), padded[0]))[None]
-        return found.reshape(blocks * size, -1)[: rows.shape[0]].reshape(*actions.shape[:2], -1)
+        return (found.reshape(blocks * size, -1)[: rows.shape[0]].reshape(*actions.shape[:2], -1),)
 
     def _added(
         self,
@@ -176,13 +176,13 @@ class RolloutForecast:
         factual: Float[Array, "units periods actions"],
         planned: Columns,
         member: Int[Array, ""] | None,
-    ) -> Float[Array, "units periods outcomes"]:
+    ) -> tuple[Float[Array, "units periods outcomes"]]:
         """Roll out every member with luck of its own, the same for all plans; the mean over them, or one member's."""
         actions = plans.filled(planned, factual)
         members = jnp.arange(self.model.cfg.members) if member is None else member[None]
         params = data.params if member is None else jax.tree.map(lambda x: x[member][None], data.params)
         one = partial(self._member, key, data.history, jnp.swapaxes(factual, 0, 1), jnp.swapaxes(actions, 0, 1))
-        return jnp.swapaxes(jax.vmap(one)(params, members).mean(0), 0, 1)
+        return (jnp.swapaxes(jax.vmap(one)(params, members).mean(0), 0, 1),)
 
     def _member(
         self, key: Key[Array, ""], history: History, factual: Array, actions: Array, params: Any, m: Array

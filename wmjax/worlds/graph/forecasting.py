@@ -60,7 +60,7 @@ class PlansForecast:
         factual: Float[Array, "units periods actions"],
         planned: Columns,
         member: Int[Array, ""] | None,
-    ) -> Float[Array, "units periods outcomes"]:
+    ) -> tuple[Float[Array, "units periods outcomes"]]:
         """Expect outcomes under what is planned; the mean over members, or one member's."""
         actions = plans.filled(planned, factual)
         units, periods, _ = actions.shape
@@ -73,7 +73,7 @@ class PlansForecast:
         if member is not None:
             own = jax.tree.map(lambda x: x[member][None], own)
         unit = jax.vmap(self._unit, (None, 0, 0, 0, 0, 0))
-        return jax.vmap(lambda p, m, f, e: unit(p, m, f, e, actions, data.outcomes))(*own).mean(0)
+        return (jax.vmap(lambda p, m, f, e: unit(p, m, f, e, actions, data.outcomes))(*own).mean(0),)
 
     def _unit(
         self, params: GraphParams, memory: Array, prediction: Array, luck: Array, actions: Array, seen: Array

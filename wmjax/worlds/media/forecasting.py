@@ -2,14 +2,15 @@
 
 In the response form a plan moves the outcome through its curves alone, so the network is run once, before the sweep,
 and of the weeks before the window only those are kept whose spend still carries over into it. What channels add is
-worked out apart, so that each level of a channel's spend is worked out once for all plans of a box that share it. The
-free form feeds its forecasts back, and rolls out from the window's first week for each plan.
+worked out apart, so that each level of a channel's spend is worked out once for all plans of a box that share it, and a
+plan costs a sum of as many numbers a unit as there are channels. The free form feeds its forecasts back, and rolls out
+from the window's first week for each plan.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -66,21 +67,23 @@ class PlansForecast:
         factual: Float[Array, "units periods channels"],
         planned: Columns,
         member: Int[Array, ""] | None,
-    ) -> Float[Array, "units periods outcomes"]:
+    ) -> tuple[Float[Array, "units periods outcomes"], ...]:
         """Expect the outcome under what is planned; the mean over those who answer, or one of them alone."""
         window = slice(self.first, self.first + factual.shape[1])
         own = (data.members, data.residual)
         if member is not None:
             own = jax.tree.map(lambda x: x[member][None], own)
         if not self.feedback and self.cfg.head == "response":
-            return self._added(own[0], data, planned, window)[..., None]
+            return self._added(own[0], data, planned, window)
         plan = data.plan.at[:, window].set(plans.filled(planned, factual))
         # One luck for all plans and members, as `simulate` has it.
         noise = programs.noise(key, (1, *plan.shape[:2]))[0] if self.feedback else None
-        return jax.vmap(partial(self._member, data.history, plan, noise))(own).mean(0)[:, window, None]
+        return (jax.vmap(partial(self._member, data.history, plan, noise))(own).mean(0)[:, window, None],)
 
-    def _added(self, members: Ready, data: PlansData, planned: Columns, window: slice) -> Float[Array, "units periods"]:
-        """Expect what the response form does: sums of means over members, of each channel that is planned and the rest.
+    def _added(
+        self, members: Ready, data: PlansData, planned: Columns, window: slice
+    ) -> tuple[Float[Array, "units periods 1"], ...]:
+        """Expect what the response form does: what is left without the channels that are planned, and each of them.
 
         Curves one after the other: side by side they are many times slower on CPUs, as nothing stays in a cache.
         """
@@ -91,7 +94,9 @@ class PlansForecast:
             rest = pure.left(member, data.history, data.plan, tuple(moved), cfg=self.cfg)
             return [x[:, window] for x in (rest, *each)]
 
-        return pure.in_units(data.history, reduce(jnp.add, programs.mean_over(parts, members)))
+        rest, *each = programs.mean_over(parts, members)
+        unit = data.history.size[:, None] * data.history.scale
+        return tuple(x[..., None] for x in (pure.in_units(data.history, rest), *(unit * x for x in each)))
 
     def _member(
         self, history: History, plan: Array, noise: Array | None, own: tuple[Any, Array]
