@@ -155,6 +155,20 @@ def test_a_box_that_nobody_asked_for_keeps_to_the_caches_of_a_processor(monkeypa
     assert plan_sweep(evaluate, grid, budget_bytes=2**27, **ask).chunk > chunks[0]
 
 
+def test_a_box_whose_bytes_are_not_its_points_grows(monkeypatch):
+    """What is worked out once for a box makes a small one large: guessed from that, a box would be too small."""
+
+    def evaluate(key, point, own):
+        return sum(jax.lax.optimization_barrier(jnp.sin(own * point[name])).sum() for name in "abc")
+
+    grid = axes.linear("a", 0.0, 1.0, 40) * axes.linear("b", 0.0, 1.0, 40) * axes.linear("c", 0.0, 1.0, 40)
+    ask = {"key": jax.random.key(0), "data": (jnp.ones(20_000),), "reduce": Moments()}
+    found = plan_sweep(evaluate, grid, **ask)
+    assert found.bytes < sizing.CACHED + 2**20
+    monkeypatch.setattr(sizing, "MANY", 10**9)
+    assert found.chunk >= 4 * plan_sweep(evaluate, grid, **ask).chunk
+
+
 def test_large_states_do_not_shrink_the_box():
     """A mean for each of many levels and numbers: the state is copied whatever the box, which saves nothing by it."""
 
