@@ -45,7 +45,7 @@ from wmjax.worlds import sweeping
 from wmjax.worlds.consumer.config import ConsumerConfig
 from wmjax.worlds.consumer.forecasting import BLOCK, RowsData, RowsForecast
 from wmjax.worlds.consumer.model import ConsumerModel, Scales
-from wmjax.worlds.sweeping import Evaluate, SweepData
+from wmjax.worlds.sweep_plans import Evaluate, SweepData
 
 FEATURES = 112
 """Width of the published machine's belief, 64 + 32 + 16."""
@@ -91,7 +91,7 @@ def problem(units: int, periods: int, cfg: ConsumerConfig = CFG) -> Problem:
         usual=(jnp.zeros((units, periods, 1)),),
     )
     plan = plan_from_axes(("campaign_a", "coupon", "discount"), ACTIONS)
-    return Problem(Evaluate(RowsForecast(model), plan, ACTIONS, (), False), data, params, features[:rows])
+    return Problem(Evaluate(RowsForecast(model), plan, ACTIONS, (), periods, False), data, params, features[:rows])
 
 
 def grid_of(plans: int) -> Grid:

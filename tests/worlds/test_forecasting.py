@@ -24,7 +24,7 @@ from wmjax.worlds.sweeping import Setting
 
 KEY = jax.random.key(3)
 START, PERIODS = 30, 4
-ASKED = Setting(start=START, periods=PERIODS)
+ASKED = Setting(start=START, periods=PERIODS, carry=0)
 WINDOW = slice(START, START + PERIODS)
 
 
@@ -96,6 +96,33 @@ def test_media_sweeps_say_what_the_world_says_of_a_channel(planned, channels, tm
     wide = planned.attribute(channels, times=WINDOW, carry=0, grid=(0.0, 1.0), alpha=0.2).sel(channel="channel_0")
     np.testing.assert_allclose(-table["hi"], wide.contribution_lo[1:], rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(-table["lo"], wide.contribution_hi[1:], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("planned", ["response"], indirect=True)
+def test_media_sweeps_count_what_spend_does_later(planned, channels):
+    """By default as `attribute` does, in the same weeks; plans change nothing there, as nothing is paid for it."""
+    how = {"key": KEY, "plan": (Scale(action="channel_0", factor=Axis("factor")),)}
+    asked = dataclasses.replace(ASKED, carry=None, cost=(("channel_0", 1.0),))
+    kept = {name: Full(of=name) for name in ("gain", "cost", "path")}
+    found = sweeping.sweep(planned, channels, axes.axis("factor", [0.0, 1.0]), setting=asked, reduce=kept, **how)
+    carry = planned.cfg.network.carry
+    assert found.sizes["time"] == PERIODS + carry > PERIODS
+    told = planned.attribute(channels, times=WINDOW, grid=(0.0, 1.0)).sel(channel="channel_0")
+    np.testing.assert_allclose(-found["gain_gain"][0, :, 0], told.contribution[1:], rtol=2e-3, atol=1e-3)
+    alone = planned.attribute(channels, times=WINDOW, carry=0, grid=(0.0, 1.0)).sel(channel="channel_0")
+    assert (told.contribution[0] > 1.02 * alone.contribution[0]).all()
+    np.testing.assert_allclose(-found["cost_cost"][0], channels.arrays.actions[:, WINDOW, 0].sum(1), rtol=1e-5)
+    assert f"{carry} after them" in found["gain_gain"].attrs["long_name"]
+
+    # As far as the panel goes; and to the horizon where that is an axis.
+    last = Setting(start=channels.num_times - 3, periods=2)
+    end = sweeping.sweep(planned, channels, axes.axis("factor", [0.0]), setting=last, reduce=Full(of="path"), **how)
+    assert end.sizes["time"] == 3
+    many = axes.axis("factor", [0.0]) * axes.steps("horizon", 1, 3)
+    end = sweeping.sweep(planned, channels, many, setting=asked, reduce=Full(of="path"), **how)
+    assert end.sizes["time"] == PERIODS
+    with pytest.raises(UserError, match="carry is 2, must be 0"):
+        sweeping.sweep(planned, channels, many, setting=dataclasses.replace(asked, carry=2), **how)
 
 
 def logarithms(jaxpr):

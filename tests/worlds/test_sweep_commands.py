@@ -152,6 +152,14 @@ def doubtful(run):
     return out
 
 
+@pytest.fixture(scope="module")
+def scaled(run):
+    """Plans that multiply what was done."""
+    out = run / "scaled.zarr"
+    cli.main(["sweep", str(run), "--grid", "scale.coupon=0,1", "--reduce", "gain.full", "--out", str(out)])
+    return out
+
+
 def test_every_plan_tells_for_whom_it_is_supported(run, doubtful, world, panel):
     found = store.read(doubtful)
     assert found["gain"].dims == ("member", "coupon", "sale1", "unit", "outcome")
@@ -842,6 +850,7 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
             "periods is 0",
         ),
         (["sweep", "RUN", "--grid", "push=0,1", "--start", "-1", "--out", "x.zarr"], "start is -1, must be at least 0"),
+        (["sweep", "RUN", "--grid", "push=0,1", "--carry", "-1", "--out", "x.zarr"], "carry is -1, must be at least 0"),
         (["sweep", "RUN", "--grid", "push=0,1", "--worker", "2/2", "--out", "x.zarr"], "must be NUMBER/COUNT"),
         (["sweep", "RUN", "--grid", "push=0,7", "--out", "x.zarr"], "push is binary, 0 or 1; the grid's axis"),
         (["sweep", "RUN", "--grid", "push=0,1", "--out", "x.parquet"], "a sweep is a Zarr store, such as x.zarr"),
@@ -853,6 +862,7 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),
+        (["best", "scaled.zarr", "--outcome", "visit", "--cost", "scale.coupon=2"], '--cost "coupon=2"'),
         (["best", "RUN"], "no sweep here"),
         (["best", "SWEPT", "--outcome", "visit", "--by", "incme"], "no 'incme' to choose by; did you mean 'income'"),
         (["sweep", "RUN", "--grid", "push=0,1", "--reduce", "mean:incme", "--out", "x.zarr"], "did you mean 'income'"),
@@ -874,8 +884,8 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         ),
     ],
 )
-def test_mistakes_are_one_line(run, swept, doubtful, words, said, capsys):
-    places = {"RUN": str(run), "SWEPT": str(swept), "doubtful.zarr": str(doubtful)}
+def test_mistakes_are_one_line(run, swept, doubtful, scaled, words, said, capsys):
+    places = {"RUN": str(run), "SWEPT": str(swept), "doubtful.zarr": str(doubtful), "scaled.zarr": str(scaled)}
     words = [places.get(word, word) for word in words]
     words += ["--overwrite"] if words[0] == "best" else []
     with pytest.raises(SystemExit) as caught:

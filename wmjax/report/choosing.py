@@ -18,7 +18,7 @@ from wmjax.report.sweeping import prices
 from wmjax.sweep import store
 from wmjax.sweep.plans import near
 from wmjax.sweep.reduce import Segments
-from wmjax.worlds import sweep_segments, sweeping
+from wmjax.worlds import sweep_checks, sweep_segments
 from wmjax.worlds.consumer.intervals import bounds, quantiles
 from wmjax.worlds.sweep_segments import REACHED
 
@@ -328,10 +328,10 @@ def _luck(found: xr.Dataset) -> dict[str, bool]:
     axes: dict[str, dict[str, str]] | None = found.attrs["sweep"].get("axes")
     if axes is None:
         raise UserError("the sweep was made by an earlier version; sweep again")
-    if any(sweeping.HORIZON in columns for columns in axes.values()):
+    if any(sweep_checks.HORIZON in columns for columns in axes.values()):
         raise UserError("a horizon is no plan to choose; sweep with one horizon")
     kinds = {
-        dim: {"member" if name == sweeping.MEMBER else kind for name, kind in columns.items()}
+        dim: {"member" if name == sweep_checks.MEMBER else kind for name, kind in columns.items()}
         for dim, columns in axes.items()
     }
     return {dim: "member" in own for dim, own in kinds.items() if own <= {"seed", "member"}}
@@ -380,6 +380,11 @@ def _costs(
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):
             raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
+        if name.startswith("scale."):
+            raise UserError(
+                f"axis {name!r} is a multiple of what was done, which has no price: sweep again with cost.full among "
+                f'what is kept and the price of a unit, --cost "{name.removeprefix("scale.")}={price:g}"'
+            )
         total += price * np.asarray(gain[name].values, np.float64)
     paid = np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
     # A plan of some units costs nothing for others.

@@ -26,6 +26,7 @@ def sweep(
     plan: Path | None = None,
     start: int | None = None,
     periods: int = 1,
+    carry: int | None = None,
     feedback: bool = False,
     by: str | None = None,
     worth: str = "",
@@ -63,7 +64,9 @@ def sweep(
             profit, path; without one, total).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
-        periods: how many periods, which are summed; a plan holds in all of them, and what it does later is not counted.
+        periods: how many periods, which are summed; a plan holds in all of them.
+        carry: periods after these that are summed too, what was done there left as it is; by default as many as a media
+            world carries spend over to, and none of other worlds.
         feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
         by: a static column whose levels an axis `segment` may name.
         worth: of one unit of each outcome, in money, `"buy=3.5"`; for `profit`.

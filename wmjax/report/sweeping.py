@@ -36,6 +36,7 @@ class Asked:
     plan: Path | None = None
     start: int | None = None
     periods: int = 1
+    carry: int | None = None
     feedback: bool = False
     by: str | None = None
     worth: str = ""
@@ -45,7 +46,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         try:
-            Setting(start=self.start or 0, periods=self.periods)
+            Setting(start=self.start or 0, periods=self.periods, carry=self.carry)
         except ValueError as error:
             raise UserError(str(error)) from None
         read_grid(self.grid)
@@ -81,6 +82,7 @@ class Asked:
         setting = Setting(
             start=start,
             periods=self.periods,
+            carry=self.carry,
             feedback=self.feedback,
             by=self.by,
             worth=prices(self.worth, "worth"),

@@ -19,18 +19,19 @@ def units(panel: Panel) -> dict[str, str]:
     return {name: UNITS.get(panel.schema.column(name).kind, "outcome units") for name in panel.outcome_names}
 
 
-def described(panel: Panel, grid: Grid, outcomes: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """Describe the outputs of a sweep, what stands beside them, and the labels."""
+def described(panel: Panel, grid: Grid, outcomes: Sequence[str], carry: int) -> dict[str, Mapping[str, str]]:
+    """Describe the outputs of a sweep, what stands beside them, and the labels; `carry` as in `Setting`."""
+    counted = f"{PERIODS} and {carry} after them" if carry else PERIODS
     known = {name: units(panel).get(name, "outcome units") for name in outcomes}
     same = set(known.values())
     unit = same.pop() if len(same) == 1 else "; ".join(f"{name}: {one}" for name, one in known.items())
     over = {"baseline": BASELINE}
     found: dict[str, Mapping[str, str]] = {
-        "total": {"long_name": f"expected outcome under the plan, {PERIODS}", "units": unit},
-        "gain": {"long_name": f"expected outcome gained by the plan, {PERIODS}", "units": unit} | over,
+        "total": {"long_name": f"expected outcome under the plan, {counted}", "units": unit},
+        "gain": {"long_name": f"expected outcome gained by the plan, {counted}", "units": unit} | over,
         "cost": {"long_name": f"cost of the plan's actions over those of what was done, {PERIODS}", "units": MONEY}
         | {"baseline": "what was done in the same periods"},
-        "profit": {"long_name": f"worth of the plan's gain less its cost, {PERIODS}", "units": MONEY} | over,
+        "profit": {"long_name": f"worth of the plan's gain less its cost, {counted}", "units": MONEY} | over,
         "path": {"long_name": "expected outcome under the plan, in each period", "units": unit},
         "present": {"long_name": "whether the unit has a row in the periods; numbers of one that has none are 0"},
         "reached": {"long_name": "whether the plan may change the unit; others are left as they were"},

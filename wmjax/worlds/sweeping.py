@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Key
 
 from wmjax.core.errors import UserError
 from wmjax.core.observe import Observer, silent
@@ -36,7 +36,8 @@ from wmjax.sweep.plans import Axis, Plan
 from wmjax.sweep.reduce import Full, Reduction, Segments
 from wmjax.sweep.sizing import SweepPlan
 from wmjax.worlds import sweep_beside, sweep_checks, sweep_segments, sweep_support, sweep_words
-from wmjax.worlds.sweep_checks import HORIZON, MEMBER
+from wmjax.worlds.sweep_checks import HORIZON
+from wmjax.worlds.sweep_plans import DIMS, Evaluate, Parts, SweepData
 from wmjax.worlds.sweep_support import Question
 
 Warn = Callable[[Sequence[str]], None]
@@ -49,10 +50,6 @@ FORECASTS = {
 """Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
 
 
-Parts = tuple[Float[Array, "units periods outcomes"], ...]
-"""What adds up to the expected outcomes."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What is asked of each plan.
@@ -60,6 +57,9 @@ class Setting:
     Attributes:
         start: position of the panel's first period in question; plans count their periods from it.
         periods: how many.
+        carry: periods after them whose outcomes count too, as far as the panel goes; what was done there stays. None is
+            as many as the world carries actions over by itself: a media world's spend; none of other worlds, nor where
+            the grid has an axis `horizon`.
         feedback: whether outcomes that the plan brings, and its actions, change later histories (a roll-out, whose luck
             axes of seeds average), or each row keeps its observed history (a one-step effect in every row).
         by: a static column whose levels are the groups that plans may name (an axis `segment`).
@@ -69,95 +69,18 @@ class Setting:
 
     start: int
     periods: int = 1
+    carry: int | None = None
     feedback: bool = False
     by: str | None = None
     worth: tuple[tuple[str, float], ...] = ()
     cost: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("start", 0), ("periods", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least {least}")
+        for name, least in (("start", 0), ("periods", 1), ("carry", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} is {value}, must be at least {least}")
 
 
-class SweepData(NamedTuple):
-    """Arrays that every point reads.
-
-    forecast: of the world.
-    factual: [units, periods, actions], what was done.
-    present: [units, periods].
-    groups: masks of units by name.
-    worth: [outcomes]. cost: [actions].
-    usual: parts of `expect`, of what was done, where no luck is in it; else none.
-    """
-
-    forecast: Any
-    factual: Float[Array, "units periods actions"]
-    present: Bool[Array, "units periods"]
-    groups: Mapping[str, Any]
-    worth: Float[Array, " outcomes"]
-    cost: Float[Array, " actions"]
-    usual: Parts
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """What one point of the grid brings; equal settings are equal programs, which compile once.
-
-    Attributes:
-        expect: of the world: gives parts that add up to what is expected.
-        plan: edits of the factual actions.
-        actions: names.
-        choices: of the grid.
-        lucky: whether `expect` draws luck, so that what was done must be told under the same luck.
-    """
-
-    expect: Callable[..., Parts]
-    plan: Plan
-    actions: tuple[str, ...]
-    choices: tuple[tuple[str, tuple[str, ...]], ...]
-    lucky: bool
-
-    def __call__(self, key: Key[Array, ""], point: Mapping[str, Any], data: SweepData) -> dict[str, Array]:
-        """Give `total` and `gain` over what was done, [units, outcomes]; `cost` and `profit`, [units]; `path`."""
-        planned = plans.columns(
-            self.plan, data.factual, point, names=self.actions, groups=data.groups, choices=dict(self.choices)
-        )
-        # Column by column, and part by part: each hangs on axes of its own, and only sums of theirs on all of them.
-        pairs = zip(planned, jnp.unstack(data.factual, axis=-1), strict=True)
-        both = [None if now is None else (jnp.where(data.present, now, own), own) for now, own in pairs]
-        now, was = (tuple(None if pair is None else pair[at] for pair in both) for at in range(2))
-        member = point.get(MEMBER)
-        expect = jax.jit(self.expect)  # traced once for both, and for every grid that asks the same
-        parts = expect(key, data.forecast, data.factual, now, member)
-        usual = data.usual
-        if self.lucky or member is not None:
-            usual = expect(key, data.forecast, data.factual, was, member)
-        weight = data.present
-        if HORIZON in point:
-            weight = weight & (jnp.arange(weight.shape[1]) < point[HORIZON])
-        over = lambda x: jnp.where(weight[..., None], x, 0.0).sum(1)  # noqa: E731
-        # The difference period by period: that of two long sums has lost more to rounding.
-        gain = reduce(jnp.add, [over(part - before) for part, before in zip(parts, usual, strict=True)])
-        priced = [(*pair, price) for pair, price in zip(both, data.cost, strict=True) if pair is not None]
-        cost = sum([over((now - own)[..., None])[:, 0] * price for now, own, price in priced], jnp.zeros(len(gain)))
-        return {
-            "total": reduce(jnp.add, [over(part) for part in parts]),
-            "gain": gain,
-            "cost": cost,
-            "profit": gain @ data.worth - cost,
-            "path": reduce(jnp.add, parts),
-        }
-
-
-DIMS = {
-    "total": ("unit", "outcome"),
-    "gain": ("unit", "outcome"),
-    "cost": ("unit",),
-    "profit": ("unit",),
-    "path": ("unit", "time", "outcome"),
-}
-"""Dimensions of each output."""
 BESIDE = ("supported", "present", sweep_segments.REACHED)
 """Variables that stand beside what is kept."""
 
@@ -221,6 +144,7 @@ def sweep(
     Raises:
         UserError: axes, names or periods that do not fit the panel.
     """
+    setting = carried(world, panel, grid, setting)
     evaluate, grid, options = prepare(world, panel, grid, key=key, setting=setting, plan=plan, reduce=reduce)
     about = {"world": to_plain(dict(world.provenance)), "setting": to_plain(setting), "plan": to_plain(options["plan"])}
     seen = np.asarray(panel.arrays.mask[:, _window(panel, setting)].any(1), bool)
@@ -242,7 +166,7 @@ def sweep(
         "drawn": import_module(forecasting(world)).answers(world, feedback=setting.feedback).drawn,
     }
     beside = sweep_beside.beside(asked, grid, options["reduce"], options["data"][0].groups, seen, observer)
-    words = sweep_words.described(panel, grid, options["coords"]["outcome"])
+    words = sweep_words.described(panel, grid, options["coords"]["outcome"], setting.carry or 0)
     words |= {name: words["supported"] for name in beside if name.endswith("_supported")}
     words |= {name: words["best_reached"] for name in beside if name.endswith("_reached")}
     return engine.sweep(
@@ -314,19 +238,21 @@ def prepare(
     reduce: Reduction | Mapping[str, Reduction] | None = None,
 ) -> Prepared:
     """Compute what all plans share, and name what is asked of each; `options` are those of the engine."""
+    setting = carried(world, panel, grid, setting)
     window = _window(panel, setting)
+    whole = slice(window.start, window.stop + (setting.carry or 0))
     plan = plan_reading.plan_from_axes(grid.names, panel.action_names) if plan is None else plan
     groups = groups_of(panel, setting.by)
     room = import_module(forecasting(world))
     sweep_checks.check_axes(grid, plan, panel, room.answers(world, feedback=setting.feedback), groups)
     sweep_checks.check_times(grid, plan, setting.periods)
     first = _first_changed(plan, grid, setting)
-    expect, data = room.forecast(world, panel, window, feedback=setting.feedback, first=first)
+    expect, data = room.forecast(world, panel, whole, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
-    present = np.asarray(panel.arrays.mask[:, window], bool)
-    kept = _reductions(reduce, panel, grid, np.asarray(present.any(1)))
+    present = np.asarray(panel.arrays.mask[:, whole], bool)
+    kept = _reductions(reduce, panel, grid, np.asarray(present[:, : setting.periods].any(1)))
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
-    factual = jnp.asarray(panel.arrays.actions[:, window])
+    factual = jnp.asarray(panel.arrays.actions[:, whole])
     usual: Parts = ()
     choices = tuple(grid.choices.items())
     if not setting.feedback:
@@ -341,10 +267,24 @@ def prepare(
         cost=jnp.asarray(_prices(setting.cost, panel.action_names, "action")),
         usual=usual,
     )
-    evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.feedback)
-    coords: dict[str, Any] = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[window]}
+    evaluate = Evaluate(expect, plan, tuple(panel.action_names), choices, setting.periods, setting.feedback)
+    coords: dict[str, Any] = {"unit": list(panel.units), "outcome": list(outcomes), "time": panel.times[whole]}
     coords |= sweep_segments.labels(panel, {*grid.names, *grid.dims, *coords, *DIMS, *BESIDE})
     return Prepared(evaluate, grid, {"data": (found,), "reduce": kept, "coords": coords, "plan": plan})
+
+
+def carried(world: Any, panel: Panel, grid: Grid, setting: Setting) -> Setting:
+    """Say how many periods after those of the plans count, as far as the panel goes.
+
+    Raises:
+        UserError: an axis `horizon`, which ends a plan's count within its periods, and a carry too.
+    """
+    horizon, carry = HORIZON in grid.names, setting.carry
+    if horizon and carry:
+        raise UserError(f"the axis {HORIZON!r} ends what is counted within the periods; carry is {carry}, must be 0")
+    if carry is None:
+        carry = 0 if horizon else import_module(forecasting(world)).carry(world)
+    return dataclasses.replace(setting, carry=max(0, min(carry, panel.num_times - setting.start - setting.periods)))
 
 
 @partial(jax.jit, static_argnames=("expect", "moved"))

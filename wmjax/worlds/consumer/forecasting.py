@@ -209,6 +209,11 @@ def answers(world: ConsumerWorld, *, feedback: bool) -> Answers:
     return Answers(world.members)
 
 
+def carry(world: ConsumerWorld) -> int:
+    """Say how many periods after a plan's own count unless it is said: none."""
+    return 0
+
+
 def outcomes(world: ConsumerWorld, panel: Panel) -> tuple[str, ...]:
     """Name what is forecast."""
     return panel.outcome_names

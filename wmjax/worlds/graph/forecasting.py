@@ -98,6 +98,11 @@ def answers(world: GraphWorld, *, feedback: bool) -> Answers:
     return Answers(world.members)
 
 
+def carry(world: GraphWorld) -> int:
+    """Say how many periods after a plan's own count unless it is said: none."""
+    return 0
+
+
 def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
     """Name what is forecast."""
     return panel.outcome_names

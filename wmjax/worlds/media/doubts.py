@@ -72,7 +72,8 @@ def _misfit(r2: Mapping[str, float | None], size_ratio: float | None, size: str)
     """Say where periods held out, or watched where none were, are predicted no better than by train means."""
     cure = ""
     if size_ratio is not None and size_ratio >= UNEQUAL:
-        cure = f"; units differ {size_ratio:,.0f}-fold in their mean outcome, which may be why: try `--size outcome`"
+        cure = f"; units differ {size_ratio:,.0f}-fold in their mean outcome, which may be why: try `--size outcome`, "
+        cure += "under which returns, and their order, may be others"
     if size != "none":
         cure = "; units count per unit of their size, small ones as much as large ones: try `--size none`"
     for part, words in (("test", "held-out"), ("val", "watched")):

@@ -112,6 +112,11 @@ def answers(world: MediaWorld, *, feedback: bool) -> Answers:
     return Answers(world.members) if feedback else Answers(world.answers, world.draws)
 
 
+def carry(world: MediaWorld) -> int:
+    """Say how many periods after a plan's own count unless it is said: as many as spend is carried over to."""
+    return world.cfg.network.carry
+
+
 def outcomes(world: MediaWorld, panel: Panel) -> tuple[str, ...]:
     """Name what is forecast."""
     return (prepare.outcome_name(panel, world.cfg),)
