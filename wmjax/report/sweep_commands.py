@@ -66,7 +66,7 @@ def sweep(
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
         periods: how many periods, which are summed; a plan holds in all of them.
         carry: periods after these that are summed too, what was done there left as it is; by default as many as a media
-            world carries spend over to, and none of other worlds.
+            world carries spend over to, one of a graph world, none of a consumer world.
         feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
         by: a static column whose levels an axis `segment` may name.
         worth: of one unit of each outcome, in money, `"buy=3.5"`; for `profit`.

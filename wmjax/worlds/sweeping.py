@@ -58,8 +58,8 @@ class Setting:
         start: position of the panel's first period in question; plans count their periods from it.
         periods: how many.
         carry: periods after them whose outcomes count too, as far as the panel goes; what was done there stays. None is
-            as many as the world carries actions over by itself: a media world's spend; none of other worlds, nor where
-            the grid has an axis `horizon`.
+            as many as the world carries actions over to by itself: a media world's spend, one period of a graph world;
+            none of a consumer world, nor where the grid has an axis `horizon`.
         feedback: whether outcomes that the plan brings, and its actions, change later histories (a roll-out, whose luck
             axes of seeds average), or each row keeps its observed history (a one-step effect in every row).
         by: a static column whose levels are the groups that plans may name (an axis `segment`).

@@ -1,7 +1,7 @@
 """Expected outcomes under many plans: the graph world's part of a sweep, with all that plans share computed once.
 
 The history before the window is heard once, before the sweep; a plan costs a step of the decoder for each of its
-periods. An action acts from the next period on, so what the window's last period does is not counted.
+periods. An action acts from the next period on, so that one more than the plan's is counted.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def answers(world: GraphWorld, *, feedback: bool) -> Answers:
 
 
 def carry(world: GraphWorld) -> int:
-    """Say how many periods after a plan's own count unless it is said: none."""
-    return 0
+    """Say how many periods after a plan's own count unless it is said: the one in which its last actions act."""
+    return 1
 
 
 def outcomes(world: GraphWorld, panel: Panel) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def forecast(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool, 
         UserError: a window that nothing precedes, or of a single period.
     """
     if window.stop - window.start < 2:
-        raise UserError("in a graph world an action acts from the next period on; sweep 2 periods or more")
+        raise UserError("in a graph world an action acts from the next period on, and the panel ends with this one")
     if window.start < 1:
         raise UserError("a graph world's sweep needs a period before its window; give a start of at least 1")
     past = world._values(panel)[:, : window.start]
