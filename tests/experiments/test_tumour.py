@@ -209,7 +209,7 @@ def test_a_table_tells_of_each_piece_what_it_had_itself(tmp_path):
     assert (pieces["ct-0"]["size"]["epochs"], pieces["ct-0"]["size"]["test"]) == (150, 1000)
     own = pieces["ours-4"]["size"]
     assert (own["epochs"], own["test"], own["members"]) == (12, 200, 3)
-    assert own["methods"]["ours_growth_ensemble"] == ["growth", "growth"]
+    assert own["methods"]["ours_growth_ensemble"] == ["growth"] * 3
     assert "size" not in found["facts"]
     assert found["facts"]["not_run"] == [n for n in tumour_growth.ORDER if n not in ("ct-0", "ours-4")]
     assert found["device"] == "gpu (ct-0); cpu (ours-4)"

@@ -169,6 +169,20 @@ def test_a_box_whose_bytes_are_not_its_points_grows(monkeypatch):
     assert found.chunk >= 4 * plan_sweep(evaluate, grid, **ask).chunk
 
 
+def test_a_box_that_was_shrunk_to_fit_does_not_grow():
+    """What all points share takes most of the budget: boxes shrink time and again, and the first that fits is taken."""
+
+    def evaluate(key, point, own):
+        shared = jnp.sort(own)
+        return jnp.sort(shared[:100_000] * point["a"] + point["b"])[0]
+
+    grid = axes.linear("a", 0.0, 1.0, 1000) * axes.linear("b", 0.0, 1.0, 1000)
+    ask = {"key": jax.random.key(0), "data": (jnp.ones(2_000_000),), "reduce": Moments()}
+    found = plan_sweep(evaluate, grid, budget_bytes=29 * 2**20, **ask)
+    assert 5 < found.chunk < 63
+    assert found.bytes <= 29 * 2**20
+
+
 def test_large_states_do_not_shrink_the_box():
     """A mean for each of many levels and numbers: the state is copied whatever the box, which saves nothing by it."""
 

@@ -116,18 +116,22 @@ def test_the_past_is_unchanged_by_the_future_exactly(params, given, encode):
     np.testing.assert_array_equal(encode(params, given._replace(now=1 - given.now)), base)
 
 
-def test_spreading_and_gathering_are_each_others_transpose():
+@pytest.mark.parametrize("distances", [1, 2, 4, TIME, TIME + 3])
+def test_spreading_and_gathering_are_each_others_transpose(distances):
     rng = np.random.default_rng(2)
-    x, y = jnp.asarray(rng.normal(size=(3, TIME, 4))), jnp.asarray(rng.normal(size=(3, TIME, TIME)))
+    x, y = jnp.asarray(rng.normal(size=(3, TIME, distances))), jnp.asarray(rng.normal(size=(3, TIME, TIME)))
     found = relative.spread(x)
     for t in range(TIME):
         for s in range(TIME):
-            want = x[:, t, min(t - s, 3)] if s <= t else 0.0
+            want = x[:, t, min(t - s, distances - 1)] if s <= t else 0.0
             np.testing.assert_array_equal(found[:, t, s], want)
-    np.testing.assert_allclose((found * y).sum(), (x * relative.gather(y, 4)).sum(), rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(lambda x: (relative.spread(x) * y).sum())(x), relative.gather(y, 4), rtol=1e-5)
-    slope = jax.grad(lambda y: (relative.gather(y, 4) * x).sum())(y)
+    np.testing.assert_allclose((found * y).sum(), (x * relative.gather(y, distances)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.grad(lambda x: (relative.spread(x) * y).sum())(x), relative.gather(y, distances), rtol=1e-5
+    )
+    slope = jax.grad(lambda y: (relative.gather(y, distances) * x).sum())(y)
     np.testing.assert_allclose(slope, found, rtol=1e-5)
+    assert relative.spread(x[:0]).shape == (0, TIME, TIME)
 
 
 def test_a_small_network_in_large_arrays_is_itself(given):

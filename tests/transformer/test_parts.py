@@ -47,8 +47,9 @@ def test_creative_vectors_reach_the_tokens_at_unit_length():
     assert np.abs(np.asarray(with_them - without)).max() > 1e-3
 
 
-def test_attention_is_its_formula():
-    """Loops over heads, queries and rows in float64, with clipped distances and a mask."""
+@pytest.mark.parametrize("aligned", [True, False])
+def test_attention_is_its_formula(aligned):
+    """Loops over heads, queries and rows in float64, with clipped distances and a mask; all rows, and looked up."""
     params = nets.draw(jax.random.key(1), attention.leaves(cfg=CFG))
     tables = nets.draw(jax.random.key(2), attention.table_leaves(cfg=CFG))
     rng = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def test_attention_is_its_formula():
     seen[4, 1] = False
     at = jnp.arange(5)
     keys, values = attention.project(params, jnp.asarray(x), cfg=CFG)
-    relative = attention.look_up(tables, at, at, cfg=CFG)
+    relative = attention.look_up(tables, None if aligned else at[:, None] - at, cfg=CFG)
     found = attention.attend(params, relative, jnp.asarray(x), keys, values, jnp.asarray(seen), cfg=CFG)
 
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)

@@ -83,12 +83,14 @@ def same(a, b):
 # ---- two players ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("confusion", CONFUSIONS)
+@pytest.mark.parametrize(
+    ("confusion", "order"),
+    [(kind, order) for kind in CONFUSIONS for order in ORDERS if kind != "shuffle" or order == "outcome_first"],
+)
 def test_the_players_are_kept_apart(panel, confusion, order):
     """Neither loss moves the other's parameters, each player meets the other's averages, and losses fall.
 
-    Kinds whose adversary predicts share a program, so four are compiled for eight cases.
+    Kinds whose adversary predicts share a program, so three are compiled for seven cases.
     """
     state, data, learner = start(panel, dataclasses.replace(CFG, confusion=confusion, order=order))
     late = state._replace(step=jnp.int32(learner.steps))  # alpha is above 0

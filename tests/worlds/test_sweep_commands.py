@@ -862,7 +862,10 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),
-        (["best", "scaled.zarr", "--outcome", "visit", "--cost", "scale.coupon=2"], '--cost "coupon=2"'),
+        (
+            ["best", "scaled.zarr", "--outcome", "visit", "--cost", "scale.coupon=2"],
+            "'scale.coupon' is no amount of an action, and has no price: sweep again with cost.full",
+        ),
         (["best", "RUN"], "no sweep here"),
         (["best", "SWEPT", "--outcome", "visit", "--by", "incme"], "no 'incme' to choose by; did you mean 'income'"),
         (["sweep", "RUN", "--grid", "push=0,1", "--reduce", "mean:incme", "--out", "x.zarr"], "did you mean 'income'"),

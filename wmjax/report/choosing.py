@@ -15,8 +15,8 @@ from wmjax.core.errors import UserError
 from wmjax.evaluate import policy
 from wmjax.report import frames
 from wmjax.report.sweeping import prices
-from wmjax.sweep import store
-from wmjax.sweep.plans import near
+from wmjax.sweep import plan_reading, store
+from wmjax.sweep.plans import Axis, near
 from wmjax.sweep.reduce import Segments
 from wmjax.worlds import sweep_checks, sweep_segments
 from wmjax.worlds.consumer.intervals import bounds, quantiles
@@ -380,15 +380,22 @@ def _costs(
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):
             raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
-        if name.startswith("scale."):
-            raise UserError(
-                f"axis {name!r} is a multiple of what was done, which has no price: sweep again with cost.full among "
-                f'what is kept and the price of a unit, --cost "{name.removeprefix("scale.")}={price:g}"'
+        if name in _relative(found):
+            mend = (
+                "leave --cost out, the sweep has costs" if own else "sweep again with cost.full and prices of actions"
             )
+            raise UserError(f"axis {name!r} is no amount of an action, and has no price: {mend}")
         total += price * np.asarray(gain[name].values, np.float64)
     paid = np.broadcast_to(total[:, None], (len(total), gain.sizes["unit"])).copy()
     # A plan of some units costs nothing for others.
     return paid * _marks(found[REACHED], values, dims) if REACHED in found else paid
+
+
+def _relative(found: xr.Dataset) -> set[str]:
+    """Name the axes by which plans multiply or move what was done."""
+    edits = plan_reading.read_plan(found.attrs["provenance"].get("edits", []))
+    read = (getattr(edit, name, None) for edit in edits for name in ("factor", "share", "periods"))
+    return {x.name for x in read if isinstance(x, Axis)}
 
 
 def _marks(marks: xr.DataArray, values: xr.DataArray, dims: list[Any]) -> np.ndarray:

@@ -61,12 +61,12 @@ def sweep(
         reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
             `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
             units of each (so do quantiles, and `best:income`); `gain.full` reads the output gain (total, gain, cost,
-            profit, path; without one, total).
+            profit, path; without one, total, which like gain is summed over the periods and the carry).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
         periods: how many periods, which are summed; a plan holds in all of them.
         carry: periods after these that are summed too, what was done there left as it is; by default as many as a media
-            world carries spend over to, one of a graph world, none of a consumer world.
+            world carries spend over to, one of a graph world, none of a consumer world, nor with an axis `horizon`.
         feedback: roll plans forward, outcomes fed back; otherwise each row keeps its observed history.
         by: a static column whose levels an axis `segment` may name.
         worth: of one unit of each outcome, in money, `"buy=3.5"`; for `profit`.

@@ -160,7 +160,8 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
             raise UserError(f"chunk is {chunk}, must be at least 1")
         return tile(sizes, chunk)
     most = min(MOST, max(1, math.prod(sizes) // lanes_of(mesh)))
-    tiling, stands, before, grown = tile(sizes, min(PROBE, most)), 0, (0, 0), False
+    tiling, stands, before = tile(sizes, min(PROBE, most)), 0, (0, 0)
+    fits: Tiling | None = None
     for turn in range(8):
         found = compiled(work, tiling, mesh, shapes)
         if cached and not turn and found.bytes - found.fixed_bytes > CACHED:
@@ -170,12 +171,17 @@ def fit(work: Work, mesh: Mesh | None, shapes: Shapes, chunk: int | None, budget
         if tiling.chunk == 1 and goal < found.bytes <= limit:
             return tiling
         if turn and found.bytes <= goal:
-            each = max((found.bytes - before[1]) / max(tiling.chunk - before[0], 1), found.bytes / most, 1)
-            new = tile(sizes, min(most, tiling.chunk + math.floor(0.9 * (goal - found.bytes) / each)))
-            if grown or tiling.num_regions < MANY * lanes_of(mesh) or new.chunk < 4 * tiling.chunk:
+            more = tiling.chunk - before[0]
+            if fits is not None or more <= 0 or tiling.num_regions < MANY * lanes_of(mesh):
                 return tiling
-            tiling, grown = new, True
+            each = max((found.bytes - before[1]) / more, found.bytes / most)
+            new = tile(sizes, min(most, tiling.chunk + math.floor(0.9 * (goal - found.bytes) / each)))
+            if new.chunk < 4 * tiling.chunk:
+                return tiling
+            tiling, fits = new, tiling
             continue
+        if fits is not None:
+            return fits
         before = (tiling.chunk, found.bytes)
         if tiling.chunk == 1 and found.bytes > limit:
             need, have = found.bytes / 2**20, limit / 2**20

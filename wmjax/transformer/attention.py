@@ -17,15 +17,29 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from wmjax.transformer import nets
 from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.nets import Leaf, Params
+from wmjax.transformer.relative import gather, spread
 
 Rows = Float[Array, "rows heads size"]
 
 
 class Relative(NamedTuple):
-    """The tables looked up for every pair: [queries, rows, size]."""
+    """The tables of the past, the present first, then what lies further and further back; queries see no later rows.
 
-    key: Float[Array, "queries rows size"]
-    value: Float[Array, "queries rows size"]
+    key, value: [distances, size]. at: [queries, rows, distances], 1 at each pair's distance; None where queries and
+    rows stand at the same times one by one, which costs less (see `relative`).
+    """
+
+    key: Float[Array, "distances size"]
+    value: Float[Array, "distances size"]
+    at: Float[Array, "queries rows distances"] | None = None
+
+    def spread(self, x: Float[Array, "heads queries distances"]) -> Float[Array, "heads queries rows"]:
+        """Lay numbers by distance out over pairs."""
+        return spread(x) if self.at is None else jnp.einsum("hqr,qsr->hqs", x, self.at)
+
+    def gather(self, x: Float[Array, "heads queries rows"]) -> Float[Array, "heads queries distances"]:
+        """Sum pairs by distance."""
+        return gather(x, len(self.key)) if self.at is None else jnp.einsum("hqs,qsr->hqr", x, self.at)
 
 
 def leaves(*, cfg: MMMConfig, lead: tuple[int, ...] = ()) -> Params:
@@ -40,10 +54,10 @@ def table_leaves(*, cfg: MMMConfig) -> Params:
     return {name: Leaf(shape, 1 / math.sqrt(size)) for name in ("key", "value")}
 
 
-def look_up(tables: Params, queries: Int[Array, " queries"], rows: Int[Array, " rows"], *, cfg: MMMConfig) -> Relative:
-    """Look the tables up for queries and rows at the given times."""
-    at = jnp.clip(rows[None, :] - queries[:, None], -cfg.reach, cfg.reach) + cfg.reach
-    return Relative(tables["key"][at], tables["value"][at])
+def look_up(tables: Params, ago: Int[Array, "queries rows"] | None = None, *, cfg: MMMConfig) -> Relative:
+    """Make the tables ready for rows so many periods `ago`; None is all rows' own times, in order."""
+    past = Relative(tables["key"][cfg.reach :: -1], tables["value"][cfg.reach :: -1])
+    return past if ago is None else past._replace(at=jax.nn.one_hot(jnp.clip(ago, 0, cfg.reach), cfg.reach + 1))
 
 
 def _split(x: Float[Array, "rows width"], cfg: MMMConfig) -> Rows:
@@ -70,7 +84,7 @@ def attend(
 
     Args:
         params: see `leaves`.
-        relative: see `look_up`; None where the rows have no order.
+        relative: see `look_up`, of queries that see no later rows; None where the rows have no order.
         x: queries before projection.
         keys, values: see `project`.
         seen: which rows a query may see.
@@ -79,11 +93,11 @@ def attend(
     query = _split(nets.dense(params["query"], x), cfg)
     score = jnp.einsum("qhd,shd->hqs", query, keys)
     if relative is not None:
-        score = score + jnp.einsum("qhd,qsd->hqs", query, relative.key)
+        score = score + relative.spread(jnp.einsum("qhd,rd->hqr", query, relative.key))
     weight = jax.nn.softmax(jnp.where(seen, score / math.sqrt(query.shape[-1]), -1e9), axis=-1)
     if seed is not None:
         weight = nets.dropout(seed, weight, cfg.dropout)
     out = jnp.einsum("hqs,shd->qhd", weight, values)
     if relative is not None:
-        out = out + jnp.einsum("hqs,qsd->qhd", weight, relative.value)
+        out = out + jnp.einsum("hqr,rd->qhd", relative.gather(weight), relative.value)
     return nets.dense(params["out"], out.reshape(x.shape))

@@ -169,15 +169,14 @@ def apply(
         known: the channels.
         key: drops units in training; without it the network is deterministic.
     """
-    time = jnp.arange(series.outcome.shape[0])
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
     left = jnp.where(series.observed, series.outcome - media.sum(-1) - _intercept(params, series), 0.0)
     x = _inputs(params, spent, series, _shift(left))
     drawn = None if key is None or cfg.dropout == 0 else bits.seeds(key, (cfg.blocks, streams.STREAMS, streams.SEEDS))
-    look = streams.view(params["relative"], time, series.observed, cfg=cfg)
+    look = streams.view(params["relative"], series.observed, cfg=cfg)
     static = nets.dense(params["static"], series.static)
-    cache = streams.empty_cache(len(time), cfg=cfg)
+    cache = streams.empty_cache(series.outcome.shape[0], cfg=cfg)
     x, _ = streams.run(params["streams"], x, static, look, cache, 0, cfg=cfg, seeds=drawn)
     phi = _represent(params, x)
     return Forecast(_head(params, phi, spent, series, media, cfg=cfg), phi, media)
@@ -247,7 +246,7 @@ def roll_out(
         cache, before, seen = carry
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, t, 1)  # noqa: E731
         x = jax.vmap(take)(inputs).at[2].set(nets.dense(params["outcome"], before[None, None]))
-        look = streams.view(params["relative"], t[None], seen & (rows <= t), cfg=cfg)
+        look = streams.view(params["relative"], seen & (rows <= t), t, cfg=cfg)
         # Rows past t are zeros in the cache; `view` hides them because they are not observed yet.
         x, cache = streams.run(params["streams"], x, static, look, cache, t, cfg=cfg)
         phi = _represent(params, x)

@@ -27,8 +27,8 @@ def spread(x: Float[Array, "*batch time distances"]) -> Float[Array, "*batch tim
     far, apart = distances - 1, jnp.arange(time)[:, None] - jnp.arange(time)
     width = max(far, 1)
     # Rows one number longer than they are read again as: each starts one further on than the row before.
-    rows = _widen(jnp.flip(x[..., :width], -1), 0, time).reshape(*batch, -1)
-    near = rows[..., : time * (time + width - 1)].reshape(*batch, time, -1)[..., width - 1 :]
+    rows = _widen(jnp.flip(x[..., :width], -1), 0, time).reshape(*batch, time * (time + width))
+    near = rows[..., : time * (time + width - 1)].reshape(*batch, time, time + width - 1)[..., width - 1 :]
     pairs = jnp.where(apart >= far, x[..., far:], jnp.where(apart >= 0, near, 0.0))
     # Laid out once, not again in each operation that reads it.
     return jax.lax.optimization_barrier(pairs)
@@ -42,8 +42,9 @@ def gather(x: Float[Array, "*batch time time"], distances: int) -> Float[Array, 
 def _gathered(distances: int, x: Array) -> Array:
     *batch, time, _ = x.shape
     far, apart = distances - 1, jnp.arange(time)[:, None] - jnp.arange(time)
-    rows = _widen(x, max(far, 1) - 1, 0).reshape(*batch, 1, -1)
-    near = jnp.flip(_widen(rows, 0, time).reshape(*batch, time, -1)[..., :far], -1)
+    width = max(far, 1)
+    rows = _widen(x, width - 1, 0).reshape(*batch, time * (time + width - 1))
+    near = jnp.flip(_widen(rows, 0, time).reshape(*batch, time, time + width)[..., :far], -1)
     return jnp.concatenate([near, jnp.where(apart >= far, x, 0.0).sum(-1, keepdims=True)], axis=-1)
 
 

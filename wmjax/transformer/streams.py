@@ -37,7 +37,7 @@ class Cache(NamedTuple):
 
 
 class View(NamedTuple):
-    """What queries may see: `seen` [queries, rows], and the relative positions of each pair."""
+    """What queries may see: `seen` [queries, rows], and the relative positions of the pairs."""
 
     seen: Bool[Array, "queries rows"]
     relative: Relative
@@ -56,15 +56,15 @@ def leaves(*, cfg: MMMConfig) -> Params:
 
 def view(
     tables: Params,
-    queries: Int[Array, " queries"],
     observed: Bool[Array, " rows"],
+    at: Int[Array, ""] | None = None,
     *,
     cfg: MMMConfig,
 ) -> View:
-    """Let each query see itself and the observed rows before it."""
+    """Let each query see itself and the observed rows before it; queries are all rows, or that of period `at` alone."""
     rows = jnp.arange(observed.shape[0])
-    ago = queries[:, None] - rows[None, :]
-    return View((ago == 0) | ((ago > 0) & observed), attention.look_up(tables, queries, rows, cfg=cfg))
+    ago = (rows if at is None else at[None])[:, None] - rows
+    return View((ago == 0) | ((ago > 0) & observed), attention.look_up(tables, None if at is None else ago, cfg=cfg))
 
 
 def empty_cache(time: int, *, cfg: MMMConfig) -> Cache:

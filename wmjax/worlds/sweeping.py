@@ -47,7 +47,7 @@ FORECASTS = {
     "GraphWorld": "wmjax.worlds.graph.forecasting",
     "MediaWorld": "wmjax.worlds.media.forecasting",
 }
-"""Where each kind of world keeps its `forecast`, its `reach`, and the names of its `outcomes`."""
+"""Where each kind of world keeps its `forecast`, its `reach`, who `answers`, its `carry` and its `outcomes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +115,10 @@ def sweep(
     """Expect what every plan of a grid brings to every unit.
 
     Outputs that reductions may read (`of`), of each point, all over the units present: `total`, the expected outcomes
-    summed over the periods (up to an axis `horizon`, where there is one); `gain`, the same less that of what was done,
-    under the same luck; `cost`, of the actions more than were done; `profit`, what the gain is worth less the cost;
-    `path`, the expected outcomes of each period. The mean over those who answer, members or draws of what the data
-    leave open, or an axis `member` of the grid.
+    summed over the periods and what they carry over to (see `Setting.carry`), or up to an axis `horizon`; `gain`, the
+    same less that of what was done, under the same luck; `cost`, of the actions more than were done; `profit`, what the
+    gain is worth less the cost; `path`, the expected outcomes of each period. The mean over those who answer, members
+    or draws of what the data leave open, or an axis `member` of the grid.
 
     Args:
         world: a fitted world.
@@ -249,7 +249,8 @@ def prepare(
     first = _first_changed(plan, grid, setting)
     expect, data = room.forecast(world, panel, whole, feedback=setting.feedback, first=first)
     outcomes = room.outcomes(world, panel)
-    present = np.asarray(panel.arrays.mask[:, whole], bool)
+    present = np.array(panel.arrays.mask[:, whole], bool)
+    present[:, setting.periods :] &= present[:, : setting.periods].any(1, keepdims=True)
     kept = _reductions(reduce, panel, grid, np.asarray(present[:, : setting.periods].any(1)))
     sweep_checks.check_choices(grid, kept if isinstance(kept, Mapping) else {"": kept}, outcomes)
     factual = jnp.asarray(panel.arrays.actions[:, whole])

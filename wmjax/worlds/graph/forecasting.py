@@ -134,7 +134,9 @@ def forecast(world: GraphWorld, panel: Panel, window: slice, *, feedback: bool, 
         UserError: a window that nothing precedes, or of a single period.
     """
     if window.stop - window.start < 2:
-        raise UserError("in a graph world an action acts from the next period on, and the panel ends with this one")
+        last = window.stop >= panel.num_times
+        mend = "the panel ends with this one" if last else "ask for 2 (--periods), or count one more (--carry 1)"
+        raise UserError(f"in a graph world an action acts from the next period on; {mend}")
     if window.start < 1:
         raise UserError("a graph world's sweep needs a period before its window; give a start of at least 1")
     past = world._values(panel)[:, : window.start]
