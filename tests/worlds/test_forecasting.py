@@ -192,6 +192,21 @@ def test_media_sweeps_go_as_far_as_the_world_itself_says(planned, channels):
     assert found["supported"][3].all()
     with pytest.raises(UserError, match="channel_0 is spend and not negative; the grid's axis 'factor' has -1"):
         sweeping.sweep(planned, channels, axes.axis("factor", [-1.0, 1.0]), **how)
+    # Nor may it be taken below by what is added, and no more moved than there is.
+    add = {**how, "plan": None}
+    with pytest.raises(UserError, match=r"channel_0 is spend and not negative; at add.channel_0=-\d"):
+        sweeping.sweep(planned, channels, axes.axis("add.channel_0", [-1e6, 0.0]), **add)
+    move = {**how, "plan": (Move(action="channel_0", to="channel_1", share=Axis("share")),)}
+    with pytest.raises(UserError, match=r"'share' has 1.5: a share to be moved is 0 to 1"):
+        sweeping.sweep(planned, channels, axes.axis("share", [0.0, 1.5]), **move)
+    with pytest.raises(UserError, match=r"none of its edits reads it: give it one, with \$scale.channel_2"):
+        sweeping.sweep(planned, channels, axes.axis("scale.channel_2", [0.0, 1.5]), **how)
+    priced = dataclasses.replace(ASKED, worth=(("sales", 2.0),))
+    free = sweeping.sweep(planned, channels, grid, reduce=Full(of="profit"), **{**how, "setting": priced})
+    assert (
+        "channel_0: no price (--cost), so that cost and profit count none of it"
+        in (free.attrs["provenance"]["warnings"])
+    )
 
 
 def test_sums_over_draws_lose_nothing():

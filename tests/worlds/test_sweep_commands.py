@@ -377,6 +377,12 @@ def test_one_plan_for_all_units_of_a_segment_within_a_budget(run, doubtful, swep
     assert table["value"].sum() == pytest.approx(max(gain[plans, at].sum() for plans in afford), rel=1e-5)
     assert "One plan for all units of each level of income" in " ".join(capsys.readouterr().out.split())
     assert files.read_provenance(run / "s.best_income.parquet")["best"]["asked"]["by"] == "income"
+    cli.main(["best", str(swept), "--by", "all", "--outcome", "purchase"])
+    one = pd.read_parquet(run / "s.best_all.parquet")
+    assert one["all"].tolist() == ["all"]
+    assert (2 * one["push"] + one["coupon"]).tolist() == [gain.sum(1).argmax()]
+    np.testing.assert_allclose(one["value"], gain.sum(1).max(), rtol=1e-5)
+    assert "One plan for all units; value" in " ".join(capsys.readouterr().out.split())
     each = store.read(doubtful)["gain"].sel(outcome="visit")
     marks = store.read(doubtful)["supported"].values.astype(bool)
     table, _ = choosing.best(doubtful, outcome="visit", by="income", alpha=0.2)
@@ -654,7 +660,7 @@ def test_a_policy_of_profit_is_judged_in_money(run, world, panel, tmp_path, caps
     worth = panel.arrays.outcomes[:, start] @ [2.0, 10.0] - 0.3 * panel.arrays.actions[:, start, -1]
     assert table.loc[("value", "what was done"), "value"] == pytest.approx(worth.mean(), rel=1e-5)
     cli.main(["best", str(out)])
-    assert "with costs taken off" in capsys.readouterr().out
+    assert "with costs of push taken off" in capsys.readouterr().out
     chosen, _ = choosing.best(out)
     assert table.loc[("gain", "the world"), "value"] * len(chosen) == pytest.approx(chosen["value"].sum(), rel=1e-3)
 
@@ -862,6 +868,7 @@ def test_a_table_that_could_not_be_fitted_can_be_asked_about(run, tmp_path, caps
         (["best", "SWEPT", "--outcome", "buy"], "no outcome 'buy'; there are visit, purchase"),
         (["best", "SWEPT"], "say which --outcome"),
         (["best", "SWEPT", "--outcome", "visit", "--cost", "tv=1"], "no axis 'tv' to price"),
+        (["best", "scaled.zarr", "--outcome", "visit", "--budget", "1"], "a budget needs costs; sweep again with"),
         (
             ["best", "scaled.zarr", "--outcome", "visit", "--cost", "scale.coupon=2"],
             "'scale.coupon' is no amount of an action, and has no price: sweep again with cost.full",

@@ -16,7 +16,7 @@ from wmjax.evaluate import policy
 from wmjax.report import frames
 from wmjax.report.sweeping import prices
 from wmjax.sweep import plan_reading, store
-from wmjax.sweep.plans import Axis, near
+from wmjax.sweep.plans import EVERYONE, Axis, near
 from wmjax.sweep.reduce import Segments
 from wmjax.worlds import sweep_checks, sweep_segments
 from wmjax.worlds.consumer.intervals import bounds, quantiles
@@ -72,7 +72,7 @@ def best(
         cost: prices of one unit of an axis's level, `coupon=0.5`; by default the sweep's own `cost`.
         outcome: which, where there are several.
         by: a static column that the sweep has labelled its units with: one plan for all units of a level, whose values
-            and costs are sums over them.
+            and costs are sums over them; `all` is one plan for all units.
         solver: `"greedy"`, within one step of the best, or `"exact"`; by default greedy for units, exact for segments,
             of which one step is much.
         supported_only: pass over plans that go, for the unit or any unit of the segment, beyond what the data speak
@@ -196,12 +196,14 @@ def unreached(found: xr.Dataset) -> int:
 
 
 def _labels(found: xr.Dataset, by: str) -> np.ndarray:
-    """Read the units' levels of a static column.
+    """Read the units' levels of a static column; `all` is everyone.
 
     Raises:
         UserError: a column that the sweep did not label its units with.
     """
     known = [str(name) for name, own in found.coords.items() if own.dims == ("unit",) and name != "unit"]
+    if by == EVERYONE and by not in known:
+        return np.full(found.sizes["unit"], EVERYONE, object)
     if by not in known:
         raise UserError(f"the sweep's units have no {by!r} to choose by; {near(by, known) if known else 'none at all'}")
     return np.asarray(found[by].values, object)
@@ -372,10 +374,10 @@ def _costs(
     if not cost:
         if budget is None:
             return None
-        numbers = [name for name in _axes(found, dims) if found[name].dtype.kind in "iuf"] or ["AXIS"]
-        raise UserError(
-            f'a budget needs costs; give prices of the axes, --cost "{numbers[0]}=0.5", or sweep with cost.full'
-        )
+        relative = _relative(found)
+        numbers = [n for n in _axes(found, dims) if found[n].dtype.kind in "iuf" and n not in relative]
+        price = f'give prices of the axes, --cost "{numbers[0]}=0.5", or ' if numbers else ""
+        raise UserError(f"a budget needs costs; {price}sweep again with cost.full and prices of actions")
     total = np.zeros(gain.sizes["plan"])
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):

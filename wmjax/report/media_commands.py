@@ -169,10 +169,9 @@ class Question:
         if not (self.start >= 0 and 1 <= count <= left) or (self.carry is not None and self.carry < 0):
             asked = {"start": self.start, "periods": self.periods, "carry": self.carry}
             words = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
-            raise UserError(
-                f"{words}: the table has periods 0 to {panel.num_times - 1}, of which at least one is asked about, "
-                "and carry is 0 or more"
-            )
+            mend = f"ask for 1 to {left} periods" if 0 <= self.start < panel.num_times else "start at one of them"
+            mend = "carry is 0 or more" if self.carry is not None and self.carry < 0 else mend
+            raise UserError(f"{words}: the table has periods 0 to {panel.num_times - 1}; {mend}")
         times = slice(self.start, self.start + count)
         more = min(world.cfg.network.carry if self.carry is None else self.carry, left - count)
         first, last = (str(panel.times[at])[:10] for at in (times.start, times.stop - 1))

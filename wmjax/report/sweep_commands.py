@@ -58,10 +58,11 @@ def sweep(
             `plans = { list = [{ tv = 0, radio = 2 }, { tv = 1, radio = 5 }] }`; samples,
             `plans = { sobol = 1024, seed = 7, of = { tv = { low = 0.0, high = 9.5 } } }`, or `latin` for `sobol`.
         out: Zarr store of the result.
-        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`,
-            `best`; `mean:AXIS` keeps the levels of an axis apart and `mean:income` those of a static column, over the
-            units of each (so do quantiles, and `best:income`); `gain.full` reads the output gain (total, gain, cost,
-            profit, path; without one, total, which like gain is summed over the periods and the carry).
+        reduce: what is kept, several words in one text: `full` (every plan's numbers), `mean`, `quantiles`, `top:20`
+            (plans by their mean over units), `best` (each unit's); `mean:AXIS` keeps the levels of an axis apart and
+            `mean:income` those of a static column, over the units of each (so do quantiles, and `best:income`);
+            `gain.full` reads the output gain (total, gain, cost, profit, path; without one, total, which like gain is
+            summed over the periods and the carry).
         plan: TOML file of edits that read the axes; axes named as actions set them without one.
         start: position of the first period in the panel, counted from 0; by default the first one of the test periods.
         periods: how many periods, which are summed; a plan holds in all of them.
@@ -102,6 +103,7 @@ def sweep(
     if number[0] == 0:
         if seed and not feedback:
             console.warning(f"--seed {seed} changes nothing: without --feedback no luck is drawn")
+        console.say(f"Asked: {sweeping.asked_about(world, table, asked)}")
         shared: dict[str, Any] = {"timed": dry_run, "workers": max(processes, number[1])}
         shared |= {"notes": notes, "warn": _warn if dry_run else None}
         for name, value in sweeping.predicted(world, table, asked, **shared).items():
@@ -153,7 +155,7 @@ def best(
             own `cost.full`, for which give `--cost` to `wmjax sweep`.
         outcome: which one, where there are several and no profit.
         by: a static column: one plan for all units of each of its levels, of the highest sum over them; real values are
-            cut at their quintiles. By default each unit has a plan of its own.
+            cut at their quintiles. `all` is one plan for all units. By default each unit has a plan of its own.
         solver: `greedy`, which is within one step of one unit of the best (of a single unit it is the best), or
             `exact`, by integer programming; by default greedy for units and exact for segments.
         supported_only: pass over plans that go, for the unit or for any unit of the segment, beyond what the data speak
@@ -166,7 +168,7 @@ def best(
     from wmjax.core import files
     from wmjax.core.provenance import to_plain
     from wmjax.report import choosing, console
-    from wmjax.sweep import store
+    from wmjax.sweep import plans, store
 
     path = files.parquet(out or _beside(sweep, "best", by))
     if path.exists() and not overwrite:
@@ -182,11 +184,16 @@ def best(
             left = counts["units"].iloc[MOST_PLANS:].sum()
             console.say(f"and {len(counts) - MOST_PLANS:,} plans more, of {left:,} units")
     else:
-        console.table(table.head(MOST_PLANS), title=f"One plan for all units of each level of {by}; {told}")
+        each = "" if by == plans.EVERYONE else f" of each level of {by}"
+        console.table(table.head(MOST_PLANS), title=f"One plan for all units{each}; {told}")
         if len(table) > MOST_PLANS:
             console.say(f"and {len(table) - MOST_PLANS:,} levels more")
     priced = table.attrs["priced"]
-    paid = "with costs taken off" if of == "profit" else "the sweep kept no costs, and no --cost is given"
+    attrs = dict(store.read(sweep).attrs)
+    paid = "the sweep kept no costs, and no --cost is given"
+    if of == "profit":
+        costs = ", ".join(name for name, _ in attrs["provenance"]["setting"]["cost"])
+        paid = f"with costs of {costs} taken off" if costs else "no costs taken off, as no action had a price"
     if priced:
         paid = f"cost {chosen.cost:,.6g}{'' if cost else ' over what was done'}, in the prices' money"
     value = f"value {chosen.gain:,.6g}"
@@ -217,7 +224,6 @@ def best(
     if of != "total" and (same := int(np.sum(table["value"] == 0)) - left):
         console.say(f"{same:,} {whom} are left as they were: for them the plan that they are given changes nothing")
     opened = store.read(sweep)
-    attrs = dict(opened.attrs)
     if cost:
         console.say(
             "the prices of --cost, and so the budget, count the level that each unit gets, once, and not what that is "

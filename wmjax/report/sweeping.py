@@ -16,7 +16,7 @@ from wmjax.core import devices
 from wmjax.core.errors import UserError
 from wmjax.core.files import read_provenance
 from wmjax.core.observe import Observer
-from wmjax.data.panel import Panel
+from wmjax.data.panel import Panel, show_time
 from wmjax.data.schema import PanelSchema
 from wmjax.sweep import plan_reading, processes, reading, reduce_reading, results, store
 from wmjax.sweep.grids import Grid
@@ -125,6 +125,17 @@ def prices(words: str, what: str) -> tuple[tuple[str, float], ...]:
             example = f"{name or 'NAME'}=3.5"
             raise UserError(f"{what} {word!r} must be NAME=NUMBER, for example {example}") from None
     return tuple(found)
+
+
+def asked_about(world: Any, panel: Panel, asked: Asked) -> str:
+    """Say which periods plans are of, and how many after them count."""
+    options = asked.arguments(world, panel)
+    setting = sweeping.carried(world, panel, options["grid"], options["setting"])
+    if (stop := setting.start + setting.periods) > panel.num_times:
+        return f"periods {setting.start} to {stop - 1}"  # which are refused
+    first, last = (show_time(panel.times[at]) for at in (setting.start, stop - 1))
+    words = f"plans of {first}" if setting.periods == 1 else f"plans of {first} to {last}"
+    return f"{words}, and what they do in them" + (f" and {setting.carry} periods later" if setting.carry else "")
 
 
 def predicted(

@@ -35,6 +35,8 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: C
     for column in grid.columns:
         if column.name not in read and column.kind != "seed":
             known = plans.near(column.name, (*panel.action_names, *sorted(read)))
+            if column.name.removeprefix("scale.").removeprefix("add.") in panel.action_names:
+                known = f"a plan is given, and none of its edits reads it: give it one, with ${column.name}"
             raise UserError(f"nothing reads the grid's axis {column.name!r}; {known}")
         if column.name == MEMBER:
             asked = [int(x) for x in _some_levels(column)]
@@ -49,7 +51,13 @@ def check_axes(grid: Grid, plan: Plan, panel: Panel, answers: Answers, groups: C
 
 
 def _check_levels(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
-    """Refuse an axis that sets a binary action to another value than 0 and 1, or that makes spend negative."""
+    """Refuse an axis that sets a binary action to another value than 0 and 1, that makes spend negative, or that moves
+    other shares than 0 to 1."""
+    if isinstance(edit, plans.Move) and isinstance(edit.share, Axis):
+        for column in grid.columns:
+            if column.name == edit.share.name and ((levels := _some_levels(column)) < 0).any() | (levels > 1).any():
+                wrong = levels[(levels < 0) | (levels > 1)][0]
+                raise UserError(f"the grid's axis {column.name!r} has {wrong:g}: a share to be moved is 0 to 1")
     by = edit.value if isinstance(edit, plans.Set) else edit.factor if isinstance(edit, plans.Scale) else None
     if not (isinstance(by, Axis) and isinstance(edit.action, str | tuple)):
         return
@@ -140,3 +148,11 @@ def check_choices(grid: Grid, reduce: Mapping[str, Reduction], outcomes: tuple[s
                 f"top ranks plans by one number, and {kept.of} has one for each of {', '.join(outcomes)}; say what "
                 "they are worth (--worth) and keep profit.top"
             )
+
+
+def unpriced(reduce: Mapping[str, Reduction], moved: Collection[str], prices: Collection[str]) -> list[str]:
+    """Say which of the actions that plans move cost nothing in what is kept, because they have no price."""
+    names = [name for name in moved if name not in prices]
+    if not names or not any(kept.of in ("cost", "profit") for kept in reduce.values()):
+        return []
+    return [f"{', '.join(names)}: no price (--cost), so that cost and profit count none of it"]

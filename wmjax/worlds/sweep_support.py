@@ -39,7 +39,7 @@ class Question(NamedTuple):
     plan: edits that read the grid's axes.
     apply: the plan at a point, from its digits; gives all units' actions.
     names: of the actions.
-    binary: which of them take 0 and 1 only.
+    binary: which of them take 0 and 1 only. money: which are spend, never below 0.
     feedback: whether a plan changes later histories.
     span: least and largest value of each action in the panel.
     """
@@ -51,6 +51,7 @@ class Question(NamedTuple):
     apply: Callable[[Any], Any]
     names: tuple[str, ...]
     binary: frozenset[str]
+    money: frozenset[str]
     feedback: bool
     span: Mapping[str, tuple[float, float]]
 
@@ -68,14 +69,14 @@ def warnings(asked: Question, grid: Grid) -> tuple[list[str], list[str], list[st
     the grid, where every dimension is at its first or last level.
 
     Raises:
-        UserError: a plan that moves a binary action to another value than 0 and 1.
+        UserError: a plan that moves a binary action to another value than 0 and 1, or spend below 0.
     """
     moved: set[str] = set()
     worst: dict[str, tuple[int, int, int]] = {}
     looked = [(index, np.unravel_index(index, grid.sizes)) for index in looked_at(grid.sizes)]
     for index, digits in looked:
         planned, cells = asked.at(digits)
-        _check_bits(asked, grid, index, planned, cells)
+        _check_values(asked, grid, index, planned, cells)
         beyond = asked.reach.beyond(planned) & cells
         for name, count, changed in zip(asked.names, beyond.sum((0, 1)), cells.sum((0, 1)), strict=True):
             moved |= {name} if changed else set()
@@ -122,12 +123,17 @@ def _read(asked: Question, grid: Grid) -> list[int]:
     return [i for i, part in enumerate(grid.parts) if read & {column.name for column in part.columns}]
 
 
-def _check_bits(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
+def _check_values(asked: Question, grid: Grid, index: int, planned: np.ndarray, cells: np.ndarray) -> None:
     for at, name in enumerate(asked.names):
         values = planned[..., at][cells[..., at]]
         wrong = values[(values != 0) & (values != 1)]
         if name in asked.binary and len(wrong):
             raise UserError(f"{name} is binary, 0 or 1; at {_label(grid, index)} the plan makes it {wrong[0]:g}")
+        if name in asked.money and (values < 0).any():
+            raise UserError(
+                f"{name} is spend and not negative; at {_label(grid, index)} the plan makes it {values.min():g}. A "
+                "plan whose last edit is a clamp with low = 0 keeps it from that"
+            )
 
 
 def supported(

@@ -152,7 +152,8 @@ def sweep(
     asked = question(world, panel, evaluate, grid, setting)
     of_actions, of_points, always = sweep_support.warnings(asked, grid)
     many = sweep_support.too_many(asked, grid) if sweep_beside.full(options["reduce"]) else []
-    lines = sweep_support.lines(asked, grid, world.facts, (notes, of_actions, of_points, always, many))
+    free = _unpriced(evaluate, options["reduce"], setting)
+    lines = sweep_support.lines(asked, grid, world.facts, (notes, free, of_actions, of_points, always, many))
     if warn is not None:
         warn(lines)
     told = about | {
@@ -212,7 +213,8 @@ def plan_sweep(
     if warn is not None:
         asked = question(world, panel, evaluate, grid, setting)
         many = sweep_support.too_many(asked, grid) if sweep_beside.full(options["reduce"]) else []
-        warn(sweep_support.lines(asked, grid, world.facts, (notes, *sweep_support.warnings(asked, grid), many)))
+        free = _unpriced(evaluate, options["reduce"], setting)
+        warn(sweep_support.lines(asked, grid, world.facts, (notes, free, *sweep_support.warnings(asked, grid), many)))
     return engine.plan_sweep(
         evaluate,
         grid,
@@ -295,6 +297,12 @@ def _usual(key: Any, data: Any, factual: Array, *, expect: Any, moved: tuple[boo
     return expect(key, data, factual, tuple(x if own else None for x, own in zip(columns, moved, strict=True)), None)
 
 
+def _unpriced(evaluate: Evaluate, kept: Any, setting: Setting) -> list[str]:
+    moved = plans.moved(evaluate.plan, names=evaluate.actions, choices=dict(evaluate.choices))
+    names = [name for name, own in zip(evaluate.actions, moved, strict=True) if own]
+    return sweep_checks.unpriced(kept if isinstance(kept, Mapping) else {"": kept}, names, dict(setting.cost))
+
+
 def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:
     """Say what the plans of a grid ask of a world, for `sweep_support`."""
     window = _window(panel, setting)
@@ -308,6 +316,7 @@ def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: 
         apply=partial(_planned, factual, groups, grid.tables(), choices=evaluate.choices, **fixed),
         names=evaluate.actions,
         binary=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "binary"),
+        money=frozenset(n for n in panel.action_names if panel.schema.column(n).kind == "currency"),
         feedback=setting.feedback,
         span={name: _span(panel.arrays.actions[..., at], panel) for at, name in enumerate(panel.action_names)},
     )
