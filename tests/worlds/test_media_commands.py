@@ -108,9 +108,10 @@ def test_every_answer_is_tidy_as_parquet_and_as_json(run, tmp_path, command):
 
 @pytest.mark.parametrize("words", [["--start", "-1"], ["--periods", "0"], ["--start", "5", "--periods", "999"]])
 def test_periods_that_are_not_there_are_refused(run, capsys, words):
-    for command in ("roi", "curves"):
+    move = ["--source", "channel_0", "--target", "channel_1"]
+    for command, more in (("roi", []), ("curves", []), ("shift", move), ("optimize", [])):
         with pytest.raises(SystemExit):
-            cli.main([command, str(run), *words])
+            cli.main([command, str(run), *words, *more])
         assert "the table has periods 0 to" in " ".join(capsys.readouterr().err.split())
 
 
@@ -124,6 +125,22 @@ def test_answers_go_by_default_into_the_run(run, capsys):
     assert "by the old split, scaled to the budget and moved into the bounds, " in out
     cli.main(["shift", str(run), "--source", "channel_0", "--target", "channel_1"])
     assert len(json.loads((run / "shift_channel_0_channel_1.json").read_text())["rows"]) == 3 * 6
+
+
+def test_moves_and_budgets_may_be_of_some_periods(run, tmp_path, capsys):
+    """As the world itself has them of these; others keep what was spent in them."""
+    world, panel = Run(run).open("shift")
+    out, when, times = tmp_path / "x.json", ["--start", "4", "--periods", "6"], slice(4, 10)
+    cli.main(["shift", str(run), "--source", "channel_0", "--target", "channel_1", *when, "--out", str(out)])
+    told = json.loads(out.read_text())
+    want = world.shift(panel, "channel_0", "channel_1", 0.1, times=times)
+    assert told["mean"] == pytest.approx(want["mean"], rel=1e-5)
+    assert told["moved"] == pytest.approx(0.1 * panel.arrays.actions[:, times, 0].sum(), rel=1e-5)
+    assert f"of {str(panel.times[4])[:10]} to {str(panel.times[9])[:10]}" in " ".join(capsys.readouterr().out.split())
+    cli.main(["optimize", str(run), *when, "--out", str(out)])
+    table = pd.DataFrame(json.loads(out.read_text())["rows"]).query("geo == 'all' and channel == 'all'")
+    assert table["spend"].item() == pytest.approx(panel.arrays.actions[:, times].sum(), rel=1e-5)
+    assert table["new_spend"].item() == pytest.approx(table["spend"].item(), rel=1e-5)
 
 
 def test_a_budget_in_money_and_from_a_file(run, geos, tmp_path, capsys):

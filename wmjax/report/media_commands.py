@@ -164,20 +164,36 @@ class Question:
         """
         from wmjax.core.errors import UserError
 
-        left = panel.num_times - self.start
-        count = left if self.periods is None else self.periods
-        if not (self.start >= 0 and 1 <= count <= left) or (self.carry is not None and self.carry < 0):
-            asked = {"start": self.start, "periods": self.periods, "carry": self.carry}
-            words = ", ".join(f"--{name} {value}" for name, value in asked.items() if value is not None)
-            mend = f"ask for 1 to {left} periods" if 0 <= self.start < panel.num_times else "start at one of them"
-            mend = "carry is 0 or more" if self.carry is not None and self.carry < 0 else mend
-            raise UserError(f"{words}: the table has periods 0 to {panel.num_times - 1}; {mend}")
-        times = slice(self.start, self.start + count)
-        more = min(world.cfg.network.carry if self.carry is None else self.carry, left - count)
-        first, last = (str(panel.times[at])[:10] for at in (times.start, times.stop - 1))
-        words = f"spend of {first} to {last}, and what it did in them" + (f" and {more} periods later" if more else "")
+        times = _times(panel, self.start, self.periods)
+        if self.carry is not None and self.carry < 0:
+            raise UserError(f"--carry is {self.carry}, must be 0 or more")
+        more = min(world.cfg.network.carry if self.carry is None else self.carry, panel.num_times - times.stop)
+        later = f" and {more} periods later" if more else ""
+        words = f"spend of {_dates(panel, times)}, and what it did in them{later}"
+        count = times.stop - times.start
         told = {"start": self.start, "periods": count, "carry": self.carry, "alpha": self.alpha, "window": words}
         return world.attribute(panel, times=times, carry=self.carry, alpha=self.alpha), told
+
+
+def _times(panel: Any, start: int, periods: int | None) -> slice:
+    """Give the periods that a question is about; by default all from the first one on.
+
+    Raises:
+        UserError: periods that the table does not have.
+    """
+    from wmjax.core.errors import UserError
+
+    left = panel.num_times - start
+    count = left if periods is None else periods
+    if not (start >= 0 and 1 <= count <= left):
+        words = f"--start {start}" + ("" if periods is None else f" --periods {periods}")
+        mend = f"ask for 1 to {left} periods" if 0 <= start < panel.num_times else "start at one of them"
+        raise UserError(f"{words}: the table has periods 0 to {panel.num_times - 1}; {mend}")
+    return slice(start, start + count)
+
+
+def _dates(panel: Any, times: slice) -> str:
+    return " to ".join(str(panel.times[at])[:10] for at in (times.start, times.stop - 1))
 
 
 FoldQuestion = Annotated[Question, tyro.conf.arg(name="")]
@@ -224,7 +240,15 @@ def curves(run: RunFolder, *, out: Path | None = None, question: FoldQuestion = 
 
 
 def shift(
-    run: RunFolder, *, source: str, target: str, share: float = 0.1, out: Path | None = None, alpha: float = 0.1
+    run: RunFolder,
+    *,
+    source: str,
+    target: str,
+    share: float = 0.1,
+    start: int = 0,
+    periods: int | None = None,
+    out: Path | None = None,
+    alpha: float = 0.1,
 ) -> None:
     """Say what moving a share of one channel's spend to another would have changed.
 
@@ -233,6 +257,8 @@ def shift(
         source: the channel that gives.
         target: the channel that takes.
         share: of the source's spend in every period.
+        start: position of the first period whose spend is moved, counted from 0.
+        periods: how many; by default all from there on. What spend does later counts too, as far as it is carried over.
         out: `.json` or `.parquet` file; by default `shift_SOURCE_TARGET.json` in the run's folder.
         alpha: the interval holds with probability 1 - alpha.
     """
@@ -240,14 +266,15 @@ def shift(
     from wmjax.worlds.media import planning
 
     path, world, panel = _opened("shift", run, out, f"shift_{source}_{target}.json")
-    table, found = planning.shift(world, panel, source, target, share, alpha=alpha)
+    times = _times(panel, start, periods)
+    table, found = planning.shift(world, panel, source, target, share, times=times, alpha=alpha)
     found["warnings"] = [*world.warnings(), *found["warnings"]]
     _warn(found["warnings"])
     console.say(
-        f"{number(found['moved'])} moved from {source} to {target}, over all {panel.num_times} periods: "
+        f"{number(found['moved'])} moved from {source} to {target}, of {_dates(panel, times)}: "
         f"{_gain(world, panel, found, alpha)}"
     )
-    question = {"source": source, "target": target, "share": share, "alpha": alpha}
+    question = {"source": source, "target": target, "share": share, "start": start, "periods": periods, "alpha": alpha}
     _write(path, table, world, panel, question, channel="all", geo="all", **found)
 
 
@@ -260,13 +287,15 @@ def optimize(
     bounds: str = "",
     money: bool = False,
     move: Literal["channels", "within", "between"] = "channels",
+    start: int = 0,
+    periods: int | None = None,
     out: Path | None = None,
     alpha: float = 0.1,
 ) -> None:
     """Split a budget over the channels for the largest expected outcome.
 
-    Each spend is multiplied by one number in all periods; `wmjax shift`, which moves money period by period, may win
-    more.
+    Each spend is multiplied by one number in all periods asked for; `wmjax shift`, which moves money period by period,
+    may win more.
 
     Args:
         run: folder of a finished run of a media world.
@@ -278,6 +307,8 @@ def optimize(
         money: `--bounds` are amounts of spend, not multiples of it.
         move: between `channels`, each keeping its split over geos; `within` each geo, whose own total stays; or
             `between` channels and geos.
+        start: position of the first period whose spend may change, counted from 0.
+        periods: how many; by default all from there on. What spend does later counts too, as far as it is carried over.
         out: `.parquet` or `.json` file; by default `budget.parquet` in the run's folder.
         alpha: the gain's interval holds with probability 1 - alpha.
     """
@@ -289,8 +320,9 @@ def optimize(
         raise UserError("--money says that --bounds are amounts, and there are none; give --bounds")
     given = budgets.read_bounds(bounds) if bounds else (low, high)
     path, world, panel = _opened("optimize", run, out, "budget.parquet")
+    times = _times(panel, start, periods)
     table, numbers = world.optimize_budget(
-        panel, budget=budget, bounds=given, move=move, money=money, rest=(low, high), alpha=alpha
+        panel, budget=budget, bounds=given, move=move, money=money, rest=(low, high), times=times, alpha=alpha
     )
     warned = world.warnings()
     _warn(warned)
@@ -309,7 +341,7 @@ def optimize(
         else f"at {number(planned - spent, sign=True)} of spend"
     )
     gain = _gain(world, panel, numbers | {"mean": numbers["gain"]}, alpha)
-    console.say(f"Over what was done, {cost}: {gain}, as if it had not been chosen")
+    console.say(f"Over what was done, of {_dates(panel, times)}, {cost}: {gain}, as if it had not been chosen")
     if numbers["lo"] <= 0 <= numbers["hi"]:
         warned = [*warned, "the interval of the gain holds 0: the data do not tell this split from what was done"]
         console.warning(warned[-1])
@@ -319,7 +351,8 @@ def optimize(
         f"one more of budget would bring {number(numbers['price'])} (optimality residual {numbers['residual']:.2g})"
     )
     question = {"budget": budget, "low": low, "high": high, "bounds": bounds, "money": money, "move": move}
-    _write(path, table, world, panel, question | {"alpha": alpha}, **numbers, warnings=warned)
+    question |= {"start": start, "periods": periods, "alpha": alpha}
+    _write(path, table, world, panel, question, **numbers, warnings=warned)
 
 
 def report(run: Path, world: Any, panel: Any, *, title: str, alpha: float) -> None:
