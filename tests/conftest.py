@@ -71,6 +71,8 @@ with it alone."""
 
 FAMILIES = ("tests/worlds",)
 """Folders whose files share fitted worlds and their compiled programs: one worker takes all of a folder."""
+ALONE = ("tests/worlds/test_media_free", "tests/worlds/test_media_each", "tests/worlds/test_media_adversary")
+"""Files of a family that share little with the others: all of it would be more than half of a run."""
 
 
 UNCHECKED = ("tests/test_readme", "tests/experiments", "tests/report")
@@ -114,7 +116,7 @@ class ByFamily(LoadFileScheduling):
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
-        return next((family for family in FAMILIES if file.startswith(family)), file)
+        return file if file.startswith(ALONE) else next((own for own in FAMILIES if file.startswith(own)), file)
 
 
 def pytest_xdist_make_scheduler(config, log):
