@@ -371,10 +371,10 @@ def _costs(
         paid = found[own[0]]
         paid = paid.mean([d for d in paid.dims if d not in (*dims, "unit")], skipna=False)
         return _plans_by_units(paid, dims).values.astype(np.float64)
+    if not cost and budget is None:
+        return None
+    relative = _relative(found)
     if not cost:
-        if budget is None:
-            return None
-        relative = _relative(found)
         numbers = [n for n in _axes(found, dims) if found[n].dtype.kind in "iuf" and n not in relative]
         price = f'give prices of the axes, --cost "{numbers[0]}=0.5", or ' if numbers else ""
         raise UserError(f"a budget needs costs; {price}sweep again with cost.full and prices of actions")
@@ -382,7 +382,7 @@ def _costs(
     for name, price in prices(cost, "cost"):
         if name not in _axes(found, dims):
             raise UserError(f"no axis {name!r} to price; there are {', '.join(_axes(found, dims))}")
-        if name in _relative(found):
+        if name in relative:
             mend = (
                 "leave --cost out, the sweep has costs" if own else "sweep again with cost.full and prices of actions"
             )

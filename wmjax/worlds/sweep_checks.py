@@ -55,9 +55,11 @@ def _check_levels(edit: plans.Edit, grid: Grid, panel: Panel) -> None:
     other shares than 0 to 1."""
     if isinstance(edit, plans.Move) and isinstance(edit.share, Axis):
         for column in grid.columns:
-            if column.name == edit.share.name and ((levels := _some_levels(column)) < 0).any() | (levels > 1).any():
-                wrong = levels[(levels < 0) | (levels > 1)][0]
-                raise UserError(f"the grid's axis {column.name!r} has {wrong:g}: a share to be moved is 0 to 1")
+            if column.name != edit.share.name or column.kind == "choice":
+                continue
+            levels = _some_levels(column)
+            if len(wrong := levels[(levels < 0) | (levels > 1)]):
+                raise UserError(f"the grid's axis {column.name!r} has {wrong[0]:g}: a share to be moved is 0 to 1")
     by = edit.value if isinstance(edit, plans.Set) else edit.factor if isinstance(edit, plans.Scale) else None
     if not (isinstance(by, Axis) and isinstance(edit.action, str | tuple)):
         return
@@ -148,11 +150,3 @@ def check_choices(grid: Grid, reduce: Mapping[str, Reduction], outcomes: tuple[s
                 f"top ranks plans by one number, and {kept.of} has one for each of {', '.join(outcomes)}; say what "
                 "they are worth (--worth) and keep profit.top"
             )
-
-
-def unpriced(reduce: Mapping[str, Reduction], moved: Collection[str], prices: Collection[str]) -> list[str]:
-    """Say which of the actions that plans move cost nothing in what is kept, because they have no price."""
-    names = [name for name in moved if name not in prices]
-    if not names or not any(kept.of in ("cost", "profit") for kept in reduce.values()):
-        return []
-    return [f"{', '.join(names)}: no price (--cost), so that cost and profit count none of it"]

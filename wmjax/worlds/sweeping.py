@@ -298,9 +298,13 @@ def _usual(key: Any, data: Any, factual: Array, *, expect: Any, moved: tuple[boo
 
 
 def _unpriced(evaluate: Evaluate, kept: Any, setting: Setting) -> list[str]:
+    """Say which of the actions that plans move cost nothing in what is kept, because they have no price."""
     moved = plans.moved(evaluate.plan, names=evaluate.actions, choices=dict(evaluate.choices))
-    names = [name for name, own in zip(evaluate.actions, moved, strict=True) if own]
-    return sweep_checks.unpriced(kept if isinstance(kept, Mapping) else {"": kept}, names, dict(setting.cost))
+    free = [n for n, own in zip(evaluate.actions, moved, strict=True) if own and n not in dict(setting.cost)]
+    read = {one.of for one in (kept.values() if isinstance(kept, Mapping) else (kept,))}
+    if not free or not read & {"cost", "profit"}:
+        return []
+    return [f"{', '.join(free)}: no price (--cost), so that cost and profit count none of it"]
 
 
 def question(world: Any, panel: Panel, evaluate: Evaluate, grid: Grid, setting: Setting) -> Question:
