@@ -3,7 +3,6 @@
 A member is one network: its data set, its hyperparameters and the form in which it predicts,
 
     level     y_{t+1} = out                        (the published form)
-    residual  y_{t+1} = y_t + s out                s: standard deviation of daily changes
     growth    y_{t+1} = y_t + g V_t out            g: standard deviation of daily relative changes
 
 y is the volume standardised by train data. In the growth form the outcome stream also reads the log of the volume, the
@@ -29,7 +28,7 @@ from wmjax.train import ema
 from wmjax.transformer import ct
 from wmjax.transformer.ct import CTConfig, Live
 
-FORMS = ("level", "residual", "growth")
+FORMS = ("level", "growth")
 FEATURES = 3 + tumour.TREATMENTS
 ADAM = optax.scale_by_adam()
 
@@ -43,7 +42,6 @@ class Scale(NamedTuple):
     kind_sd: Float[Array, "*m"]
     log_mean: Float[Array, "*m"]
     log_sd: Float[Array, "*m"]
-    change: Float[Array, "*m"]
     growth: Float[Array, "*m"]
 
 
@@ -107,7 +105,6 @@ def scale_of(who: Patients, found: Factual) -> Scale:
         *moments(kind, jnp.ones_like(kind)),
         log_mean,
         log_sd,
-        moments(change / sd, mask[:, :-1])[1],
         # Weighed by volume: that is where relative changes count.
         moments(change / (volume[:, :-1] + _FLOOR * mean), mask[:, :-1] * volume[:, :-1])[1],
     )
@@ -143,8 +140,8 @@ def inputs(data: Series, scale: Scale) -> ct.Inputs:
 
 def predict(hyper: Hyper, scale: Scale, volume: Array, out: Array) -> Array:
     """Turn a network's output into the next day's standardised volume."""
-    level, residual, growth = hyper.form
-    own = level + residual * scale.change + growth * scale.growth / scale.sd * volume
+    level, growth = hyper.form
+    own = level + growth * scale.growth / scale.sd * volume
     return (1 - level) * (volume - scale.mean) / scale.sd + own * out
 
 

@@ -88,8 +88,8 @@ class Kind(NamedTuple):
 
 CT = Kind((Member("level", ALPHA, True), Member("level", 0.0, True)), (("ct", (0,)), ("ct_alpha0", (1,))), True)
 OURS = Kind((Member("growth"),) * 3, (("ours_growth", (0,)), ("ours_growth_ensemble", (0, 1, 2))), False)
-"""A network asked for the day's change (`residual`) was a candidate too, and never chosen: six factual days on it erred
-by 7.3 percent where those of growth err by .4 (five seeds, 12 epochs)."""
+"""A network asked for the day's change was a candidate too, and never chosen: six factual days on it erred by 7.3
+percent where those of growth err by .4 (five seeds, 12 epochs)."""
 
 
 @dataclass(frozen=True, kw_only=True)
