@@ -70,7 +70,7 @@ def one(size: str) -> dict[str, Any]:
 
     def loss(own: Any, key: Any) -> Any:
         keys = jax.random.split(key, units)
-        found = jax.vmap(lambda s, k: network.apply(own, s, known, cfg=cfg, key=k).outcome)(series, keys)
+        found = network.apply(own, series, known, cfg=cfg, key=keys).outcome
         return losses.squared(found, series.outcome, jnp.ones((units, periods)))
 
     def update(own: Any, opt: Any, key: Any) -> Any:

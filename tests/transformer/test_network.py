@@ -94,6 +94,18 @@ def test_a_unit_has_its_own_level(apply, roll, params, series, head):
             np.testing.assert_allclose(found.representation, base.representation, atol=5e-6)
 
 
+def test_a_unit_does_not_see_its_batch(cfg, known, params, series):
+    """Two units side by side are each one alone, what is dropped included."""
+    other = series._replace(outcome=series.outcome[::-1] * series.observed, unit=jnp.asarray(0))
+    both = jax.tree.map(lambda *x: jnp.stack(x), series, other)
+    keys = jax.random.split(jax.random.key(5), 2)
+    ask = jax.jit(lambda s, k: network.apply(params, s, known, cfg=cfg, key=k))
+    found = ask(both, keys)
+    for at, one in enumerate((series, other)):
+        for a, b in zip(found, ask(one, keys[at]), strict=True):
+            np.testing.assert_allclose(a[at], b, atol=2e-6)
+
+
 def test_an_unobserved_period_tells_others_nothing(apply, params, series):
     base = apply(params, series)
     other = series._replace(covariates=series.covariates.at[3].add(5.0), outcome=series.outcome.at[3].add(5.0))

@@ -57,9 +57,9 @@ def test_attention_is_its_formula(aligned):
     seen = np.tril(np.ones((5, 5), bool))
     seen[4, 1] = False
     at = jnp.arange(5)
-    keys, values = attention.project(params, jnp.asarray(x), cfg=CFG)
+    kept = attention.project(params, jnp.asarray(x), cfg=CFG)
     relative = attention.look_up(tables, None if aligned else at[:, None] - at, cfg=CFG)
-    found = attention.attend(params, relative, jnp.asarray(x), keys, values, jnp.asarray(seen), cfg=CFG)
+    found = attention.attend(params, relative, jnp.asarray(x), kept, jnp.asarray(seen), cfg=CFG)
 
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     r = jax.tree.map(lambda a: np.asarray(a, np.float64), tables)

@@ -19,7 +19,14 @@ from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.nets import Leaf, Params
 from wmjax.transformer.relative import gather, spread
 
-Rows = Float[Array, "rows heads size"]
+Rows = Float[Array, "*axes heads rows size"]
+
+
+class Kept(NamedTuple):
+    """Keys and values of what may be attended to. In a roll-out, rows that are still to come hold zeros."""
+
+    keys: Rows
+    values: Rows
 
 
 class Relative(NamedTuple):
@@ -33,13 +40,13 @@ class Relative(NamedTuple):
     value: Float[Array, "distances size"]
     at: Float[Array, "queries rows distances"] | None = None
 
-    def spread(self, x: Float[Array, "heads queries distances"]) -> Float[Array, "heads queries rows"]:
+    def spread(self, x: Float[Array, "*axes queries distances"]) -> Float[Array, "*axes queries rows"]:
         """Lay numbers by distance out over pairs."""
-        return spread(x) if self.at is None else jnp.einsum("hqr,qsr->hqs", x, self.at)
+        return spread(x) if self.at is None else jnp.einsum("...qr,qsr->...qs", x, self.at)
 
-    def gather(self, x: Float[Array, "heads queries rows"]) -> Float[Array, "heads queries distances"]:
+    def gather(self, x: Float[Array, "*axes queries rows"]) -> Float[Array, "*axes queries distances"]:
         """Sum pairs by distance."""
-        return gather(x, len(self.key)) if self.at is None else jnp.einsum("hqs,qsr->hqr", x, self.at)
+        return gather(x, len(self.key)) if self.at is None else jnp.einsum("...qs,qsr->...qr", x, self.at)
 
 
 def leaves(*, cfg: MMMConfig, lead: tuple[int, ...] = ()) -> Params:
@@ -60,44 +67,44 @@ def look_up(tables: Params, ago: Int[Array, "queries rows"] | None = None, *, cf
     return past if ago is None else past._replace(at=jax.nn.one_hot(jnp.clip(ago, 0, cfg.reach), cfg.reach + 1))
 
 
-def _split(x: Float[Array, "rows width"], cfg: MMMConfig) -> Rows:
-    return x.reshape(x.shape[0], cfg.heads, -1)
+def _split(x: Float[Array, "*axes rows width"], cfg: MMMConfig) -> Rows:
+    return jnp.swapaxes(x.reshape(*x.shape[:-1], cfg.heads, -1), -2, -3)
 
 
-def project(params: Params, memory: Float[Array, "rows width"], *, cfg: MMMConfig) -> tuple[Rows, Rows]:
+def project(params: Params, memory: Float[Array, "*axes rows width"], *, cfg: MMMConfig) -> Kept:
     """Give the keys and values of a memory, which a roll-out keeps."""
-    return _split(nets.dense(params["key"], memory), cfg), _split(nets.dense(params["value"], memory), cfg)
+    return Kept(*(_split(nets.dense(params[name], memory), cfg) for name in ("key", "value")))
 
 
 def attend(
     params: Params,
     relative: Relative | None,
-    x: Float[Array, "queries width"],
-    keys: Rows,
-    values: Rows,
-    seen: Bool[Array, "queries rows"],
+    x: Float[Array, "*axes queries width"],
+    kept: Kept,
+    seen: Bool[Array, "*axes queries rows"],
     *,
     cfg: MMMConfig,
-    seed: UInt32[Array, "2"] | None = None,
-) -> Float[Array, "queries width"]:
+    seed: UInt32[Array, "*axes 2"] | None = None,
+) -> Float[Array, "*axes queries width"]:
     """Attend from `x` to the rows that each query may see; a query that sees none gets the mean of all rows.
 
     Args:
         params: see `leaves`.
         relative: see `look_up`, of queries that see no later rows; None where the rows have no order.
-        x: queries before projection.
-        keys, values: see `project`.
+        x: queries before projection, of as many series as the leading axes hold.
+        kept: see `project`.
         seen: which rows a query may see.
-        seed: drops attention weights in training.
+        seed: one a series, drops attention weights in training.
     """
     query = _split(nets.dense(params["query"], x), cfg)
-    score = jnp.einsum("qhd,shd->hqs", query, keys)
+    score = jnp.einsum("...qd,...sd->...qs", query, kept.keys)
     if relative is not None:
-        score = score + relative.spread(jnp.einsum("qhd,rd->hqr", query, relative.key))
-    weight = jax.nn.softmax(jnp.where(seen, score / math.sqrt(query.shape[-1]), -1e9), axis=-1)
+        score = score + relative.spread(jnp.einsum("...qd,rd->...qr", query, relative.key))
+    masked = jnp.where(seen[..., None, :, :], score / math.sqrt(query.shape[-1]), -1e9)
+    weight = jax.nn.softmax(masked, axis=-1)
     if seed is not None:
         weight = nets.dropout(seed, weight, cfg.dropout)
-    out = jnp.einsum("hqs,shd->qhd", weight, values)
+    out = jnp.einsum("...qs,...sd->...qd", weight, kept.values)
     if relative is not None:
-        out = out + jnp.einsum("hqr,rd->qhd", relative.gather(weight), relative.value)
-    return nets.dense(params["out"], out.reshape(x.shape))
+        out = out + jnp.einsum("...qr,rd->...qd", relative.gather(weight), relative.value)
+    return nets.dense(params["out"], jnp.swapaxes(out, -2, -3).reshape(x.shape))

@@ -50,15 +50,36 @@ def draw(key: Key[Array, ""], leaves: Params) -> Params:
 
 def dense(layer: Params, x: Float[Array, "*axes inputs"]) -> Float[Array, "*axes outputs"]:
     """Apply `x w + b`."""
-    return x @ layer["w"] + layer["b"]
+    # As one matrix: the product of the way back is then told to read it transposed, where it would be copied so.
+    *axes, inputs = x.shape
+    flat = x.reshape(math.prod(axes), inputs) @ layer["w"] + layer["b"]
+    return flat.reshape(*axes, flat.shape[-1])
+
+
+def standardise(x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
+    """Give each position a mean of 0 and a variance of 1 over its own units."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-6)
+
+
+def rescale(layer: Params, x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
+    """Scale and shift each unit: what a layer norm does after it has standardised."""
+    return x * layer["scale"] + layer["offset"]
 
 
 def layer_norm(layer: Params, x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
     """Standardise each position over its own units, then scale and shift."""
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-6) * layer["scale"] + layer["offset"]
+    return rescale(layer, standardise(x))
 
 
-def dropout(seed: UInt32[Array, "2"], x: Float[Array, "*axes"], rate: float) -> Float[Array, "*axes"]:
-    """Drop units and scale up the others; a rate of 0 leaves them alone and reads no seed."""
-    return x if rate == 0 else jnp.where(bits.uniform(seed, x.shape) >= rate, x / (1 - rate), 0.0)
+def dropout(seed: UInt32[Array, "*lead 2"], x: Float[Array, "*axes"], rate: float) -> Float[Array, "*axes"]:
+    """Drop units and scale up the others; a rate of 0 leaves them alone and reads no seed.
+
+    Seeds on leading axes drop from as many arrays, each as its seed alone would.
+    """
+    if rate == 0:
+        return x
+    draw = lambda own: bits.uniform(own, x.shape[seed.ndim - 1 :])  # noqa: E731
+    for _ in range(seed.ndim - 1):
+        draw = jax.vmap(draw)
+    return jnp.where(draw(seed) >= rate, x / (1 - rate), 0.0)

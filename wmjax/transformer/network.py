@@ -1,4 +1,4 @@
-"""The network of one unit's series: streams, balanced representation, heads; roll-outs under another plan.
+"""The network of a unit's series: streams, balanced representation, heads; roll-outs under another plan.
 
     A_t = pooled tokens of spend_{t-1},   X_t = covariates_t,   Y_t = outcome_{t-1}
     Phi_t = ELU(W mean(A, X, Y)_t)                                              (balanced representation)
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from wmjax.core import bits
 from wmjax.transformer import nets, response, streams, tokens
@@ -29,7 +29,7 @@ from wmjax.transformer.tokens import Channels
 
 
 class Series(NamedTuple):
-    """One unit's periods on the network's scale; map over units.
+    """Units' periods on the network's scale, or one unit's.
 
     spend: [time, channels], 0 is none. covariates: [time, covariates]. outcome: [time], standardised. static: [static].
     observed: [time]; other periods hold zeros and are seen by none but themselves. unit: place of its intercept.
@@ -98,36 +98,36 @@ def init(
     return params
 
 
-def _shift(x: Float[Array, "time *axes"]) -> Float[Array, "time *axes"]:
+def _shift(x: Float[Array, "*units time width"]) -> Float[Array, "*units time width"]:
     """Move every period one later; the first holds zeros."""
-    return jnp.concatenate([jnp.zeros_like(x[:1]), x[:-1]])
+    return jnp.concatenate([jnp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)
 
 
-def _spent(params: Params, series: Series, known: Channels, *, cfg: MMMConfig) -> Float[Array, "time width"]:
+def _spent(params: Params, series: Series, known: Channels, *, cfg: MMMConfig) -> Float[Array, "*units time width"]:
     """Pool the tokens of each period's spend; the response form has none."""
     if cfg.head == "response":
-        return jnp.zeros((series.outcome.shape[0], cfg.width))
+        return jnp.zeros((*series.outcome.shape, cfg.width))
     return tokens.pooled(params["tokens"], series.spend, known, cfg=cfg)
 
 
-def _media(params: Params, spend: Array, known: Channels, *, cfg: MMMConfig) -> Float[Array, "time channels"]:
+def _media(params: Params, spend: Array, known: Channels, *, cfg: MMMConfig) -> Float[Array, "*units time channels"]:
     if cfg.head == "free":
         return jnp.zeros_like(spend)
     return response.media(params["curves"], spend, known.sign, cfg=cfg)
 
 
-def _inputs(params: Params, spent: Array, series: Series, before: Array) -> Float[Array, "3 time width"]:
+def _inputs(params: Params, spent: Array, series: Series, before: Array) -> Float[Array, "3 *units time width"]:
     """Lay the streams' inputs out; `before` is what stream Y holds, the outcome of the period before."""
     return jnp.stack(
         [
             _shift(spent),
             nets.dense(params["covariates"], series.covariates),
-            nets.dense(params["outcome"], before[:, None]),
+            nets.dense(params["outcome"], before[..., None]),
         ]
     )
 
 
-def _represent(params: Params, x: Float[Array, "3 rows width"]) -> Float[Array, "rows representation"]:
+def _represent(params: Params, x: Float[Array, "3 *rows width"]) -> Float[Array, "*rows representation"]:
     normed = jax.vmap(nets.layer_norm)(params["norm"], x)
     return jax.nn.elu(nets.dense(params["represent"], normed.mean(0)))
 
@@ -135,51 +135,56 @@ def _represent(params: Params, x: Float[Array, "3 rows width"]) -> Float[Array, 
 def _head(params: Params, phi: Array, spent: Array, series: Series, media: Array, *, cfg: MMMConfig) -> Array:
     """Predict the outcome of each row."""
     x = jnp.concatenate([phi, spent], axis=-1) if cfg.head == "free" else phi
-    out = nets.dense(params["head_out"], jax.nn.elu(nets.dense(params["head_in"], x)))[:, 0]
+    out = nets.dense(params["head_out"], jax.nn.elu(nets.dense(params["head_in"], x)))[..., 0]
     if cfg.head == "free":
         return out
     return out + _intercept(params, series) + _controls(params, series) + media.sum(-1)
 
 
-def _intercept(params: Params, series: Series) -> Float[Array, ""]:
+def _intercept(params: Params, series: Series) -> Float[Array, "*units 1"]:
     """Give the unit's own; parameters of one unit have none. A place without one is NaN, not the nearest."""
     if "intercepts" not in params:
-        return jnp.zeros(())
-    return params["intercepts"].at[series.unit].get(mode="fill", fill_value=jnp.nan)
+        return jnp.zeros(1)
+    return params["intercepts"].at[series.unit].get(mode="fill", fill_value=jnp.nan)[..., None]
 
 
-def _controls(params: Params, series: Series) -> Float[Array, " rows"]:
-    static = jnp.broadcast_to(series.static, (series.covariates.shape[0], *series.static.shape))
-    return nets.dense(params["controls"], jnp.concatenate([series.covariates, static], axis=-1))[:, 0]
+def _controls(params: Params, series: Series) -> Float[Array, "*units rows"]:
+    *rows, _ = series.covariates.shape
+    static = jnp.broadcast_to(series.static[..., None, :], (*rows, series.static.shape[-1]))
+    return nets.dense(params["controls"], jnp.concatenate([series.covariates, static], axis=-1))[..., 0]
 
 
-def controlled(params: Params, series: Series, known: Channels, *, cfg: MMMConfig) -> Float[Array, " time"]:
+def controlled(params: Params, series: Series, known: Channels, *, cfg: MMMConfig) -> Float[Array, "*units time"]:
     """Predict by the `response` head's linear controls and curves alone: the model less its network and intercepts."""
     return _controls(params, series) + _media(params, series.spend, known, cfg=cfg).sum(-1)
 
 
 def apply(
-    params: Params, series: Series, known: Channels, *, cfg: MMMConfig, key: Key[Array, ""] | None = None
+    params: Params, series: Series, known: Channels, *, cfg: MMMConfig, key: Key[Array, "*units"] | None = None
 ) -> Forecast:
-    """Predict each period of one unit from the periods before it, its covariates and its spend.
+    """Predict each period of every unit from the periods before it, its covariates and its spend.
 
     Args:
         params: the `outcome` part of `init`'s.
         series: see `Series`.
         known: the channels.
-        key: drops units in training; without it the network is deterministic.
+        key: one a unit, drops (hidden) units in training; without it the network is deterministic.
     """
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
     left = jnp.where(series.observed, series.outcome - media.sum(-1) - _intercept(params, series), 0.0)
-    x = _inputs(params, spent, series, _shift(left))
-    drawn = None if key is None or cfg.dropout == 0 else bits.seeds(key, (cfg.blocks, streams.STREAMS, streams.SEEDS))
+    x = _inputs(params, spent, series, _shift(left[..., None])[..., 0])
+    drawn = None if key is None or cfg.dropout == 0 else _seeds(key, cfg=cfg)
     look = streams.view(params["relative"], series.observed, cfg=cfg)
     static = nets.dense(params["static"], series.static)
-    cache = streams.empty_cache(series.outcome.shape[0], cfg=cfg)
-    x, _ = streams.run(params["streams"], x, static, look, cache, 0, cfg=cfg, seeds=drawn)
+    x, _ = streams.run(params["streams"], x, static, look, cfg=cfg, seeds=drawn)
     phi = _represent(params, x)
     return Forecast(_head(params, phi, spent, series, media, cfg=cfg), phi, media)
+
+
+def _seeds(key: Key[Array, "*units"], *, cfg: MMMConfig) -> UInt32[Array, "blocks 3 7 *units 2"]:
+    draw = lambda own: bits.seeds(own, (cfg.blocks, streams.STREAMS, streams.SEEDS))  # noqa: E731
+    return draw(key) if key.ndim == 0 else jnp.moveaxis(jax.vmap(draw)(key), 0, -2)
 
 
 def predict_spend(
@@ -254,7 +259,7 @@ def roll_out(
         out = _head(params, phi, take(spent), now, take(media), cfg=cfg)[0]
         rolled = t >= start
         there = rolled | series.observed[t]
-        fed = jnp.where(rolled, out + noise[t], series.outcome[t]) - media[t].sum() - _intercept(params, series)
+        fed = jnp.where(rolled, out + noise[t], series.outcome[t]) - media[t].sum() - _intercept(params, series)[0]
         before = jnp.where(there, fed, 0.0)
         return (cache, before, seen.at[t].set(there)), Forecast(out, phi[0], media[t])
 

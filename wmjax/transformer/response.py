@@ -69,13 +69,14 @@ def amplitude(size: Float[Array, "*m channels"], signs: Float[Array, " channels"
     return jnp.where(signs == 0, either, signs * jnp.exp(size))
 
 
-def adstock(spend: Float[Array, "time channels"], theta: Float[Array, " channels"], carry: int) -> Array:
+def adstock(spend: Float[Array, "*units time channels"], theta: Float[Array, " channels"], carry: int) -> Array:
     """Spread spend over its own period and the `carry` after it; weights sum to 1."""
     weights = theta ** jnp.arange(carry + 1)[:, None]
     weights = weights / weights.sum(0)
-    time = spend.shape[0]
-    padded = jnp.concatenate([jnp.zeros((carry, spend.shape[1])), spend])
-    return jnp.stack([weights[lag] * padded[carry - lag : carry - lag + time] for lag in range(carry + 1)]).sum(0)
+    *units, time, channels = spend.shape
+    padded = jnp.concatenate([jnp.zeros((*units, carry, channels)), spend], axis=-2)
+    lagged = [weights[lag] * padded[..., carry - lag : carry - lag + time, :] for lag in range(carry + 1)]
+    return jnp.stack(lagged).sum(0)
 
 
 def saturated(curves: Curves, x: Float[Array, "*axes channels"], *, cfg: MMMConfig) -> Float[Array, "*axes channels"]:
@@ -90,8 +91,8 @@ def saturated(curves: Curves, x: Float[Array, "*axes channels"], *, cfg: MMMConf
 
 
 def media(
-    curves: Curves, spend: Float[Array, "time channels"], signs: Float[Array, " channels"], *, cfg: MMMConfig
-) -> Float[Array, "time channels"]:
+    curves: Curves, spend: Float[Array, "*units time channels"], signs: Float[Array, " channels"], *, cfg: MMMConfig
+) -> Float[Array, "*units time channels"]:
     """Give each channel's contribution in each period, in standard deviations of the outcome."""
     x = adstock(spend, jax.nn.sigmoid(curves.carry), cfg.carry)
     return amplitude(curves.size, signs) * saturated(curves, x, cfg=cfg)

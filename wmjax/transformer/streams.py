@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from wmjax.transformer import attention, nets
-from wmjax.transformer.attention import Relative
+from wmjax.transformer.attention import Kept, Relative
 from wmjax.transformer.config import MMMConfig
 from wmjax.transformer.nets import Params
 
@@ -27,19 +27,16 @@ SEEDS = 7
 
 
 class Cache(NamedTuple):
-    """Keys and values of every attention so far: [blocks, streams, 3, time, heads, size]; the 3 are self, cross, cross.
+    """What a roll-out of one unit keeps of its attentions, [blocks, streams, ..]; `others` has an axis of 2 behind."""
 
-    Periods that are still to come hold zeros and are never seen.
-    """
-
-    keys: Float[Array, "*axes time heads size"]
-    values: Float[Array, "*axes time heads size"]
+    own: Kept
+    others: Kept
 
 
 class View(NamedTuple):
-    """What queries may see: `seen` [queries, rows], and the relative positions of the pairs."""
+    """What queries may see: `seen` [.., queries, rows], and the relative positions of the pairs."""
 
-    seen: Bool[Array, "queries rows"]
+    seen: Bool[Array, "*units queries rows"]
     relative: Relative
 
 
@@ -56,51 +53,58 @@ def leaves(*, cfg: MMMConfig) -> Params:
 
 def view(
     tables: Params,
-    observed: Bool[Array, " rows"],
+    observed: Bool[Array, "*units rows"],
     at: Int[Array, ""] | None = None,
     *,
     cfg: MMMConfig,
 ) -> View:
     """Let each query see itself and the observed rows before it; queries are all rows, or that of period `at` alone."""
-    rows = jnp.arange(observed.shape[0])
+    rows = jnp.arange(observed.shape[-1])
     ago = (rows if at is None else at[None])[:, None] - rows
-    return View((ago == 0) | ((ago > 0) & observed), attention.look_up(tables, None if at is None else ago, cfg=cfg))
+    seen = (ago == 0) | ((ago > 0) & observed[..., None, :])
+    return View(seen, attention.look_up(tables, None if at is None else ago, cfg=cfg))
 
 
 def empty_cache(time: int, *, cfg: MMMConfig) -> Cache:
     """Give the memory of a roll-out that has seen nothing."""
-    shape = (cfg.blocks, STREAMS, 3, time, cfg.heads, cfg.width // cfg.heads)
-    return Cache(jnp.zeros(shape), jnp.zeros(shape))
+    lead, rows = (cfg.blocks, STREAMS), (cfg.heads, time, cfg.width // cfg.heads)
+    return Cache(*(Kept(jnp.zeros((*axes, *rows)), jnp.zeros((*axes, *rows))) for axes in (lead, (*lead, STREAMS - 1))))
 
 
 def run(
     params: Params,
-    x: Float[Array, "3 queries width"],
-    static: Float[Array, " width"],
+    x: Float[Array, "3 *units queries width"],
+    static: Float[Array, "*units width"],
     look: View,
-    cache: Cache,
-    first: Int[Array, ""] | int,
+    cache: Cache | None = None,
+    first: Int[Array, ""] | int = 0,
     *,
     cfg: MMMConfig,
-    seeds: UInt32[Array, "blocks 3 7 2"] | None = None,
-) -> tuple[Float[Array, "3 queries width"], Cache]:
+    seeds: UInt32[Array, "blocks 3 7 *units 2"] | None = None,
+) -> tuple[Float[Array, "3 *units queries width"], Cache | None]:
     """Run all blocks on the queries, which stand at times `first`, `first + 1`, ..
+
+    Units are an axis behind the streams', and not one to map over: products want it there, and mapped, it would lie in
+    front and be moved back and forth at each of them.
 
     Args:
         params: see `leaves`.
         x: the streams' inputs.
         static: what is fixed about the unit, added in every layer.
         look: see `view`.
-        cache: keys and values of earlier periods; the queries' own are written into it.
+        cache: of one unit, keys and values of earlier periods; the queries' own are written into it. None: there are
+            none, and none are kept.
         first: time of the first query.
         seeds: of dropout; None in use.
     """
 
-    def block(x: Array, inputs: tuple[Params, Cache, Array | None]) -> tuple[Array, Cache]:
+    def block(x: Array, inputs: tuple[Params, Cache | None, Array | None]) -> tuple[Array, Cache | None]:
         own, kept, drawn = inputs
-        memories = jnp.stack([x, jnp.roll(x, -1, 0), jnp.roll(x, -2, 0)], axis=1)
-        layer = jax.vmap(lambda p, h, m, c, s: _layer(p, h, m, static, look, c, first, s, cfg=cfg))
-        return layer(own, x, memories, kept, drawn)
+        # Every stream is normed for its own attention and for two others': standardised once for all three.
+        even = nets.standardise(x)
+        others = jnp.stack([jnp.roll(even, -1, 0), jnp.roll(even, -2, 0)], axis=1)
+        layer = jax.vmap(lambda p, x, e, o, c, s: _layer(p, x, e, o, static, look, c, first, s, cfg=cfg))
+        return layer(own, x, even, others, kept, drawn)
 
     # Blocks are few. Rolled up, what the way back needs is laid out for all of them, a fifth of a training step.
     return jax.lax.scan(block, x, (params, cache, seeds), unroll=True)
@@ -108,35 +112,39 @@ def run(
 
 def _layer(
     params: Params,
-    x: Float[Array, "queries width"],
-    memories: Float[Array, "3 queries width"],
-    static: Float[Array, " width"],
+    x: Float[Array, "*units queries width"],
+    even: Float[Array, "*units queries width"],
+    others: Float[Array, "2 *units queries width"],
+    static: Float[Array, "*units width"],
     look: View,
-    cache: Cache,
+    cache: Cache | None,
     first: Int[Array, ""] | int,
-    seeds: UInt32[Array, "7 2"] | None,
+    seeds: UInt32[Array, "7 *units 2"] | None,
     *,
     cfg: MMMConfig,
-) -> tuple[Float[Array, "queries width"], Cache]:
-    """Run one stream's layer. `memories` are its own input and the two others', `cache` is [3, time, heads, size]."""
+) -> tuple[Float[Array, "*units queries width"], Cache | None]:
+    """Run one stream's layer; `even` and `others` are its own input and the two others', standardised."""
     drop = (lambda at, y: y) if seeds is None else (lambda at, y: nets.dropout(seeds[at], y, cfg.dropout))
-    inputs = jnp.concatenate(
-        [nets.layer_norm(params["norm_self"], memories[:1]), nets.layer_norm(params["norm_memory"], memories[1:])]
-    )
-    keys, values = jax.vmap(lambda p, m: attention.project(p, m, cfg=cfg))(params["attention"], inputs)
-    write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, first, axis=1)  # noqa: E731
-    cache = Cache(write(cache.keys, keys), write(cache.values, values))
+    mine, theirs = (jax.tree.map(lambda p, at=at: p[at], params["attention"]) for at in (0, slice(1, None)))
 
-    def attend(own: Params, kept: Cache, seed: Any, query: Array) -> Array:
-        return attention.attend(own, look.relative, query, kept.keys, kept.values, look.seen, cfg=cfg, seed=seed)
+    def attend(own: Params, kept: Kept, seed: Any, query: Array) -> Array:
+        return attention.attend(own, look.relative, query, kept, look.seen, cfg=cfg, seed=seed)
 
-    drawn = None if seeds is None else seeds[:3]
-    own, kept, seed = jax.tree.map(lambda p: p[0], (params["attention"], cache, drawn))
-    x = x + drop(3, attend(own, kept, seed, inputs[0]))
-    h = nets.layer_norm(params["norm_cross"], x)
-    others = jax.tree.map(lambda p: p[1:], (params["attention"], cache, drawn))
-    heard = jax.vmap(lambda own, kept, seed: attend(own, kept, seed, h))(*others)
-    x = x + drop(4, heard).sum(0) + static
+    h = nets.rescale(params["norm_self"], even)
+    own = attention.project(mine, h, cfg=cfg)
+    own = own if cache is None else _write(cache.own, own, first)
+    x = x + drop(3, attend(mine, own, None if seeds is None else seeds[0], h))
+    h, memories = nets.layer_norm(params["norm_cross"], x), nets.rescale(params["norm_memory"], others)
+    heard = jax.vmap(lambda p, m: attention.project(p, m, cfg=cfg))(theirs, memories)
+    heard = heard if cache is None else _write(cache.others, heard, first)
+    drawn = None if seeds is None else seeds[1:3]
+    said = jax.vmap(lambda p, kept, seed: attend(p, kept, seed, h))(theirs, heard, drawn)
+    x = x + drop(4, jnp.moveaxis(said, 0, -3)).sum(-3) + static[..., None, :]
     h = nets.layer_norm(params["norm_feed"], x)
     h = drop(5, jax.nn.gelu(nets.dense(params["feed_in"], h)))
-    return x + drop(6, nets.dense(params["feed_out"], h)), cache
+    return x + drop(6, nets.dense(params["feed_out"], h)), None if cache is None else Cache(own, heard)
+
+
+def _write(kept: Kept, new: Kept, first: Int[Array, ""] | int) -> Kept:
+    """Put new rows where they belong."""
+    return jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, first, axis=-2), kept, new)

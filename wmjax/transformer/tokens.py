@@ -85,18 +85,14 @@ def leaves(*, cfg: MMMConfig, creative: int) -> Params:
 
 
 def pooled(
-    params: Params, spend: Float[Array, "time channels"], known: Channels, *, cfg: MMMConfig
-) -> Float[Array, "time width"]:
+    params: Params, spend: Float[Array, "*axes channels"], known: Channels, *, cfg: MMMConfig
+) -> Float[Array, "*axes width"]:
     """Turn each period's spend into one vector; channels are a set, told apart by their codes alone."""
     tok = nets.dense(params["spend_out"], jax.nn.gelu(nets.dense(params["spend_in"], encode(spend, cfg=cfg))))
     tok = tok + nets.dense(params["code"], known.code)
     if "creative_in" in params:
         tok = tok + nets.dense(params["creative_out"], jax.nn.gelu(nets.dense(params["creative_in"], known.creative)))
-
-    def across(x: Float[Array, "channels width"]) -> Float[Array, "channels width"]:
-        keys, values = attention.project(params["across"], x, cfg=cfg)
-        seen = jnp.ones((x.shape[0], x.shape[0]), bool)
-        return attention.attend(params["across"], None, x, keys, values, seen, cfg=cfg)
-
-    tok = tok + jax.vmap(across)(nets.layer_norm(params["norm"], tok))
-    return tok.mean(1)
+    h = nets.layer_norm(params["norm"], tok)
+    kept = attention.project(params["across"], h, cfg=cfg)
+    seen = jnp.ones((*h.shape[:-1], h.shape[-2]), bool)
+    return (tok + attention.attend(params["across"], None, h, kept, seen, cfg=cfg)).mean(-2)

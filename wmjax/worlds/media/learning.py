@@ -224,7 +224,7 @@ def unexplained(
     params: Any, batch: Batch, data: LearnData, *, learner: Learner
 ) -> tuple[Float[Array, "units time"], Float[Array, " units"]]:
     """Give what curves and linear controls leave of the outcome, and the intercepts in it; 0 of one unit."""
-    told = jax.vmap(lambda s: network.controlled(params, s, data.known, cfg=learner.cfg.network))(batch.whole)
+    told = network.controlled(params, batch.whole, data.known, cfg=learner.cfg.network)
     own, count = batch.whole.outcome - told, batch.rows.sum(1)
     if not learner.intercepts:
         return own, jnp.zeros_like(count)
@@ -234,10 +234,8 @@ def unexplained(
 
 def forward(params: Any, series: Series, known: Channels, key: Key[Array, ""] | None, *, cfg: MediaConfig) -> Forecast:
     """Apply the network to a batch of units."""
-    if key is None:
-        return jax.vmap(lambda s: network.apply(params, s, known, cfg=cfg.network))(series)
-    keys = jax.random.split(key, series.outcome.shape[0])
-    return jax.vmap(lambda s, k: network.apply(params, s, known, cfg=cfg.network, key=k))(series, keys)
+    keys = None if key is None else jax.random.split(key, series.outcome.shape[0])
+    return network.apply(params, series, known, cfg=cfg.network, key=keys)
 
 
 def roi_of(

@@ -48,8 +48,8 @@ def on_scale(
 
 def predict(params: Any, history: History, *, cfg: MMMConfig) -> Float[Array, "units time"]:
     """Expect the outcome of each period given all before it and the period's spend."""
-    found = jax.vmap(lambda s: network.apply(params["outcome"], s, history.known, cfg=cfg).outcome)(history.series)
-    return in_units(history, found)
+    found = network.apply(params["outcome"], history.series, history.known, cfg=cfg)
+    return in_units(history, found.outcome)
 
 
 class Ready(NamedTuple):
@@ -67,7 +67,7 @@ def ready(params: Any, history: History, *, cfg: MMMConfig) -> Ready:
     own = params["outcome"]
     if cfg.head == "free":
         return Ready(own, jnp.zeros(history.series.outcome.shape))
-    found = jax.vmap(lambda s: network.apply(own, s, history.known, cfg=cfg))(history.series)
+    found = network.apply(own, history.series, history.known, cfg=cfg)
     return Ready(own, found.outcome - found.media.sum(-1))
 
 

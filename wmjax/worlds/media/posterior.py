@@ -81,7 +81,7 @@ def covariance(
         curves = unflat(values)
         return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
 
-    found = jax.vmap(lambda s: network.apply(own, s, data.known, cfg=cfg.network).outcome)(series)
+    found = network.apply(own, series, data.known, cfg=cfg.network).outcome
     left = series.outcome - found
     if noisy:
         left += series.covariates[..., -noisy:] @ own["controls"]["w"][series.covariates.shape[-1] - noisy :][:noisy, 0]
