@@ -208,7 +208,8 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
         options: its folder and size.
         name: of the result.
         seeds: of the rows.
-        study: what of the study the rows stand on, as `facts` of the result tell it.
+        study: what of the study the rows stand on, as `facts` of the result tell it. A mapping there may have other
+            keys than this one's: a study may have grown.
 
     Raises:
         UserError: there is none, or it is of another size, other seeds or another study.
@@ -220,7 +221,9 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
     told = {**old["facts"], **old["facts"].get("study", {})}
     own = {"size": options.size, "seeds": list(seeds), **json.loads(json.dumps(study, default=str))}
     for what, value in own.items():
-        if (there := old[what] if what in old else told.get(what)) != value:
+        there = old[what] if what in old else told.get(what)
+        both = isinstance(there, dict) and isinstance(value, dict)
+        if any(there[k] != value[k] for k in there.keys() & value.keys()) if both else there != value:
             raise UserError(f"{path}: its {what} is {there}, that of the new rows {value}")
     return old
 

@@ -24,6 +24,10 @@ too; the first two channels raise each other's effect; the proxy misses half of 
 `one_series` is a single geo, which is what a national table has; `media_many` is media with four times the members,
 16, which is a world's own number there.
 
+`other_world` is of none of the families that the models here assume: carry-over peaks up to two weeks late, saturation
+is exponential, spend follows the season by plan, and the outcome's noise lasts; `other_series` is one geo of it.
+Nothing of any method was decided there.
+
 Budget shifts are all ordered pairs of channels, a tenth of the one's spend moved to the other: `shift_sign_right`, and
 errors of the size of the gain, `shift_mdape` (the median pair's relative error) and `shift_wape` (the sum of errors
 over the sum of true sizes: where a true gain is about nothing, its relative error is about anything). `marginal_roi_..`
@@ -90,6 +94,10 @@ SERIES = "one_series"
 """The setting of a single geo, on as many seeds as `MANY`, as one series tells little."""
 SINGLE = (*QUICK, "media_many", "numpyro_mmm")
 """Methods that are run there."""
+OTHER, OTHER_SERIES = "other_world", "other_series"
+STRANGE = {"delay": 2.0, "saturation": "exponential", "seasonal": 0.5, "memory": 0.7}
+"""What they differ in from `MAIN`."""
+AWAY = (*QUICK, "adstock_hill_errors", "numpyro_mmm_errors")
 METHODS = tuple(dict.fromkeys((*ALWAYS, *SOLE, *SINGLE)))
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
@@ -152,7 +160,7 @@ SMALLEST = Size(
 class Setting(NamedTuple):
     """What of the simulator differs, and how many seeds each method has."""
 
-    change: dict[str, float]
+    change: dict[str, Any]
     seeds: dict[str, int]
 
 
@@ -167,10 +175,13 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
         found[name] = Setting({"confounding": MAIN, **change}, dict.fromkeys(QUICK, count))
     found[SERIES] = Setting({"confounding": MAIN, "num_geos": 1}, dict.fromkeys(SINGLE, size.often))
     found[MANY] = Setting({"confounding": MAIN}, dict.fromkeys(OFTEN, size.often))
+    away = {"confounding": MAIN, **STRANGE}
+    found[OTHER] = Setting(away, dict.fromkeys(AWAY, size.often))
+    found[OTHER_SERIES] = Setting({**away, "num_geos": 1}, dict.fromkeys(SINGLE, size.often))
     return found
 
 
-def ask(seed: int, confounding: float, size: Size, **change: float) -> Asked:
+def ask(seed: int, confounding: float, size: Size, **change: Any) -> Asked:
     """Draw a data set; what is asked of it are the train weeks, where all methods have learnt."""
     cfg = dataclasses.replace(size.sim, confounding=confounding, **change)
     sim = simulated.simulate(seed, cfg)
@@ -215,13 +226,13 @@ def sampler_of(size: Size) -> MMMSettings:
     return dataclasses.replace(size.sampler, **LONG) if size == FULL else size.sampler
 
 
-def owner_of(change: dict[str, float], method: str, size: Size) -> str:
+def owner_of(change: dict[str, Any], method: str, size: Size) -> str:
     """Say what a piece's numbers depend on, beside the piece's name."""
     more = [change] if len(change) > 1 else []
     return fingerprint(MODEL, size, *more, *([sampler_of(size)] if method in SAMPLED else []))
 
 
-def piece(options: common.Options, seed: int, name: str, change: dict[str, float], method: str, size: Size) -> dict:
+def piece(options: common.Options, seed: int, name: str, change: dict[str, Any], method: str, size: Size) -> dict:
     """Run one method on one data set, or read what an earlier command found; rows are without their setting."""
     path, owner = common.piece_of(options, name, seed, method), owner_of(change, method, size)
     if path.exists() and (found := files.read_json(path)).get("owner") == owner:
@@ -245,11 +256,11 @@ def scores_of(setting: str, method: str, got: dict[str, Any], size: Size) -> Sco
     if got.get("roi"):
         # The failure to beat: the worst channel's return as a share of what it was.
         found[Cell(setting, method, "worst_roi_ratio")] = float(np.divide(got["roi"], got["true"]).min())
-    if setting == MANY and got.get("roi"):
+    if setting in (MANY, OTHER) and got.get("roi"):
         always = size.sim.num_channels - size.sim.always_on
         error = np.abs(np.divide(got["roi"], got["true"]) - 1)
         for name, own in (("paused", error[:always]), ("always_on", error[always:])):
-            found[Cell(MANY, method, f"roi_mape_{name}")] = float(own.mean())
+            found[Cell(setting, method, f"roi_mape_{name}")] = float(own.mean())
     if got["told"]:
         found |= {Cell(setting, method, f"sampler_{q}"): got["told"][q] for q in ("rhat", "ess", "divergent")}
     return found
@@ -274,9 +285,10 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     whole = settings(size, options.seeds or size.seeds)
     used = list(range(max(x for own in whole.values() for x in own.seeds.values())))  # rows say how many they have
     laid = {s: own._asdict() for s, own in whole.items()}
-    old = common.standing(options, NAME, seeds=used, study={"settings": laid}) if options.only else None
     asked = options.only or METHODS
     study = {s: own for s, own in whole.items() if s in (options.settings or whole)}
+    mine = {s: laid[s] for s in study}
+    old = common.standing(options, NAME, seeds=used, study={"settings": mine}) if options.only else None
     wanted = [(s, x, m) for s, own in study.items() for m, count in own.seeds.items() for x in range(count)]
     wanted = [(s, x, m) for s, x, m in wanted if m in asked]
     # The dear ones last; within a method its seeds one after the other, which compiles once.
@@ -305,7 +317,7 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
         Row(setting=s, method=m, quantity="sampler_refused", value=sum(x), n=len(x)) for (s, m), x in refused.items()
     ]
     if old:
-        told = {"sampler": {**old["facts"]["sampler"], **sampler}}
+        told = {"sampler": {**old["facts"]["sampler"], **sampler}, "settings": {**old["facts"]["settings"], **mine}}
         kept = list(cpu)
         return common.revise(options, NAME, rows, kept=kept, checks=checks_of, facts=lambda rows: told)
     facts = {

@@ -7,12 +7,15 @@
 
 with `y_{t-1}` the outcome of the week before less the geo's base. An analyst sees a proxy of demand, which misses a
 share of it and adds noise, price and holidays. What spend would have done under another plan is `respond`.
+
+By default this is of the family that media models assume. It can be of none: carry-over that peaks late, another form
+of saturation, spend planned by the season, noise that lasts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +42,11 @@ class MediaSimConfig:
         always_on: channels, the last ones, that never pause; the others are on in flights.
         noise: standard deviation of the outcome's own noise.
         carry: weeks of carry-over.
+        delay: carry-over l weeks later weighs theta^((l - peak)^2), peaks drawn up to this many weeks (Jin et al.
+            2017); 0 is theta^l.
+        saturation: `hill`, or `exponential`, 1 - 2^-(x / half).
+        seasonal: how strongly spend follows the season by plan, whatever demand does.
+        memory: correlation of a geo's noise with its last week's.
     """
 
     num_geos: int = 20
@@ -52,6 +60,10 @@ class MediaSimConfig:
     always_on: int = 2
     noise: float = 2.0
     carry: int = 13
+    delay: float = 0.0
+    saturation: Literal["hill", "exponential"] = "hill"
+    seasonal: float = 0.0
+    memory: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_geos", "num_weeks", "num_channels"):
@@ -63,15 +75,25 @@ class MediaSimConfig:
             raise ValueError(f"hidden is {self.hidden}, must be a share")
         if self.synergy and self.num_channels < 2:
             raise ValueError("synergy needs two channels")
+        if self.delay < 0:
+            raise ValueError(f"delay is {self.delay}, must not be negative")
+        if self.saturation not in ("hill", "exponential"):
+            raise ValueError(f"saturation is {self.saturation!r}, must be hill or exponential")
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"memory is {self.memory}, must be in [0, 1)")
 
 
 class MediaTruth(NamedTuple):
-    """The true curves: [channels] each but `synergy`, one number."""
+    """The true curves: [channels] each but `synergy`, one number.
+
+    peak: weeks after which carry-over weighs most, -1 where it falls from the start. slope: 0 of the exponential form.
+    """
 
     beta: Float[np.ndarray, " channels"]
     theta: Float[np.ndarray, " channels"]
     half: Float[np.ndarray, " channels"]
     slope: Float[np.ndarray, " channels"]
+    peak: Float[np.ndarray, " channels"]
     synergy: float
 
 
@@ -97,13 +119,17 @@ def simulate(seed: int, cfg: MediaSimConfig) -> MediaSim:
     rng = np.random.default_rng(seed)
     shape = (cfg.num_geos, cfg.num_weeks)
     k = cfg.num_channels
+    # Draws of its own: what has nothing unusual is the same with and without them.
+    other = np.random.default_rng([seed, 1])
     truth = MediaTruth(
         beta=rng.uniform(1.5, 6.0, k),
         theta=rng.uniform(0.1, 0.7, k),
         half=rng.uniform(0.3, 0.8, k),
-        slope=rng.uniform(0.9, 1.8, k),
+        slope=rng.uniform(0.9, 1.8, k) * (cfg.saturation == "hill"),
+        peak=other.uniform(0.0, cfg.delay, k) if cfg.delay else np.full(k, -1.0),
         synergy=cfg.synergy,
     )
+    lean = other.uniform(0.5, 1.5, k)
     seen, unseen = (_wander(rng, shape) for _ in range(2))
     season = np.sin(2 * np.pi * (np.arange(cfg.num_weeks) / 52 - 0.2))
     regular = 0.6 * season + np.sqrt(1 - cfg.hidden) * seen
@@ -112,7 +138,7 @@ def simulate(seed: int, cfg: MediaSimConfig) -> MediaSim:
     price = 10 + 0.5 * rng.normal(size=shape)
     holiday = np.broadcast_to((np.arange(cfg.num_weeks) % 52 >= 49).astype(float), shape)
     base = rng.normal(100, 8, (cfg.num_geos, 1))
-    left = 18 * demand - 4 * (price - 10) + 8 * holiday + cfg.noise * rng.normal(size=shape)
+    left = 18 * demand - 4 * (price - 10) + 8 * holiday + cfg.noise * _lasting(rng.normal(size=shape), cfg.memory)
     follow = rng.uniform(0.5, 1.5, k)
     on, luck = _flights(rng, cfg), rng.normal(size=(*shape, k))
     spend = np.zeros((*shape, k))
@@ -120,6 +146,7 @@ def simulate(seed: int, cfg: MediaSimConfig) -> MediaSim:
     for t in range(cfg.num_weeks):
         last = outcome[:, t - 1 : t] / 10 if t else np.zeros((cfg.num_geos, 1))
         pull = follow * (cfg.confounding * demand[:, t, None] / 4 + cfg.feedback * last)
+        pull = pull + cfg.seasonal * lean * season[t]
         spend[:, t] = on[:, t] * np.exp(np.minimum(pull + 0.35 * luck[:, t], 3.0)) * 0.45
         recent = spend[:, max(0, t - cfg.carry) : t + 1]
         outcome[:, t] = left[:, t] + np.asarray(combined(truth, recent, np))[:, -1]
@@ -139,6 +166,14 @@ def _wander(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return 0.3 * (walk(1) + walk(shape[0])) / np.sqrt(2)
 
 
+def _lasting(noise: np.ndarray, memory: float) -> np.ndarray:
+    """Let each week keep a part of the last one's noise; the variance stays."""
+    found = noise.copy()
+    for t in range(1, noise.shape[1]) if memory else ():
+        found[:, t] = memory * found[:, t - 1] + np.sqrt(1 - memory**2) * noise[:, t]
+    return found
+
+
 def _flights(rng: np.random.Generator, cfg: MediaSimConfig) -> np.ndarray:
     """Draw 0 and 1: flights of four weeks, on with probability 0.7; the last channels are always on."""
     blocks = -(-cfg.num_weeks // 4)
@@ -150,14 +185,16 @@ def _flights(rng: np.random.Generator, cfg: MediaSimConfig) -> np.ndarray:
 def _media(truth: MediaTruth, spend: np.ndarray | Array, carry: int, xp: object) -> np.ndarray | Array:
     """Give each channel's own contribution `[geos, weeks, channels]`, with NumPy or with JAX."""
     np_ = np if xp is np else jnp
-    weights = truth.theta ** np.arange(carry + 1)[:, None]
+    lags = np.arange(carry + 1)[:, None]
+    weights = truth.theta ** np_.where(truth.peak < 0, 1.0 * lags, (lags - truth.peak) ** 2)
     weights = weights / weights.sum(0)
     weeks = spend.shape[1]
     padded = np_.concatenate([np_.zeros((spend.shape[0], carry, spend.shape[2])), spend], axis=1)
     stock = sum(weights[lag] * padded[:, carry - lag : carry - lag + weeks] for lag in range(carry + 1))
     some = np_.where(stock > 0, stock, 1.0)
     raised = some**truth.slope
-    return np_.where(stock > 0, truth.beta * raised / (raised + truth.half**truth.slope), 0.0)
+    bent = np_.where(truth.slope > 0, raised / (raised + truth.half**truth.slope), 1 - 2.0 ** -(some / truth.half))
+    return np_.where(stock > 0, truth.beta * bent, 0.0)
 
 
 def combined(truth: MediaTruth, spend: np.ndarray | Array, xp: object, carry: int = 13) -> np.ndarray | Array:
