@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from wmjax.worlds.media.config import ALONE
+
 
 class Doubts(NamedTuple):
     """Channels, and of some of them the words.
@@ -108,7 +110,13 @@ def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...], unknown:
 
 
 def warnings(
-    support: pd.DataFrame, doubts: Doubts, members: int, facts: Mapping[str, Any], among: frozenset[str]
+    support: pd.DataFrame,
+    doubts: Doubts,
+    members: int,
+    facts: Mapping[str, Any],
+    among: frozenset[str],
+    *,
+    alone: bool = False,
 ) -> list[str]:
     """Say in words what biases every answer, and which channels' lean on the model more than on the data.
 
@@ -116,11 +124,18 @@ def warnings(
 
     Args:
         among: the channels to speak of.
+        alone: the world was fitted to one series.
     """
     found = [doubts.misfit] if doubts.misfit else []
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
     )
+    if alone:
+        few = f", more with {members} members than with {ALONE}" if members < ALONE else ""
+        found.append(
+            "learnt of one series, which tells little of each channel: on simulated ones returns err by a third at the "
+            f"median channel{few}; lean on intervals, and on lift tests, more than on the numbers between"
+        )
     if missing := facts.get("gaps"):
         where = f" of {missing['units']} units" if missing["unit"] is not None else ""
         first = f"{missing['unit']!r} at {missing['time']}" if missing["unit"] is not None else missing["time"]
