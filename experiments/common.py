@@ -208,8 +208,7 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
         options: its folder and size.
         name: of the result.
         seeds: of the rows.
-        study: what of the study the rows stand on, as `facts` of the result tell it. A mapping there may have other
-            keys than this one's: a study may have grown.
+        study: what of the study the rows stand on, as `facts` of the result tell it.
 
     Raises:
         UserError: there is none, or it is of another size, other seeds or another study.
@@ -221,9 +220,7 @@ def standing(options: Options, name: str, *, seeds: Sequence[int], study: Mappin
     told = {**old["facts"], **old["facts"].get("study", {})}
     own = {"size": options.size, "seeds": list(seeds), **json.loads(json.dumps(study, default=str))}
     for what, value in own.items():
-        there = old[what] if what in old else told.get(what)
-        both = isinstance(there, dict) and isinstance(value, dict)
-        if any(there[k] != value[k] for k in there.keys() & value.keys()) if both else there != value:
+        if (there := old[what] if what in old else told.get(what)) != value:
             raise UserError(f"{path}: its {what} is {there}, that of the new rows {value}")
     return old
 
@@ -235,7 +232,7 @@ def revise(
     *,
     kept: Sequence[Path],
     checks: Callable[[list[Row]], Sequence[Check]],
-    facts: Callable[[list[Row]], Mapping[str, Any]] = lambda rows: {},
+    facts: Callable[[list[Row], Mapping[str, Any]], Mapping[str, Any]] = lambda rows, old: {},
 ) -> Path:
     """Put rows into a result, in place of what it has of the same settings and methods; all else stays as it was.
 
@@ -245,7 +242,7 @@ def revise(
         rows: the new rows.
         kept: files of scores (`write_scores`) that they are made of; what computed these is told in `parts`.
         checks: judges all rows.
-        facts: says anew what depends on which rows there are.
+        facts: says anew what depends on which rows there are, given all rows and what was told before.
     """
     # Read only now: what another command has put in since `standing` stays.
     old = files.read_json(options.out / f"{name}.json")
@@ -269,7 +266,11 @@ def revise(
     value = {**old, "rows": [dataclasses.asdict(r) for r in merged]}
     value["checks"] = [{**c._asdict(), "ok": c.ok} for c in checks(merged)]
     before = [{**one, "of": sorted({*one["of"]} - {*part["of"]})} for one in old["facts"].get("parts", ())]
-    value["facts"] = {**old["facts"], **facts(merged), "parts": [*(one for one in before if one["of"]), part]}
+    value["facts"] = {
+        **old["facts"],
+        **facts(merged, old["facts"]),
+        "parts": [*(one for one in before if one["of"]), part],
+    }
     return _write(options.out, name, value)
 
 

@@ -450,8 +450,8 @@ def work(options: PublicOptions, observer: Any = silent) -> Path:
     if old:
         rows = common.summarise(per_seed, reference=REFERENCE)
         kept = [common.piece_of(options, s, seed, m) for seed, s, m in wanted]
-        anew = {"told": {**old["facts"]["told"], **told}}
-        return common.revise(options, NAME, rows, kept=kept, checks=checks, facts=lambda rows: anew)
+        anew = lambda rows, before: {"told": {**before["told"], **told}}  # noqa: E731
+        return common.revise(options, NAME, rows, kept=kept, checks=checks, facts=anew)
     others, made = peers(options.out)
     rows = [*common.summarise(per_seed, reference=REFERENCE), *others, *published()]
     order = list(METHODS)

@@ -50,6 +50,7 @@ from experiments.common import Cell, Check, Row, Scores
 from experiments.media_methods import SAMPLED, Asked, Found, interval, run_method, truth
 from wmjax.baselines.bayesian_mmm import MMMSettings
 from wmjax.core import files
+from wmjax.core.errors import UserError
 from wmjax.core.observe import Event, silent
 from wmjax.core.provenance import fingerprint
 from wmjax.data.splits import split_times
@@ -93,11 +94,12 @@ BENT = {"feedback": {"feedback": 0.3}, "synergy": {"synergy": 0.3}, "hidden": {"
 SERIES = "one_series"
 """The setting of a single geo, on as many seeds as `MANY`, as one series tells little."""
 SINGLE = (*QUICK, "media_many", "numpyro_mmm")
-"""Methods that are run there."""
+"""Methods that are run there, and in `OTHER_SERIES`."""
 OTHER, OTHER_SERIES = "other_world", "other_series"
 STRANGE = {"delay": 2.0, "saturation": "exponential", "seasonal": 0.5, "memory": 0.7}
 """What they differ in from `MAIN`."""
 AWAY = (*QUICK, "adstock_hill_errors", "numpyro_mmm_errors")
+"""Methods that are run in `OTHER`."""
 METHODS = tuple(dict.fromkeys((*ALWAYS, *SOLE, *SINGLE)))
 LONG = {"samples": 400, "most_rhat": 1.05}
 """What a sampler needs for many geos, whose parameters are many, and at which R-hat its fit is refused."""
@@ -178,6 +180,18 @@ def settings(size: Size, count: int) -> dict[str, Setting]:
     away = {"confounding": MAIN, **STRANGE}
     found[OTHER] = Setting(away, dict.fromkeys(AWAY, size.often))
     found[OTHER_SERIES] = Setting({**away, "num_geos": 1}, dict.fromkeys(SINGLE, size.often))
+    return found
+
+
+def grown(old: dict[str, Any], made: dict[str, Setting], out: Path) -> dict[str, Any]:
+    """Add what was run to what a result tells of its settings; a setting that has rows of another world is refused."""
+    found = dict(old)
+    for name, own in made.items():
+        before = old.get(name, {"change": own.change, "seeds": {}})
+        if before["change"] != own.change:
+            raise UserError(f"{out / NAME}.json: {name} is {before['change']}, that of the new rows {own.change}")
+        if own.seeds:
+            found[name] = {"change": own.change, "seeds": {**before["seeds"], **own.seeds}}
     return found
 
 
@@ -287,8 +301,10 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     laid = {s: own._asdict() for s, own in whole.items()}
     asked = options.only or METHODS
     study = {s: own for s, own in whole.items() if s in (options.settings or whole)}
-    mine = {s: laid[s] for s in study}
-    old = common.standing(options, NAME, seeds=used, study={"settings": mine}) if options.only else None
+    made = {s: own._replace(seeds={m: x for m, x in own.seeds.items() if m in asked}) for s, own in study.items()}
+    if options.only:
+        old = common.standing(options, NAME, seeds=used, study={})
+        grown(old["facts"]["settings"], made, options.out)
     wanted = [(s, x, m) for s, own in study.items() for m, count in own.seeds.items() for x in range(count)]
     wanted = [(s, x, m) for s, x, m in wanted if m in asked]
     # The dear ones last; within a method its seeds one after the other, which compiles once.
@@ -316,10 +332,12 @@ def work(options: StudyOptions, observer: Any = silent) -> Path:
     rows += [
         Row(setting=s, method=m, quantity="sampler_refused", value=sum(x), n=len(x)) for (s, m), x in refused.items()
     ]
-    if old:
-        told = {"sampler": {**old["facts"]["sampler"], **sampler}, "settings": {**old["facts"]["settings"], **mine}}
-        kept = list(cpu)
-        return common.revise(options, NAME, rows, kept=kept, checks=checks_of, facts=lambda rows: told)
+    if options.only:
+        told = lambda rows, old: {  # noqa: E731
+            "sampler": {**old["sampler"], **sampler},
+            "settings": grown(old["settings"], made, options.out),
+        }
+        return common.revise(options, NAME, rows, kept=list(cpu), checks=checks_of, facts=told)
     facts = {
         "size": {"geos": size.sim.num_geos, "weeks": size.sim.num_weeks},
         "settings": laid,

@@ -394,7 +394,7 @@ def revise(options: BeyondOptions, observer: Observer, study: Study, seeds: list
             for setting in settings
         ],
         checks=lambda rows: checks(rows, options.size, whole),
-        facts=lambda rows: {"left_out": left_out(rows, whole)},
+        facts=lambda rows, _: {"left_out": left_out(rows, whole)},
     )
 
 

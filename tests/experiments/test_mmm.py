@@ -89,14 +89,19 @@ def test_one_answer_has_no_interval():
 
 def test_the_study_has_its_methods_in_every_setting():
     study = mmm_recovery.settings(mmm_recovery.FULL, 5)
-    strengths = [f"confounding={x}" for x in (2, 0, 4, 1)]
-    assert list(study) == [*strengths, "feedback", "synergy", "hidden", "one_series", "twenty seeds"]
+    strengths, away = [f"confounding={x}" for x in (2, 0, 4, 1)], ["other_world", "other_series"]
+    assert list(study) == [*strengths, "feedback", "synergy", "hidden", "one_series", "twenty seeds", *away]
     for name in strengths:
         assert {"media_alpha0", "media_priors", "numpyro_mmm", "ols"} <= set(study[name].seeds)
     assert study["confounding=2"].seeds["media_free"] == 2
     assert "media_free" not in study["confounding=0"].seeds
     assert mmm_recovery.ask(0, size=SIZE, **study["one_series"].change).panel.num_units == 1
     assert study["one_series"].seeds == dict.fromkeys(("ols", "adstock_hill", "media", "media_many", "numpyro_mmm"), 20)
+    for name, units in zip(away, (SIZE.sim.num_geos, 1), strict=True):
+        asked = mmm_recovery.ask(0, size=SIZE, **study[name].change)
+        assert asked.panel.num_units == units
+        assert mmm_recovery.STRANGE.items() <= dataclasses.asdict(asked.cfg).items()
+        assert {*study[name].seeds.values()} == {20}
     for name in ("feedback", "synergy", "hidden"):
         changed = mmm_recovery.ask(0, size=SIZE, **study[name].change)
         assert getattr(changed.cfg, name) > 0
@@ -166,6 +171,20 @@ def test_methods_run_anew_are_put_into_the_table_that_stands(tmp_path, monkeypat
     told, rows = run(mmm_recovery.work, fifth)
     assert (main, "media", better) in rows
     assert {group.split("/")[0] for group in told["facts"]["parts"][-1]["of"]} == {main}
+    assert told["facts"]["settings"] == third["facts"]["settings"]
+    # A result that knows no other world yet takes it in; one whose other world is another does not.
+    young = {**told, "rows": [r for r in told["rows"] if r["setting"] != "other_world"]}
+    known = {name: own for name, own in told["facts"]["settings"].items() if "other" not in name}
+    young["facts"] = {**told["facts"], "settings": known}
+    (tmp_path / "mmm_recovery.json").write_text(json.dumps(young))
+    sixth = dataclasses.replace(fewer, settings=("other_world",))
+    grown, _ = run(mmm_recovery.work, sixth)
+    assert grown["facts"]["settings"].keys() == {*known, "other_world"}
+    assert grown["facts"]["settings"]["other_world"]["seeds"] == {"ols": 1, "media": 1}
+    grown["facts"]["settings"]["other_world"]["change"]["delay"] = 1.0
+    (tmp_path / "mmm_recovery.json").write_text(json.dumps(grown))
+    with pytest.raises(mmm_recovery.UserError, match="other_world is"):
+        mmm_recovery.work(sixth)
     for wrong in (("ols",), ("media",), ("numpyro_mmm", "ols")):
         with pytest.raises(ValueError, match="only lacks"):
             dataclasses.replace(options, only=wrong)

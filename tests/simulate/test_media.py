@@ -37,20 +37,46 @@ def test_media_is_its_formula(sim):
     np.testing.assert_allclose(media.contributions(sim)[g], own, rtol=1e-9)
 
 
-def test_media_of_another_family_is_its_formula():
-    """Carry-over that peaks late and exponential saturation by loops; all that is drawn besides is as it was."""
-    cfg = dataclasses.replace(CFG, delay=2.0, saturation="exponential", seasonal=0.5, memory=0.7, synergy=0.0)
-    sim, usual = media.simulate(0, cfg), media.simulate(0, CFG)
-    t, g, k = sim.truth, 1, 2
-    assert 0 < t.peak[k] < 2
-    w = t.theta[k] ** ((np.arange(14) - t.peak[k]) ** 2)
-    for week in (0, 5, 59):
-        x = sum(w[lag] * sim.spend[g, week - lag, k] for lag in range(min(week, 13) + 1)) / w.sum()
-        want = t.beta[k] * (1 - 2 ** (-x / t.half[k]))
-        assert media.contributions(sim)[g, week, k] == pytest.approx(want, rel=1e-9)
-    np.testing.assert_allclose(media.respond(sim, sim.spend, cfg=cfg), sim.outcome, rtol=2e-6)
-    np.testing.assert_array_equal(sim.demand, usual.demand)
-    np.testing.assert_array_equal(t.beta, usual.truth.beta)
+STRANGE = dataclasses.replace(
+    CFG, delay=2.0, saturation="exponential", seasonal=0.5, memory=0.7, synergy=0.0, confounding=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def strange():
+    return media.simulate(0, STRANGE)
+
+
+def test_media_of_another_family_is_its_formula(strange):
+    """Carry-over that peaks late and exponential saturation by loops, pauses included."""
+    t, g = strange.truth, 1
+    assert ((t.peak > 0) & (t.peak < 2)).all()
+    own = np.zeros((60, 3))
+    for k in range(3):
+        w = t.theta[k] ** ((np.arange(14) - t.peak[k]) ** 2)
+        for week in range(60):
+            x = sum(w[lag] * strange.spend[g, week - lag, k] for lag in range(min(week, 13) + 1)) / w.sum()
+            own[week, k] = t.beta[k] * (1 - 2 ** (-x / t.half[k]))
+    np.testing.assert_allclose(media.contributions(strange)[g], own, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(media.respond(strange, strange.spend, cfg=STRANGE), strange.outcome, rtol=2e-6)
+
+
+def test_spend_follows_the_season_by_plan_and_all_else_stays(strange):
+    """Of running weeks the logarithm moves by the season, each channel by .25 to .75; nothing else is drawn anew."""
+    plain = media.simulate(0, dataclasses.replace(CFG, confounding=0.0))
+    np.testing.assert_array_equal(strange.spend == 0, plain.spend == 0)
+    for name in ("demand", "proxy", "price", "holiday"):
+        np.testing.assert_array_equal(getattr(strange, name), getattr(plain, name))
+    for name in ("beta", "theta", "half"):
+        np.testing.assert_array_equal(getattr(strange.truth, name), getattr(plain.truth, name))
+    season = np.sin(2 * np.pi * (np.arange(60) / 52 - 0.2))
+    for k in range(3):
+        on = plain.spend[..., k] > 0
+        moved = np.log(strange.spend[..., k][on] / plain.spend[..., k][on]) / np.broadcast_to(season, on.shape)[on]
+        assert 0.25 <= moved.mean() <= 0.75
+        np.testing.assert_allclose(moved, moved.mean(), rtol=1e-6)
+    only = media.simulate(0, dataclasses.replace(CFG, confounding=0.0, seasonal=0.5))
+    np.testing.assert_array_equal(only.spend, strange.spend)
 
 
 def test_noise_that_lasts_has_the_same_size():
@@ -91,5 +117,7 @@ def test_configs_refuse_nonsense():
         MediaSimConfig(num_channels=5, always_on=9)
     with pytest.raises(ValueError, match="two channels"):
         MediaSimConfig(num_channels=1, always_on=0, synergy=1.0)
+    with pytest.raises(ValueError, match="delay is 20"):
+        MediaSimConfig(delay=20.0)
     with pytest.raises(ValueError, match="memory is 1"):
         MediaSimConfig(memory=1.0)

@@ -324,6 +324,7 @@ def test_rows_that_are_missing_between_others_are_told(world, panel):
     mask[1, 7:9] = mask[3, 20] = False
     found = prepare.gaps(dataclasses.replace(panel, arrays=panel.arrays._replace(mask=mask)))
     assert found == {"rows": 3, "units": 2, "unit": "geo_01", "time": "2022-02-21"}
+    assert not any("one series" in line for line in world.warnings())
     told = dataclasses.replace(world, facts={**world.facts, "gaps": found}).warnings()
     assert any(
         w.startswith("3 periods of 2 units are missing between others, first 'geo_01' at 2022-02-21") for w in told

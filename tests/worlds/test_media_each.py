@@ -90,6 +90,7 @@ def test_a_region_among_many_is_what_it_is_alone(fitted, panel, at):
     np.testing.assert_allclose(got.predict(own)["mean"], alone.predict(own)["mean"], rtol=1e-4)
     assert got.facts["r2"] == pytest.approx(alone.facts["r2"], abs=1e-3)
     assert got.provenance == alone.provenance
+    assert all(any("learnt of one series" in line for line in w.warnings()) for w in (got, alone))
     assert len(got.training) == len(alone.training)
 
 

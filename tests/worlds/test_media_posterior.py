@@ -357,16 +357,16 @@ def test_what_the_data_add_to_the_prior_is_told(mixed):
     assert line.endswith(": channel_0 (4%)")
 
 
-FEW = {4: "median channel, more with 4 members than with 16;", 16: "median channel;"}
+FEW = {4: "median channel, by more with 4 members than with 16 (here 4);", 16: "median channel;"}
 
 
 @pytest.mark.parametrize("members", FEW)
 def test_a_world_of_one_series_says_so(members):
     support = pd.DataFrame({"channel": CHANNELS, "idle": 0.5, "explained": 0.1})
-    tell = lambda alone: doubts.warnings(support, doubts.of(support, {}, ()), members, {}, frozenset(), alone=alone)  # noqa: E731
-    (line,) = (x for x in tell(True) if "one series" in x)
+    tell = lambda facts: doubts.warnings(support, doubts.of(support, {}, ()), members, facts, frozenset())  # noqa: E731
+    (line,) = (x for x in tell({"one_series": True}) if "one series" in x)
     assert FEW[members] in line
-    assert not any("one series" in x for x in tell(False))
+    assert not any("one series" in x for x in tell({}))
 
 
 # ---- units of their own level ---------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@
 with `y_{t-1}` the outcome of the week before less the geo's base. An analyst sees a proxy of demand, which misses a
 share of it and adds noise, price and holidays. What spend would have done under another plan is `respond`.
 
-By default this is of the family that media models assume. It can be of none: carry-over that peaks late, another form
-of saturation, spend planned by the season, noise that lasts.
+By default this is of the family that the models here assume. It can be of another: carry-over that peaks late, another
+form of saturation, spend planned by the season, noise that lasts.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class MediaSimConfig:
             raise ValueError(f"hidden is {self.hidden}, must be a share")
         if self.synergy and self.num_channels < 2:
             raise ValueError("synergy needs two channels")
-        if self.delay < 0:
-            raise ValueError(f"delay is {self.delay}, must not be negative")
+        if not 0 <= self.delay <= self.carry:
+            raise ValueError(f"delay is {self.delay}, must be from 0 to carry = {self.carry}")
         if self.saturation not in ("hill", "exponential"):
             raise ValueError(f"saturation is {self.saturation!r}, must be hill or exponential")
         if not 0 <= self.memory < 1:
@@ -119,17 +119,17 @@ def simulate(seed: int, cfg: MediaSimConfig) -> MediaSim:
     rng = np.random.default_rng(seed)
     shape = (cfg.num_geos, cfg.num_weeks)
     k = cfg.num_channels
-    # Draws of its own: what has nothing unusual is the same with and without them.
+    # Draws of their own, whatever is asked for: all else is the same with and without them.
     other = np.random.default_rng([seed, 1])
+    late, lean = other.uniform(0.0, 1.0, k), other.uniform(0.5, 1.5, k)
     truth = MediaTruth(
         beta=rng.uniform(1.5, 6.0, k),
         theta=rng.uniform(0.1, 0.7, k),
         half=rng.uniform(0.3, 0.8, k),
         slope=rng.uniform(0.9, 1.8, k) * (cfg.saturation == "hill"),
-        peak=other.uniform(0.0, cfg.delay, k) if cfg.delay else np.full(k, -1.0),
+        peak=cfg.delay * late if cfg.delay else np.full(k, -1.0),
         synergy=cfg.synergy,
     )
-    lean = other.uniform(0.5, 1.5, k)
     seen, unseen = (_wander(rng, shape) for _ in range(2))
     season = np.sin(2 * np.pi * (np.arange(cfg.num_weeks) / 52 - 0.2))
     regular = 0.6 * season + np.sqrt(1 - cfg.hidden) * seen

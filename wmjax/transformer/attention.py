@@ -81,7 +81,7 @@ def attend(
     relative: Relative | None,
     x: Float[Array, "*axes queries width"],
     kept: Kept,
-    seen: Bool[Array, "*axes queries rows"],
+    seen: Bool[Array, "*#axes queries rows"],
     *,
     cfg: MMMConfig,
     seed: UInt32[Array, "*axes 2"] | None = None,

@@ -57,18 +57,18 @@ def dense(layer: Params, x: Float[Array, "*axes inputs"]) -> Float[Array, "*axes
 
 
 def standardise(x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
-    """Give each position a mean of 0 and a variance of 1 over its own units."""
+    """Give each position a mean of 0 and a variance of 1 over its own features."""
     centred = x - x.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-6)
 
 
 def rescale(layer: Params, x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
-    """Scale and shift each unit: what a layer norm does after it has standardised."""
+    """Scale and shift each feature: what a layer norm does after it has standardised."""
     return x * layer["scale"] + layer["offset"]
 
 
 def layer_norm(layer: Params, x: Float[Array, "*axes width"]) -> Float[Array, "*axes width"]:
-    """Standardise each position over its own units, then scale and shift."""
+    """Standardise each position over its own features, then scale and shift."""
     return rescale(layer, standardise(x))
 
 

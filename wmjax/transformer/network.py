@@ -29,7 +29,7 @@ from wmjax.transformer.tokens import Channels
 
 
 class Series(NamedTuple):
-    """Units' periods on the network's scale, or one unit's.
+    """Units' periods on the network's scale, or one unit's without the axis of units, here and everywhere below.
 
     spend: [time, channels], 0 is none. covariates: [time, covariates]. outcome: [time], standardised. static: [static].
     observed: [time]; other periods hold zeros and are seen by none but themselves. unit: place of its intercept.
@@ -170,6 +170,8 @@ def apply(
         known: the channels.
         key: one a unit, drops (hidden) units in training; without it the network is deterministic.
     """
+    if key is not None and key.shape != series.outcome.shape[:-1]:
+        raise ValueError(f"keys are {key.shape}, must be one a unit, {series.outcome.shape[:-1]}")
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
     left = jnp.where(series.observed, series.outcome - media.sum(-1) - _intercept(params, series), 0.0)
@@ -184,7 +186,9 @@ def apply(
 
 def _seeds(key: Key[Array, "*units"], *, cfg: MMMConfig) -> UInt32[Array, "blocks 3 7 *units 2"]:
     draw = lambda own: bits.seeds(own, (cfg.blocks, streams.STREAMS, streams.SEEDS))  # noqa: E731
-    return draw(key) if key.ndim == 0 else jnp.moveaxis(jax.vmap(draw)(key), 0, -2)
+    for _ in range(key.ndim):
+        draw = jax.vmap(draw)
+    return jnp.moveaxis(draw(key), range(key.ndim), range(-1 - key.ndim, -1))
 
 
 def predict_spend(
@@ -226,7 +230,7 @@ def roll_out(
     series: Series,
     known: Channels,
     start: Int[Array, ""] | int,
-    noise: Float[Array, " time"],
+    noise: Float[Array, "*units time"],
     *,
     cfg: MMMConfig,
 ) -> Forecast:
@@ -240,43 +244,43 @@ def roll_out(
         start: first period that is fed back.
         noise: added to what is fed back, on the network's scale.
     """
-    count = series.outcome.shape[0]
+    *units, count = series.outcome.shape
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
-    inputs = _inputs(params, spent, series, jnp.zeros(count))
+    inputs = _inputs(params, spent, series, jnp.zeros_like(series.outcome))
     static = nets.dense(params["static"], series.static)
     rows = jnp.arange(count)
 
     def period(carry: tuple, t: Array) -> tuple[tuple, Forecast]:
         cache, before, seen = carry
-        take = lambda x: jax.lax.dynamic_slice_in_dim(x, t, 1)  # noqa: E731
-        x = jax.vmap(take)(inputs).at[2].set(nets.dense(params["outcome"], before[None, None]))
+        take = lambda x: jax.lax.dynamic_slice_in_dim(x, t, 1, axis=-2)  # noqa: E731
+        x = take(inputs).at[2].set(nets.dense(params["outcome"], before[..., None, None]))
         look = streams.view(params["relative"], seen & (rows <= t), t, cfg=cfg)
         # Rows past t are zeros in the cache; `view` hides them because they are not observed yet.
         x, cache = streams.run(params["streams"], x, static, look, cache, t, cfg=cfg)
-        phi = _represent(params, x)
-        now = series._replace(covariates=take(series.covariates))
-        out = _head(params, phi, take(spent), now, take(media), cfg=cfg)[0]
-        rolled = t >= start
-        there = rolled | series.observed[t]
-        fed = jnp.where(rolled, out + noise[t], series.outcome[t]) - media[t].sum() - _intercept(params, series)[0]
-        before = jnp.where(there, fed, 0.0)
-        return (cache, before, seen.at[t].set(there)), Forecast(out, phi[0], media[t])
+        phi, now = _represent(params, x), series._replace(covariates=take(series.covariates))
+        out = _head(params, phi, take(spent), now, take(media), cfg=cfg)[..., 0]
+        rolled, own = t >= start, media[..., t, :]
+        there = rolled | series.observed[..., t]
+        fed = jnp.where(rolled, out + noise[..., t], series.outcome[..., t])
+        before = jnp.where(there, fed - own.sum(-1) - _intercept(params, series)[..., 0], 0.0)
+        return (cache, before, seen.at[..., t].set(there)), Forecast(out, phi[..., 0, :], own)
 
-    first = (streams.empty_cache(count, cfg=cfg), jnp.zeros(()), jnp.zeros(count, bool))
-    return jax.lax.scan(period, first, rows)[1]
+    first = (streams.empty_cache(tuple(units), count, cfg=cfg), jnp.zeros(units), jnp.zeros((*units, count), bool))
+    found = jax.lax.scan(period, first, rows)[1]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, len(units)), found)
 
 
 def respond(
     params: Params,
     series: Series,
-    spend: Float[Array, "time channels"],
+    spend: Float[Array, "*units time channels"],
     known: Channels,
     start: Int[Array, ""] | int,
     *,
     cfg: MMMConfig,
     feed: bool = True,
-) -> Float[Array, " time"]:
+) -> Float[Array, "*units time"]:
     """Expect the outcome of each period had the spend been another one.
 
     Args:
@@ -292,4 +296,4 @@ def respond(
     planned = series._replace(spend=spend)
     if not feed:
         return apply(params, planned, known, cfg=cfg).outcome
-    return roll_out(params, planned, known, start, jnp.zeros(series.outcome.shape), cfg=cfg).outcome
+    return roll_out(params, planned, known, start, jnp.zeros_like(series.outcome), cfg=cfg).outcome

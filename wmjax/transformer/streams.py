@@ -27,7 +27,9 @@ SEEDS = 7
 
 
 class Cache(NamedTuple):
-    """What a roll-out of one unit keeps of its attentions, [blocks, streams, ..]; `others` has an axis of 2 behind."""
+    """What a roll-out keeps: own [blocks, streams, *units, ..], of the attention to itself; others [blocks, streams, 2,
+    *units, ..].
+    """
 
     own: Kept
     others: Kept
@@ -65,10 +67,11 @@ def view(
     return View(seen, attention.look_up(tables, None if at is None else ago, cfg=cfg))
 
 
-def empty_cache(time: int, *, cfg: MMMConfig) -> Cache:
+def empty_cache(units: tuple[int, ...], time: int, *, cfg: MMMConfig) -> Cache:
     """Give the memory of a roll-out that has seen nothing."""
-    lead, rows = (cfg.blocks, STREAMS), (cfg.heads, time, cfg.width // cfg.heads)
-    return Cache(*(Kept(jnp.zeros((*axes, *rows)), jnp.zeros((*axes, *rows))) for axes in (lead, (*lead, STREAMS - 1))))
+    lead, rows = (cfg.blocks, STREAMS), (*units, cfg.heads, time, cfg.width // cfg.heads)
+    own, others = jnp.zeros((*lead, *rows)), jnp.zeros((*lead, STREAMS - 1, *rows))
+    return Cache(Kept(own, own), Kept(others, others))
 
 
 def run(
@@ -82,7 +85,7 @@ def run(
     cfg: MMMConfig,
     seeds: UInt32[Array, "blocks 3 7 *units 2"] | None = None,
 ) -> tuple[Float[Array, "3 *units queries width"], Cache | None]:
-    """Run all blocks on the queries, which stand at times `first`, `first + 1`, ..
+    """Run all blocks on the queries, which are all periods, or those at `first`, `first + 1`, ..
 
     Units are an axis behind the streams', and not one to map over: products want it there, and mapped, it would lie in
     front and be moved back and forth at each of them.
@@ -92,9 +95,9 @@ def run(
         x: the streams' inputs.
         static: what is fixed about the unit, added in every layer.
         look: see `view`.
-        cache: of one unit, keys and values of earlier periods; the queries' own are written into it. None: there are
-            none, and none are kept.
-        first: time of the first query.
+        cache: keys and values of earlier periods; the queries' own are written into it. None: queries are all periods,
+            and none are kept.
+        first: time of the first query, where there is a cache.
         seeds: of dropout; None in use.
     """
 

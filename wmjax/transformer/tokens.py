@@ -94,5 +94,5 @@ def pooled(
         tok = tok + nets.dense(params["creative_out"], jax.nn.gelu(nets.dense(params["creative_in"], known.creative)))
     h = nets.layer_norm(params["norm"], tok)
     kept = attention.project(params["across"], h, cfg=cfg)
-    seen = jnp.ones((*h.shape[:-1], h.shape[-2]), bool)
+    seen = jnp.ones((h.shape[-2], h.shape[-2]), bool)
     return (tok + attention.attend(params["across"], None, h, kept, seen, cfg=cfg)).mean(-2)

@@ -65,7 +65,7 @@ def warm(state: MediaState, data: LearnData, *, learner: Learner) -> MediaState:
 
     def returns(flat: Array) -> Array:
         curves = unflat(flat)["curves"]
-        media = jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(data.series.spend)
+        media = response.media(curves, data.series.spend, data.known.sign, cfg=cfg.network)
         return roi_of(None, batch, media, data, jax.random.key(0), learner=learner)[0]
 
     def of_numbers(flat: Array) -> Array:

@@ -110,13 +110,7 @@ def _like_placebos(found: Mapping[str, Any], negative: tuple[str, ...], unknown:
 
 
 def warnings(
-    support: pd.DataFrame,
-    doubts: Doubts,
-    members: int,
-    facts: Mapping[str, Any],
-    among: frozenset[str],
-    *,
-    alone: bool = False,
+    support: pd.DataFrame, doubts: Doubts, members: int, facts: Mapping[str, Any], among: frozenset[str]
 ) -> list[str]:
     """Say in words what biases every answer, and which channels' lean on the model more than on the data.
 
@@ -124,14 +118,13 @@ def warnings(
 
     Args:
         among: the channels to speak of.
-        alone: the world was fitted to one series.
     """
     found = [doubts.misfit] if doubts.misfit else []
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
     )
-    if alone:
-        few = f", more with {members} members than with {ALONE}" if members < ALONE else ""
+    if facts.get("one_series"):
+        few = f", by more with 4 members than with {ALONE} (here {members})" if members < ALONE else ""
         found.append(
             "learnt of one series, which tells little of each channel: on simulated ones returns err by a third at the "
             f"median channel{few}; lean on intervals, and on lift tests, more than on the numbers between"

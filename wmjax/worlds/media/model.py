@@ -87,10 +87,10 @@ def respond(
     """
     scaled = on_scale(history, spend)
     if cfg.head == "response":
-        add = jax.vmap(lambda s: response.media(member.params["curves"], s, history.known.sign, cfg=cfg).sum(-1))
-        return in_units(history, member.base + add(scaled))
-    roll = jax.vmap(lambda s, x: network.respond(member.params, s, x, history.known, start, cfg=cfg, feed=feed))
-    return in_units(history, roll(history.series, scaled))
+        media = response.media(member.params["curves"], scaled, history.known.sign, cfg=cfg)
+        return in_units(history, member.base + media.sum(-1))
+    found = network.respond(member.params, history.series, scaled, history.known, start, cfg=cfg, feed=feed)
+    return in_units(history, found)
 
 
 def terms(
@@ -98,7 +98,7 @@ def terms(
 ) -> tuple[Float[Array, "units time"], Float[Array, "units time channels"]]:
     """Give the response form's base, and what each channel adds to it, in the table's units; `respond` is their sum."""
     scaled = on_scale(history, spend)
-    media = jax.vmap(lambda s: response.media(member.params["curves"], s, history.known.sign, cfg=cfg))(scaled)
+    media = response.media(member.params["curves"], scaled, history.known.sign, cfg=cfg)
     return in_units(history, member.base), history.size[:, None, None] * history.scale * media
 
 
@@ -114,7 +114,7 @@ def left(
     if len(without) == history.spend.shape[0]:
         return member.base
     curves, signs = member.params["curves"], history.known.sign
-    media = jax.vmap(lambda s: response.media(curves, s, signs, cfg=cfg))(on_scale(history, spend))
+    media = response.media(curves, on_scale(history, spend), signs, cfg=cfg)
     return member.base + media.at[..., jnp.array(without, jnp.int32)].set(0.0).sum(-1)
 
 
@@ -143,7 +143,7 @@ def respond_now(
     theta = jax.nn.sigmoid(curves.carry)
     first = 1 / (theta ** jnp.arange(cfg.carry + 1)[:, None]).sum(0)
     before, own = on_scale(history, plan), on_scale(history, now)
-    stock = jax.vmap(lambda s: response.adstock(s, theta, cfg.carry))(before) + first * (own - before)
+    stock = response.adstock(before, theta, cfg.carry) + first * (own - before)
     raised = response.saturated(curves, stock, cfg=cfg)
     media = jnp.sum(response.amplitude(curves.size, history.known.sign) * raised, axis=-1)
     return in_units(history, member.base + media)
@@ -167,9 +167,5 @@ def simulate(
         Outcomes as drawn, and as expected given each drawn past.
     """
     planned = history.series._replace(spend=on_scale(history, spend))
-
-    def one(s: Series, e: Array) -> Array:
-        return network.roll_out(params["outcome"], s, history.known, start, e, cfg=cfg).outcome
-
-    mean = jax.vmap(one)(planned, noise)
+    mean = network.roll_out(params["outcome"], planned, history.known, start, noise, cfg=cfg).outcome
     return in_units(history, mean + noise), in_units(history, mean)

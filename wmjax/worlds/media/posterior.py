@@ -79,7 +79,7 @@ def covariance(
 
     def by_channel(values: Array) -> Float[Array, "units time channels"]:
         curves = unflat(values)
-        return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(series.spend)
+        return response.media(curves, series.spend, data.known.sign, cfg=cfg.network)
 
     found = network.apply(own, series, data.known, cfg=cfg.network).outcome
     left = series.outcome - found
@@ -160,7 +160,7 @@ def learned(
 
         def by_channel(values: Array) -> Float[Array, "units time channels"]:
             curves = unflat(values)
-            return jax.vmap(lambda s: response.media(curves, s, data.known.sign, cfg=cfg.network))(data.series.spend)
+            return response.media(curves, data.series.spend, data.known.sign, cfg=cfg.network)
 
         prior = _precision(len(channels))
         believed = cfg.prior_weight * (prior + _beliefs(by_channel, flat, data, rows, cfg, channels)) + 1e-3 * prior
@@ -205,7 +205,7 @@ def sample(
     rows, known = history.taught.astype(jnp.float32), history.known
 
     def level(curves: Curves) -> Float[Array, " units"]:
-        media = jax.vmap(lambda s: response.media(curves, s, known.sign, cfg=cfg).sum(-1))(history.series.spend)
+        media = response.media(curves, history.series.spend, known.sign, cfg=cfg).sum(-1)
         return jnp.sum(media * rows, axis=1) / jnp.maximum(rows.sum(1), 1.0)
 
     flat, unflat = ravel_pytree(jax.tree.map(lambda x: x.mean(0), members.params["curves"]))

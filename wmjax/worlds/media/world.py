@@ -384,8 +384,8 @@ class MediaWorld(contract.Named):
 
     def warnings(self, among: frozenset[str] | None = None) -> list[str]:
         """Say in words what biases every answer, and which channels' lean on the model, of all or of those given."""
-        told = frozenset(self.channels if among is None else among)
-        return doubts.warnings(self.support, self.doubts(), self.members, self.facts, told, alone=len(self.units) == 1)
+        chosen = frozenset(self.channels) if among is None else among
+        return doubts.warnings(self.support, self.doubts(), self.members, self.facts, chosen)
 
     def with_residual(self, panel: Panel, part: np.ndarray) -> MediaWorld:
         """Measure the outcome's spread around each member's prediction, over the given periods."""
