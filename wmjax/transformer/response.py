@@ -99,9 +99,9 @@ def media(
 
 
 def channel(
-    curves: Curves, spend: Float[Array, " time"], at: int, signs: Float[Array, " channels"], *, cfg: MMMConfig
-) -> Float[Array, " time"]:
+    curves: Curves, spend: Float[Array, "*units time"], at: int, signs: Float[Array, " channels"], *, cfg: MMMConfig
+) -> Float[Array, "*units time"]:
     """Give the contribution of one of the channels, the column of `media` at `at`."""
     own = Curves(*(c[at : at + 1] for c in curves))
-    x = adstock(spend[:, None], jax.nn.sigmoid(own.carry), cfg.carry)
-    return amplitude(curves.size, signs)[at] * saturated(own, x, cfg=cfg)[:, 0]
+    x = adstock(spend[..., None], jax.nn.sigmoid(own.carry), cfg.carry)
+    return amplitude(curves.size, signs)[at] * saturated(own, x, cfg=cfg)[..., 0]

@@ -123,7 +123,7 @@ def added(
 ) -> Float[Array, "units time"]:
     """Give what the channel at `at` adds to it, on the network's scale, had its spend been this."""
     scaled = spend / (history.size[:, None] * history.spend[at])
-    return jax.vmap(lambda s: response.channel(member.params["curves"], s, at, history.known.sign, cfg=cfg))(scaled)
+    return response.channel(member.params["curves"], scaled, at, history.known.sign, cfg=cfg)
 
 
 def respond_now(
