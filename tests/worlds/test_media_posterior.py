@@ -357,16 +357,20 @@ def test_what_the_data_add_to_the_prior_is_told(mixed):
     assert line.endswith(": channel_0 (4%)")
 
 
-FEW = {4: "median channel, by more with 4 members than with 16 (here 4);", 16: "median channel;"}
+ONE = {
+    (4, "response"): "median channel, by more with 4 members than with 16 (here 4);",
+    (16, "response"): "median channel;",
+    (4, "free"): "each channel;",
+}
 
 
-@pytest.mark.parametrize("members", FEW)
-def test_a_world_of_one_series_says_so(members):
+@pytest.mark.parametrize(("members", "form"), ONE)
+def test_a_world_of_one_series_says_so(members, form):
     support = pd.DataFrame({"channel": CHANNELS, "idle": 0.5, "explained": 0.1})
     tell = lambda facts: doubts.warnings(support, doubts.of(support, {}, ()), members, facts, frozenset())  # noqa: E731
-    (line,) = (x for x in tell({"one_series": True}) if "one series" in x)
-    assert FEW[members] in line
-    assert not any("one series" in x for x in tell({}))
+    (line,) = (x for x in tell({"one_series": form}) if "one series" in x)
+    assert ONE[members, form] in line
+    assert not any("one series" in x for x in tell({"one_series": ""}))
 
 
 # ---- units of their own level ---------------------------------------------------------------------------------------

@@ -167,9 +167,9 @@ class Question:
         times = _times(panel, self.start, self.periods)
         if self.carry is not None and self.carry < 0:
             raise UserError(f"--carry is {self.carry}, must be 0 or more")
-        more = min(world.cfg.network.carry if self.carry is None else self.carry, panel.num_times - times.stop)
-        later = f" and {more} periods later" if more else ""
-        words = f"spend of {_dates(panel, times)}, and what it did in them{later}"
+        carry, left = world.cfg.network.carry if self.carry is None else self.carry, panel.num_times - times.stop
+        ends = f"{left} of {carry} periods later, where the table ends" if left < carry else f"{carry} periods later"
+        words = f"spend of {_dates(panel, times)}, and what it did in them" + (f" and {ends}" if carry else "")
         count = times.stop - times.start
         told = {"start": self.start, "periods": count, "carry": self.carry, "alpha": self.alpha, "window": words}
         return world.attribute(panel, times=times, carry=self.carry, alpha=self.alpha), told

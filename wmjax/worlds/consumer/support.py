@@ -157,7 +157,7 @@ def warnings_of_effect(
             "coin); without chance `wmjax policy` judges wrongly, so check the declaration"
         )
     if members < 3:
-        found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
+        found.append(f"{members} member(s) give no trustworthy interval; fit with 3 or more")
     return found
 
 

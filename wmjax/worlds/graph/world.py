@@ -188,7 +188,7 @@ class GraphWorld(contract.Named):
         if self.model.cfg.supply == "none":
             found.append("the decoder was given no graph: its effects are all 0")
         if self.members < 3:
-            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 4 or more")
+            found.append(f"{self.members} member(s) give no trustworthy interval; fit with 3 or more")
         return found
 
     def simulate(

@@ -123,11 +123,13 @@ def warnings(
     found.append(
         "read from observed spend: what moved both it and the outcome and is not in the table biases it, up or down"
     )
-    if facts.get("one_series"):
+    if form := facts.get("one_series"):
         few = f", by more with 4 members than with {ALONE} (here {members})" if members < ALONE else ""
+        # Measured of the response form alone.
+        off = f": on simulated ones returns err by a third at the median channel{few}" if form == "response" else ""
         found.append(
-            "learnt of one series, which tells little of each channel: on simulated ones returns err by a third at the "
-            f"median channel{few}; lean on intervals, and on lift tests, more than on the numbers between"
+            f"learnt of one series, which tells little of each channel{off}; lean on intervals, and on lift tests, "
+            "more than on the numbers between"
         )
     if missing := facts.get("gaps"):
         where = f" of {missing['units']} units" if missing["unit"] is not None else ""
@@ -183,5 +185,5 @@ def warnings(
             "around their mean curves, which answers are made of; fit with more members (`--members`)"
         )
     if members < 3:
-        found.append(f"{members} member(s) give no trustworthy interval; fit with 4 or more")
+        found.append(f"{members} member(s) give no trustworthy interval; fit with 3 or more")
     return found

@@ -157,8 +157,7 @@ def world_of(
             **_errors(panel, scales),
             "unspent": prepare.unspent(panel, split),
             "gaps": prepare.gaps(panel),
-            # What is told of one was measured of this form.
-            "one_series": panel.num_units == 1 and cfg.network.head == "response",
+            "one_series": cfg.network.head if panel.num_units == 1 else "",
             "size": cfg.size,
             "size_ratio": prepare.size_ratio(panel, split.train, cfg),
         },

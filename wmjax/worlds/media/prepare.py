@@ -96,7 +96,7 @@ def check(panel: Panel, train: np.ndarray, cfg: MediaConfig) -> None:
             u, t = (int(i[0]) for i in np.nonzero(values < 0))
             problems.append(
                 f"column {name!r}: spend is negative in {int((values < 0).sum())} rows, first at unit "
-                f"{panel.units[u]!r}, time {show_time(panel.times[t])}"
+                f"{panel.units[u]!r}, time {show_time(panel.times[t])}; a media world knows none below 0"
             )
         elif not values[rows].any():
             where = "anywhere" if not values.any() else "in the train periods, only later"
