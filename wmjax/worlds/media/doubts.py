@@ -126,7 +126,8 @@ def warnings(
     if form := facts.get("one_series"):
         few = f", by more with 4 members than with {ALONE} (here {members})" if members < ALONE else ""
         # Measured of the response form alone.
-        off = f": on simulated ones returns err by a third or more at the median channel{few}" if form == "response" else ""
+        off = f": of simulated ones returns err by a third at least, at the median channel{few}"
+        off = off if form == "response" else ""
         found.append(
             f"learnt of one series, which tells little of each channel{off}; lean on intervals, and on lift tests, "
             "more than on the numbers between"
