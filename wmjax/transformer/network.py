@@ -117,12 +117,12 @@ def _media(params: Params, spend: Array, known: Channels, *, cfg: MMMConfig) -> 
 
 
 def _inputs(params: Params, spent: Array, series: Series, before: Array) -> Float[Array, "3 *units time width"]:
-    """Lay the streams' inputs out; `before` is what stream Y holds, the outcome of the period before."""
+    """Lay the streams' inputs out; `before` [*units, time, 1] is what stream Y holds, the period before's outcome."""
     return jnp.stack(
         [
             _shift(spent),
             nets.dense(params["covariates"], series.covariates),
-            nets.dense(params["outcome"], before[..., None]),
+            nets.dense(params["outcome"], before),
         ]
     )
 
@@ -175,7 +175,7 @@ def apply(
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
     left = jnp.where(series.observed, series.outcome - media.sum(-1) - _intercept(params, series), 0.0)
-    x = _inputs(params, spent, series, _shift(left[..., None])[..., 0])
+    x = _inputs(params, spent, series, _shift(left[..., None]))
     drawn = None if key is None or cfg.dropout == 0 else _seeds(key, cfg=cfg)
     look = streams.view(params["relative"], series.observed, cfg=cfg)
     static = nets.dense(params["static"], series.static)
@@ -247,7 +247,7 @@ def roll_out(
     *units, count = series.outcome.shape
     spent = _spent(params, series, known, cfg=cfg)
     media = _media(params, series.spend, known, cfg=cfg)
-    inputs = _inputs(params, spent, series, jnp.zeros_like(series.outcome))
+    inputs = _inputs(params, spent, series, jnp.zeros((*units, count, 1)))
     static = nets.dense(params["static"], series.static)
     rows = jnp.arange(count)
 

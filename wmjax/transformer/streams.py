@@ -142,6 +142,7 @@ def _layer(
     heard = heard if cache is None else _write(cache.others, heard, first)
     drawn = None if seeds is None else seeds[1:3]
     said = jax.vmap(lambda p, kept, seed: attend(p, kept, seed, h))(theirs, heard, drawn)
+    # What both said is one array of each unit, as its seed is one.
     x = x + drop(4, jnp.moveaxis(said, 0, -3)).sum(-3) + static[..., None, :]
     h = nets.layer_norm(params["norm_feed"], x)
     h = drop(5, jax.nn.gelu(nets.dense(params["feed_in"], h)))

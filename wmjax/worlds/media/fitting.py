@@ -157,6 +157,7 @@ def world_of(
             **_errors(panel, scales),
             "unspent": prepare.unspent(panel, split),
             "gaps": prepare.gaps(panel),
+            # The head that learnt of one alone, as what is known of such answers hangs on it; empty of several.
             "one_series": cfg.network.head if panel.num_units == 1 else "",
             "size": cfg.size,
             "size_ratio": prepare.size_ratio(panel, split.train, cfg),
